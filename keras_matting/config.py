@@ -1,0 +1,91 @@
+"""What a model folder says about its model: `preset.json`, read by training, engines, notebooks and the service."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from keras_matting.errors import UsageError
+from keras_matting.files import write_atomically
+
+PRESET_FILE = "preset.json"
+KERAS_FILE = "model.keras"
+ONNX_FILE = "model.onnx"
+SAVED_MODEL = "saved_model"
+
+_CHOICES = {
+    "scale": ("255", "image-max"),
+    "interpolation": ("linear", "area"),
+    "output": ("identity", "min-max"),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a model expects and gives; none of these is repeated anywhere else.
+
+    `input_size`: (height, width) in pixels, to which a photo is stretched with `interpolation`. `scale`: what 8-bit
+    values are divided by, 255 or the photo's own maximum. `mean`, `std`: per RGB channel, in units of the scaled
+    values. `output`: "identity", or "min-max", which stretches each map to [0, 1] as U2Net's official script does.
+    `weights_sha256`: digest of the weights' values; `source_sha256`: of the file that they were imported from.
+    """
+
+    name: str
+    architecture: str
+    input_size: tuple
+    mean: tuple
+    std: tuple
+    scale: str = "255"
+    interpolation: str = "linear"
+    output: str = "identity"
+    weights_sha256: str = ""
+    source: str = ""
+    source_sha256: str = ""
+    licence: str = ""
+
+    def __post_init__(self):
+        for field in ("input_size", "mean", "std"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise UsageError(
+                    f"Expected {field} in preset {self.name!r} as one of {', '.join(choices)}; "
+                    f"received {getattr(self, field)!r}."
+                )
+        if len(self.input_size) != 2 or len(self.mean) != 3 or len(self.std) != 3:
+            raise UsageError(f"Expected preset {self.name!r} with input_size of 2, mean and std of 3 numbers.")
+
+    def save(self, model_dir):
+        """Write `preset.json` into the folder `model_dir`."""
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        write_atomically(Path(model_dir) / PRESET_FILE, text.encode())
+
+    @classmethod
+    def load(cls, model_dir):
+        """Read `preset.json` from the folder `model_dir`; raises `UsageError` if it is missing or malformed."""
+        path = Path(model_dir) / PRESET_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**content)
+        except FileNotFoundError:
+            raise UsageError(f"Expected a model folder; {model_dir} has no {PRESET_FILE}.") from None
+        except (ValueError, TypeError) as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise UsageError(f"Expected {path} to be JSON with the fields {names}; received: {error}.") from None
+
+
+def models_home():
+    """Return the folder of fetched models: `$KERAS_MATTING_HOME`, or `~/.cache/keras_matting`."""
+    home = os.environ.get("KERAS_MATTING_HOME")
+    return Path(home) if home else Path.home() / ".cache" / "keras_matting"
+
+
+def find_model_dir(model):
+    """Return the folder of `model`, a path or a name, or None if there is none yet.
+
+    A name is looked up in `./saved_models`, then in `models_home()`.
+    """
+    for candidate in (Path(model), Path("saved_models") / model, models_home() / model):
+        if (candidate / PRESET_FILE).is_file():
+            return candidate
+    return None

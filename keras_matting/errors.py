@@ -1,0 +1,21 @@
+"""The errors that a user may meet; every message says what was expected, what came, and the remedy."""
+
+
+class MattingError(Exception):
+    """Something the user can mend; the command line prints it as one sentence, without a traceback."""
+
+
+class UsageError(MattingError):
+    """A wrong name, path or option."""
+
+
+class ImageError(MattingError):
+    """A photo that cannot be read, or is too large to be read safely."""
+
+
+class WeightsError(MattingError):
+    """A checkpoint that does not fit the model, or does not have the expected content."""
+
+
+class EngineError(MattingError):
+    """An engine that cannot run on this machine, or whose artefact is missing or does not fit."""

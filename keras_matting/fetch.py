@@ -1,0 +1,68 @@
+"""Official or own checkpoints into model folders: download, import, verify, export."""
+
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from keras_matting import pretrained
+from keras_matting.config import Preset, models_home
+from keras_matting.errors import UsageError
+from keras_matting.files import file_sha256, replaced_folder
+
+
+def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None):
+    """Write the model folder `out_dir` with the official weights of `name`; return its preset."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pretrained.download(name, folder, local_file, log)
+        entry = pretrained.PRETRAINED[name]
+        return _import(path, Preset(name=name, source_sha256=entry.sha256, **entry.preset), out_dir, force, log)
+
+
+def import_file(path, architecture, out_dir, force=False, log=lambda message: None):
+    """Write the model folder `out_dir` with the weights of any checkpoint of `architecture`; return its preset."""
+    preset = pretrained.default_preset(architecture, Path(out_dir).name)
+    if Path(path).is_file():
+        preset = Preset(**{**vars(preset), "source": Path(path).name, "source_sha256": file_sha256(path)})
+    return _import(path, preset, out_dir, force, log)
+
+
+def fetch_on_demand(name, log):
+    """Fetch and export official weights into `models_home()`; raises `UsageError` if `name` is no known model."""
+    if name not in pretrained.PRETRAINED:
+        raise UsageError(
+            f"Expected a model folder (with preset.json) or one of {', '.join(pretrained.PRETRAINED)}; "
+            f"received {name!r}."
+        )
+    for package in ("keras", "tensorflow", "onnx", "tf2onnx"):
+        if find_spec(package) is None:
+            raise UsageError(
+                f"Model {name} is not here yet, and fetching it needs {package}: pip install 'keras-matting[cpu]', "
+                "or copy an exported model folder and pass its path."
+            )
+    from keras_matting.export import export
+
+    with replaced_folder(models_home() / name) as folder:
+        fetch(name, folder, force=True, log=log)
+        log(f"{name}: exporting for the engines")
+        export(folder)
+    return models_home() / name
+
+
+def _import(path, preset, out_dir, force, log):
+    from keras_matting.export import write_model_folder
+    from keras_matting.models import build_model
+    from keras_matting.weights import import_checkpoint
+
+    out_dir = Path(out_dir)
+    if out_dir.exists() and not force:
+        raise UsageError(f"{out_dir} exists; choose another folder, or replace it with --force.")
+    log(f"{preset.name}: importing {Path(path).name} into {preset.architecture}")
+    model = build_model(preset.architecture, preset.input_size)
+    untouched = import_checkpoint(model, path)
+    if untouched:
+        log(f"{preset.name}: the file serves inference only; fresh training heads: {', '.join(untouched)}")
+    if Path(path).suffix == ".onnx" and find_spec("onnxruntime"):
+        from keras_matting.onnx_weights import verify
+
+        log(f"{preset.name}: agrees with the file under ONNX Runtime within {verify(model, path):.1e}")
+    return write_model_folder(model, preset, out_dir, force)

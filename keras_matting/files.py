@@ -1,0 +1,57 @@
+"""Writing files and folders so that a reader never sees half of one."""
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from keras_matting.errors import UsageError
+
+
+def write_atomically(path, data):
+    """Write `data` (bytes) under a temporary name beside `path`, then rename; parents are made.
+
+    Raises `UsageError` where the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"Expected to write {path}; received: {error.strerror}. Choose another place.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path):
+    """Yield a new folder that takes the place of `path` when the block ends well, and vanishes when it does not."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"Expected to write {path}; received: {error.strerror}. Choose another place.") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        old = temporary.with_suffix(".old")
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_sha256(path):
+    """Return the hexadecimal SHA-256 of a file's content."""
+    digest = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

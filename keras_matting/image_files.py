@@ -1,0 +1,201 @@
+"""Image files <-> arrays: header checks before decoding, upright photos with their colours, lossless cut-outs.
+
+Decoding and encoding are OpenCV's; here is what it leaves open: the size before decoding (a bomb must not be
+unpacked), the EXIF orientation of images read unchanged, 16-bit scaling, alpha and ICC profiles.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from keras_matting.errors import ImageError, UsageError
+
+MAX_MEGAPIXELS = 150  # the largest medium-format cameras
+FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+ENCODABLE = (".png", ".webp", ".jpg", ".jpeg")
+# zlib's level 1 on OpenCV's filters: half again as large as level 9, ten times faster.
+_ENCODER_OPTIONS = {
+    ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright photo: `rgb` uint8 (H, W, 3); `alpha` uint8 (H, W) where the file has one; its RGB `icc` profile."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None = None
+    icc: bytes | None = None
+
+
+def decode(data, max_megapixels=MAX_MEGAPIXELS):
+    """Decode JPEG, PNG, WebP, BMP or TIFF bytes into an upright `Photo`.
+
+    16-bit values are scaled to 8 bits, grey becomes RGB, CMYK is converted, the EXIF orientation is applied. Raises
+    `ImageError` on anything else, on a truncated file, and before decoding on more than `max_megapixels`.
+    """
+    kind, width, height = probe(data)
+    if width * height > max_megapixels * 1e6:
+        raise ImageError(
+            f"Expected at most {max_megapixels:g} megapixels; received {width}x{height} "
+            f"({width * height / 1e6:.0f}). Scale the image down."
+        )
+    try:
+        image, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ImageError(f"Expected a whole {kind} file; this one is truncated or damaged. Save it again.")
+    metadata = {kind: np.asarray(block).tobytes() for kind, block in zip(kinds, blocks, strict=True)}
+    if kind != "TIFF":  # OpenCV has turned TIFF files already
+        image = _upright(image, _exif_orientation(metadata.get(cv2.IMAGE_METADATA_EXIF, b"")))
+    return _photo(image, metadata.get(cv2.IMAGE_METADATA_ICCP))
+
+
+def encode(image, extension, icc=None):
+    """Encode uint8 or uint16 (H, W), (H, W, 3) RGB or (H, W, 4) RGBA as ".png", ".webp" or ".jpg" bytes."""
+    extension = ".jpg" if extension == ".jpeg" else extension
+    if extension not in _ENCODER_OPTIONS:
+        raise UsageError(f"Expected an output of {', '.join(ENCODABLE)}; received {extension!r}.")
+    if extension == ".jpg" and image.ndim == 3 and image.shape[2] == 4:
+        raise UsageError("JPEG has no transparency: choose PNG or WebP, or --output on-color or mask.")
+    if image.dtype == np.uint16 and extension != ".png":
+        raise UsageError(f"A 16-bit matte needs PNG; received {extension!r}.")
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    options = _ENCODER_OPTIONS[extension]
+    if icc and image.ndim == 3:
+        profile = np.frombuffer(icc, np.uint8)
+        ok, data = cv2.imencodeWithMetadata(extension, image, [cv2.IMAGE_METADATA_ICCP], [profile], options)
+    else:
+        ok, data = cv2.imencode(extension, image, options)
+    if not ok:
+        raise ImageError(f"An image of {image.shape[1]}x{image.shape[0]} does not fit into {extension}; choose PNG.")
+    return data.tobytes()
+
+
+def probe(data):
+    """Return (format, width, height) from the first bytes; raises `ImageError` if it is no image we read."""
+    for signature, kind, read_size in _HEADERS:
+        if data[: len(signature)] == signature and (kind != "WebP" or data[8:12] == b"WEBP"):
+            try:
+                width, height = read_size(data)
+            except (struct.error, IndexError, ZeroDivisionError):
+                width = height = 0
+            if width < 1 or height < 1:
+                raise ImageError(f"Expected a {kind} image with pixels; its header is cut off or says 0x0.")
+            return kind, width, height
+    if not data:
+        raise ImageError("Expected an image; the file is empty.")
+    raise ImageError(f"Expected an image ({', '.join(FORMATS)}); received something else. Convert it first.")
+
+
+def _photo(image, icc):
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        raise ImageError(f"Expected 8 or 16 bits a channel; received {image.dtype}. Convert it to 16-bit PNG.")
+    if icc and icc[16:20] != b"RGB ":  # a grey or CMYK profile says nothing of the RGB that we hold
+        icc = None
+    if image.ndim == 2:
+        return Photo(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None, icc)
+    if image.shape[2] == 4:
+        rgba = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+        alpha = np.ascontiguousarray(rgba[..., 3])
+        return Photo(np.ascontiguousarray(rgba[..., :3]), None if alpha.min() == 255 else alpha, icc)
+    return Photo(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None, icc)
+
+
+def _upright(image, orientation):
+    """Apply an EXIF orientation (1 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        image = cv2.transpose(image)
+    if orientation in (2, 3, 6, 7):
+        image = cv2.flip(image, 1)
+    if orientation in (3, 4, 7, 8):
+        image = cv2.flip(image, 0)
+    return image
+
+
+def _exif_orientation(exif):
+    """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
+    try:
+        orientation = _tiff_tags(exif.removeprefix(b"Exif\0\0")).get(0x0112, 1)
+    except (struct.error, IndexError):
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _tiff_tags(data):
+    """Return {tag: first value} of the short and long tags in a TIFF structure's first directory."""
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
+    if order is None:
+        return {}
+    (offset,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, offset)
+    tags = {}
+    for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if kind in (3, 4):
+            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
+    return tags
+
+
+def _jpeg_size(data):
+    position = 2
+    while position < len(data):
+        if data[position] != 0xFF:
+            raise IndexError
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return width, height
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
+            position += 2
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    raise IndexError
+
+
+def _png_size(data):
+    return struct.unpack_from(">II", data, 16)
+
+
+def _bmp_size(data):
+    width, height = struct.unpack_from("<ii", data, 18)
+    return width, abs(height)
+
+
+def _webp_size(data):
+    chunk = data[12:16]
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if chunk == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    raise IndexError
+
+
+def _tiff_size(data):
+    tags = _tiff_tags(data)
+    return tags.get(0x0100, 0), tags.get(0x0101, 0)
+
+
+_HEADERS = (
+    (b"\xff\xd8\xff", "JPEG", _jpeg_size),
+    (b"\x89PNG\r\n\x1a\n", "PNG", _png_size),
+    (b"RIFF", "WebP", _webp_size),
+    (b"BM", "BMP", _bmp_size),
+    (b"II*\0", "TIFF", _tiff_size),
+    (b"MM\0*", "TIFF", _tiff_size),
+)

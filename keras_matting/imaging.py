@@ -1,0 +1,75 @@
+"""Photo -> model tensor -> matte at full size -> cut-out (NumPy and OpenCV)."""
+
+import cv2
+import numpy as np
+
+_INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+# Below this range a map is constant but for noise, and stretching it would invent a subject.
+MIN_MAX_RANGE = 1e-6
+PAPER = 255  # hidden or see-through pixels of a photo are shown to the model on white, as shops photograph
+
+
+def prepare(photo, preset):
+    """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says.
+
+    A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted.
+    """
+    rgb = photo.rgb if photo.alpha is None else composite(photo.rgb, photo.alpha / np.float32(255), PAPER)
+    height, width = preset.input_size
+    image = cv2.resize(rgb, (width, height), interpolation=_INTERPOLATIONS[preset.interpolation])
+    # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
+    divisor = float(image.max() or 255) if preset.scale == "image-max" else 255.0
+    std = np.asarray(preset.std, np.float32)
+    scale = 1 / (divisor * std)
+    offset = np.asarray(preset.mean, np.float32) / std
+    return image * scale.astype(np.float32) - offset
+
+
+def restore(matte, photo, preset):
+    """Return the photo's matte, float32 (H, W) in [0, 1], from the model's (height, width, 1).
+
+    Applies the preset's output rule, then scales to the photo's size. A constant map stays what it is under
+    "min-max", where the official script divides 0 by 0. Where the photo has alpha, the matte is within it.
+    """
+    matte = np.asarray(matte, np.float32)[..., 0]
+    if preset.output == "min-max":
+        low, high = matte.min(), matte.max()
+        if high - low > MIN_MAX_RANGE:
+            matte = (matte - low) / (high - low)
+    height, width = photo.rgb.shape[:2]
+    matte = np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    return matte if photo.alpha is None else matte * (photo.alpha / np.float32(255))
+
+
+def cut_out(rgb, matte):
+    """Return straight (not premultiplied) RGBA, uint8 (H, W, 4): the photo's own colours, the matte as alpha."""
+    return np.dstack([rgb, to_uint8(matte)])
+
+
+def composite(rgb, matte, background):
+    """Return uint8 (H, W, 3): `rgb` over `background`, a colour or an RGB image of any size (cropped to cover)."""
+    background = np.asarray(background)
+    if background.ndim == 3:
+        background = _cover(background, rgb.shape[:2])
+    matte = matte[..., None].astype(np.float32)
+    return np.rint(rgb * matte + background * (1 - matte)).astype(np.uint8)
+
+
+def to_uint8(matte):
+    """Return a float matte in [0, 1] as uint8, rounded."""
+    return np.rint(matte * 255).astype(np.uint8)
+
+
+def to_uint16(matte):
+    """Return a float matte in [0, 1] as uint16, rounded."""
+    return np.rint(matte * 65535.0).astype(np.uint16)
+
+
+def _cover(image, size):
+    """Scale and centre-crop `image` so that it fills (height, width)."""
+    height, width = size
+    scale = max(height / image.shape[0], width / image.shape[1])
+    scaled = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
+    image = cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]

