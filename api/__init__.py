@@ -1,0 +1,1 @@
+"""The matting service, installed as `keras_matting_api`."""

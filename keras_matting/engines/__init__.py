@@ -72,5 +72,3 @@ def _entry(name):
     if name not in ENGINES:
         raise UsageError(f"Expected an engine out of auto, {', '.join(ENGINES)}; received {name!r}.")
     return ENGINES[name]
-
-

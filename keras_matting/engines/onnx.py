@@ -41,7 +41,8 @@ class OnnxEngine:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDERS[variant]])
         except Exception as error:
-            raise EngineError(f"Engine {self.name} cannot open {path}: {_first_line(error)} Export it again.") from error
+            reason = str(error).splitlines()[0][:200]
+            raise EngineError(f"Engine {self.name} cannot open {path}. Export it again. ({reason})") from error
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0].name
         self.size = tuple(self._input.shape[1:3])
@@ -54,7 +55,3 @@ class OnnxEngine:
     def close(self):
         """Drop the session."""
         self._session = None
-
-
-def _first_line(error):
-    return str(error).splitlines()[0][:200]

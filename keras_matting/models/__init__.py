@@ -40,7 +40,5 @@ def _checked_size(name, size, multiple):
         raise UsageError(f"Expected input_size as a positive number or (height, width); received {size}.")
     if any(side % multiple for side in size):
         nearest = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
-        raise UsageError(
-            f"Height and width of {name} must be multiples of {multiple}; received {size}. Use {nearest}."
-        )
+        raise UsageError(f"Height and width of {name} must be multiples of {multiple}; received {size}. Use {nearest}.")
     return size

@@ -91,4 +91,3 @@ def _conv_ibn_relu(x, filters, kernel_size, name, stride=1):
 
 def _concat(*tensors):
     return layers.Concatenate()(tensors)
-

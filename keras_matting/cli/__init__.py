@@ -1,0 +1,78 @@
+"""The command line: one verb per job. Each verb imports what it needs when it runs."""
+
+import argparse
+import os
+import sys
+from typing import NamedTuple
+
+from keras_matting import __version__
+from keras_matting.cli import demo, models, predict, serve
+from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say
+from keras_matting.errors import MattingError
+
+
+class Verb(NamedTuple):
+    """What a verb does, its options, and its function: arguments to exit status."""
+
+    help: str
+    add_arguments: callable
+    run: callable
+
+
+VERBS = {
+    "predict": Verb("matte a photo, a folder, a glob or standard input", predict.add_arguments, predict.predict),
+    "fetch": Verb("official weights into a model folder", models.add_fetch_arguments, models.fetch),
+    "import": Verb(
+        "any checkpoint (.pth, .ckpt, .onnx) into a model folder", models.add_import_arguments, models.import_
+    ),
+    "export": Verb("a model folder's SavedModel and ONNX file", models.add_export_arguments, models.export),
+    "serve": Verb("a model over HTTP", serve.add_arguments, serve.serve),
+    "demo": Verb("fetch, convert and export U2NetP, and matte three sample photos", demo.add_arguments, demo.demo),
+    "engines": Verb("what this machine can run, and why not the rest", models.add_engines_arguments, models.engines),
+}
+
+
+def main(argv=None):
+    """Run a command and return the exit status: 0, 1 if some files failed, 2 if the request cannot be met."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    verb, arguments = _parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return verb.run(arguments)
+    except MattingError as error:
+        say(f"keras-matting: {error}")
+        return USAGE
+    except KeyboardInterrupt:
+        say("keras-matting: interrupted; every file written so far is whole.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return SOME_FAILED
+
+
+def _parse(argv):
+    """Return (verb, its arguments); options may stand anywhere after the verb, which argparse's subparsers refuse."""
+    listing = "\n".join(f"  {name:10} {verb.help}" for name, verb in VERBS.items())
+    top = argparse.ArgumentParser(
+        "keras-matting",
+        usage="keras-matting VERB [options]   (keras-matting VERB --help lists them)",
+        description="Image matting with Keras: photos to cut-outs.",
+        epilog=f"verbs:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("verb", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
+    name = top.parse_args(argv[:1]).verb
+    parser = argparse.ArgumentParser(f"keras-matting {name}", description=VERBS[name].help)
+    VERBS[name].add_arguments(parser)
+    return VERBS[name], parser.parse_intermixed_args(_join_output_values(argv[1:]))
+
+
+def _join_output_values(argv):
+    """Turn `--output on-color R,G,B` into `--output on-color=R,G,B`, so that one option has one value."""
+    joined = []
+    for word in argv:
+        if joined[-2:-1] == ["--output"] and joined[-1] in ("on-color", "on-image"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

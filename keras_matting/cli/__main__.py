@@ -1,0 +1,7 @@
+"""`python -m keras_matting.cli`, the same as the command `keras-matting`."""
+
+import sys
+
+from keras_matting.cli import main
+
+sys.exit(main())

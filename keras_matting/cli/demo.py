@@ -1,0 +1,68 @@
+"""The verb `demo`: the whole way from nothing to cut-outs, on photos that scikit-image carries."""
+
+from pathlib import Path
+
+from keras_matting.cli.status import OK, SOME_FAILED, say
+from keras_matting.errors import UsageError
+
+MODEL = "u2netp"
+SAMPLES = ("astronaut", "cat", "coffee")
+
+
+def add_arguments(parser):
+    """Declare the options of `demo`."""
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for photos and cut-outs (default: demo)")
+    parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
+
+
+def demo(arguments):
+    """Fetch, convert and export the model where it is not there yet; matte the samples; print a table."""
+    from keras_matting import predict
+    from keras_matting.matting import Session
+
+    photos = _write_samples(arguments.out / "photos")
+    session = Session(_exported_model(), arguments.engine)
+    results = list(predict.run(session, predict.plan(photos, arguments.out / "cutouts", ".png")))
+    print(_table(results))
+    print(f"\nengine {session.engine.name}; cut-outs in {(arguments.out / 'cutouts').resolve()}")
+    return OK if all(result.status == "done" for result in results) else SOME_FAILED
+
+
+def _exported_model():
+    """Return `saved_models/u2netp`, made if need be."""
+    from keras_matting.config import ONNX_FILE, PRESET_FILE
+
+    folder = Path("saved_models") / MODEL
+    if not (folder / PRESET_FILE).exists():
+        from keras_matting.fetch import fetch
+
+        fetch(MODEL, folder, log=say)
+    if not (folder / ONNX_FILE).exists():
+        from keras_matting.export import export
+
+        say(f"{MODEL}: exporting for the engines")
+        export(folder)
+    return folder
+
+
+def _write_samples(folder):
+    try:
+        from skimage import data
+    except ImportError:
+        raise UsageError("The sample photos need scikit-image: pip install 'keras-matting[demo]'.") from None
+    from keras_matting.files import write_atomically
+    from keras_matting.image_files import encode
+
+    for name in SAMPLES:
+        write_atomically(folder / f"{name}.jpg", encode(getattr(data, name)(), ".jpg"))
+    return folder
+
+
+def _table(results):
+    rows = [("photo", "size", "decode ms", "infer ms", "encode ms", "cut-out")]
+    for result in results:
+        size = f"{result.width}x{result.height}" if result.width else "-"
+        times = ("-" if ms is None else f"{ms:.0f}" for ms in (result.decode_ms, result.infer_ms, result.encode_ms))
+        rows.append((Path(result.input).name, size, *times, result.error or result.output))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,0 +1,76 @@
+"""The verbs that make model folders and say what can run them: `fetch`, `import`, `export`, `engines`."""
+
+import json
+from pathlib import Path
+
+from keras_matting.cli.status import OK, say
+
+
+def add_fetch_arguments(parser):
+    """Declare the options of `fetch`."""
+    parser.add_argument("name", help="u2netp, u2net, u2net_human_seg or modnet")
+    parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
+    parser.add_argument("--file", type=Path, help="the official file, if you have it already")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+
+
+def fetch(arguments):
+    """Fetch official weights into a model folder."""
+    from keras_matting.fetch import fetch
+
+    out = arguments.out or Path("saved_models") / arguments.name
+    fetch(arguments.name, out, arguments.file, arguments.force, say)
+    say(f"{arguments.name} -> {out}")
+    return OK
+
+
+def add_import_arguments(parser):
+    """Declare the options of `import`."""
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--model", required=True, help="the architecture: modnet, u2net or u2netp")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+
+
+def import_(arguments):
+    """Import any checkpoint into a model folder."""
+    from keras_matting.fetch import import_file
+
+    import_file(arguments.file, arguments.model, arguments.out, arguments.force, say)
+    say(f"{arguments.file} -> {arguments.out}")
+    return OK
+
+
+def add_export_arguments(parser):
+    """Declare the options of `export`."""
+    parser.add_argument("model_dir", type=Path)
+
+
+def export(arguments):
+    """Write a model folder's SavedModel and ONNX file."""
+    from keras_matting.config import Preset
+
+    Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
+    from keras_matting.export import export
+
+    for artefact, error in export(arguments.model_dir).items():
+        say(f"{arguments.model_dir}/{artefact}: differs from Keras by {error:.1e} at most")
+    return OK
+
+
+def add_engines_arguments(parser):
+    """Declare the options of `engines`."""
+    parser.add_argument("--json", action="store_true")
+
+
+def engines(arguments):
+    """List the engines, and why one cannot run here."""
+    from keras_matting.engines import ENGINES, unavailable_reason
+
+    reasons = {name: unavailable_reason(name) for name in ENGINES}
+    if arguments.json:
+        print(json.dumps(reasons, indent=2))
+    else:
+        for name, reason in reasons.items():
+            print(f"{name:16} {reason or 'available'}")
+    return OK

@@ -1,0 +1,10 @@
+"""Exit statuses and messages, shared by all verbs."""
+
+import sys
+
+OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def say(message):
+    """Tell the user something on standard error; standard output is for results."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,61 @@
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import goldens
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """A folder of real photos beside the checkout; tests on it are extra."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory):
+    """A real, exported U2NetP of formula weights at 64x64."""
+    from keras_matting.config import Preset
+    from keras_matting.export import export, write_model_folder
+    from keras_matting.models import build_model
+    from keras_matting.pretrained import IMAGENET
+    from keras_matting.weights import load_state_dict
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = build_model("u2netp", 64)
+    load_state_dict(model, goldens.formula_state_dict("u2netp"))
+    preset = Preset(name="tiny", architecture="u2netp", input_size=(64, 64), output="min-max", **IMAGENET)
+    write_model_folder(model, preset, folder)
+    export(folder)
+    return folder
+
+
+@pytest.fixture
+def photo():
+    """An RGB uint8 array with a bright disc on dark ground, 90 high, 120 wide."""
+    rows, columns = np.mgrid[:90, :120]
+    disc = (rows - 45) ** 2 + (columns - 60) ** 2 < 900
+    return np.where(disc[..., None], (200, 100, 50), (20, 40, 30)).astype(np.uint8)
+
+
+@pytest.fixture
+def write_photo(photo):
+    """Write the photo to a path, in the format of its extension, and return the path."""
+
+    def write(path):
+        from keras_matting.image_files import encode
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(photo, path.suffix))
+        return path
+
+    return write

@@ -1,0 +1,96 @@
+"""The package's floors (CONTRIBUTING.md): imports go downward only, and floor 0 needs no framework."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "keras_matting"
+FLOORS = {
+    0: ["_version", "__init__", "errors", "files", "config", "image_files", "imaging", "engines", "refine"],
+    1: ["layers", "models", "weights", "onnx_weights", "pretrained"],
+    2: ["export"],
+    3: ["fetch", "matting", "predict"],
+    4: ["cli"],
+}
+# `keras_matting.matte` and the fetch at first use: reached only when called.
+LAZY = {("__init__", "matting")}
+FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
+FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "onnx"}
+
+
+def imports_of(path):
+    """Yield (top module, whole name) of every import in a file, also those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module == "keras_matting":
+                yield from (f"keras_matting.{alias.name}" for alias in node.names)
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_floor():
+    assert {module_of(path) for path in PACKAGE.rglob("*.py")} == set(FLOOR_OF)
+
+
+def test_imports_go_downward_only():
+    for path in PACKAGE.rglob("*.py"):
+        importer = module_of(path)
+        for name in imports_of(path):
+            if name.startswith("keras_matting."):
+                imported = name.split(".")[1]
+                if imported in FLOOR_OF and (importer, imported) not in LAZY:
+                    assert FLOOR_OF[imported] <= FLOOR_OF[importer], f"{path.name} imports {name}"
+
+
+def test_the_package_never_imports_the_service():
+    for path in PACKAGE.rglob("*.py"):
+        if module_of(path) != "cli":
+            assert not any(name.startswith("keras_matting_api") for name in imports_of(path)), path
+
+
+@pytest.mark.parametrize("engine", ["onnx-cpu", "openvino-f32"])
+def test_matting_with_a_light_engine_loads_no_framework(tiny_model_dir, engine):
+    script = (
+        "import sys, numpy as np, keras_matting\n"
+        f"keras_matting.matte(np.zeros((40, 30, 3), np.uint8), {str(tiny_model_dir)!r}, {engine!r})\n"
+        f"loaded = {FRAMEWORKS!r} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def python310():
+    """Return a Python 3.10 with NumPy and OpenCV, from `make floor0-env`."""
+    python = PACKAGE.parent / ".venv-py310" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no .venv-py310; run make floor0-env where Python 3.10 is installed")
+    return python
+
+
+def test_floor_0_runs_on_python_310(tiny_model_dir, tmp_path, write_photo):
+    photo = write_photo(tmp_path / "a.png")
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from keras_matting import config, engines, errors, files, image_files, imaging\n"
+        "assert sys.version_info[:2] == (3, 10)\n"
+        f"preset = config.Preset.load({str(tiny_model_dir)!r})\n"
+        f"photo = image_files.decode(Path({str(photo)!r}).read_bytes())\n"
+        "image = imaging.prepare(photo, preset)\n"
+        f"engine = engines.open_engine('onnx-cpu', {str(tiny_model_dir)!r})\n"
+        "matte = imaging.restore(engine.predict(image[None])[0], photo, preset)\n"
+        "assert matte.shape == photo.rgb.shape[:2]\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([python310(), "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,165 @@
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from keras_matting.errors import ImageError, UsageError
+from keras_matting.image_files import decode, encode, probe
+
+ORANGE, GREEN = (200, 100, 50), (10, 220, 30)
+
+
+@pytest.fixture
+def image():
+    """A PIL image, 60 wide and 40 high, whose left half is orange and whose top is green."""
+    array = np.zeros((40, 60, 3), np.uint8)
+    array[:, :30] = ORANGE
+    array[:10] = GREEN
+    return Image.fromarray(array)
+
+
+def saved(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_each_format_is_read_and_its_size_known_before_decoding(image, kind):
+    data = saved(image, kind)
+    assert probe(data)[1:] == (60, 40)
+    photo = decode(data)
+    assert photo.rgb.shape == (40, 60, 3)
+    np.testing.assert_allclose(photo.rgb[30, 5], ORANGE, atol=6)
+    assert photo.alpha is None
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 50}, {"exif": Image.Exif()}])
+def test_each_webp_header_is_read(image, options):
+    assert probe(saved(image, "WEBP", **options)) == ("WebP", 60, 40)
+    assert probe(saved(image.convert("RGBA"), "WEBP", **options)) == ("WebP", 60, 40)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_exif_orientation_becomes_upright(image, kind, orientation):
+    stored_by = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # Image.Transpose that undoes it
+    stored = image if stored_by is None else image.transpose(Image.Transpose(stored_by))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    photo = decode(saved(stored, kind, exif=exif, **options))
+    assert photo.rgb.shape == (40, 60, 3)
+    np.testing.assert_allclose(photo.rgb[30, 5], ORANGE, atol=12)
+    np.testing.assert_allclose(photo.rgb[4, 50], GREEN, atol=12)
+
+
+def test_a_corrupt_exif_block_is_ignored(image):
+    data = saved(image, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert decode(data).rgb.shape == (40, 60, 3)
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    np.testing.assert_array_equal(decode(cv2.imencode(".png", ramp)[1].tobytes()).rgb[..., 0], np.rint(ramp / 257))
+    colour = np.dstack([ramp, ramp // 2, ramp // 4])
+    rgb = decode(cv2.imencode(".png", colour)[1].tobytes()).rgb
+    np.testing.assert_array_equal(rgb[..., 2], np.rint(ramp / 257))
+
+
+def test_grey_cmyk_and_palette_become_rgb(image):
+    assert decode(saved(image.convert("L"), "PNG")).rgb.shape == (40, 60, 3)
+    assert decode(saved(image.convert("1"), "PNG")).rgb.shape == (40, 60, 3)
+    cmyk = decode(saved(image.convert("CMYK"), "JPEG", quality=95)).rgb
+    np.testing.assert_allclose(cmyk[30, 5], ORANGE, atol=6)
+    palette = image.quantize(8)
+    np.testing.assert_allclose(decode(saved(palette, "PNG")).rgb[30, 5], ORANGE, atol=6)
+    transparent = decode(saved(palette, "PNG", transparency=palette.getpixel((50, 5))))
+    assert transparent.alpha[5, 50] == 0
+    assert transparent.alpha[30, 5] == 255
+
+
+def test_alpha_is_kept_apart_from_the_hidden_colours(image):
+    rgba = image.copy()
+    rgba.putalpha(Image.linear_gradient("L").resize(image.size))
+    photo = decode(saved(rgba, "PNG"))
+    np.testing.assert_array_equal(photo.rgb, np.asarray(image))
+    np.testing.assert_array_equal(photo.alpha, np.asarray(rgba)[..., 3])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_a_truncated_file_is_refused(image, kind):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+    data = saved(noise, kind)
+    for length in (30, len(data) // 2, len(data) - 100):
+        with pytest.raises(ImageError):
+            decode(data[:length])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"x", "received something else"),
+        (b"hello, I am a text file", "received something else"),
+        (b"RIFF1234WAVEfmt ", "received something else"),
+        (b"\xff\xd8\xff", "cut off"),
+        (b"\xff\xd8\xff\xe0\x00\x00" * 9, "cut off"),
+    ],
+)
+def test_what_is_no_image_is_refused(data, message):
+    with pytest.raises(ImageError, match=message):
+        decode(data)
+
+
+def png_with_size(width, height):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked():
+    with pytest.raises(ImageError, match=r"at most 150 megapixels; received 20000x20000 \(400\)"):
+        decode(png_with_size(20_000, 20_000))
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ImageError, match="0x0"):
+        decode(png_with_size(0, 0))
+
+
+def test_an_rgb_profile_is_carried_to_the_output_and_a_foreign_one_is_not(image):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = decode(saved(image, "JPEG", icc_profile=profile))
+    for extension in (".png", ".jpg", ".webp"):
+        result = Image.open(io.BytesIO(encode(photo.rgb, extension, photo.icc)))
+        assert result.info["icc_profile"] == profile, extension
+    grey = bytearray(profile)
+    grey[16:20] = b"GRAY"
+    assert decode(saved(image.convert("L"), "PNG", icc_profile=bytes(grey))).icc is None
+
+
+def test_lossless_outputs_round_trip():
+    rgba = np.random.default_rng(0).integers(0, 255, (30, 20, 4), dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(rgba, ".png")))), rgba)
+    matte = np.arange(600, dtype=np.uint16).reshape(30, 20) * 100
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(matte, ".png")))), matte)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "extension", "message"),
+    [
+        ((4, 4, 4), np.uint8, ".jpg", "no transparency"),
+        ((4, 4), np.uint16, ".webp", "16-bit"),
+        ((4, 4), np.uint8, ".gif", "received '.gif'"),
+    ],
+)
+def test_a_format_that_cannot_hold_the_output_is_refused(shape, dtype, extension, message):
+    with pytest.raises(UsageError, match=message):
+        encode(np.zeros(shape, dtype), extension)

@@ -1,0 +1,102 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_matting
+from keras_matting.errors import ImageError, UsageError
+from keras_matting.image_files import encode
+
+
+@pytest.fixture
+def cut(tiny_model_dir):
+    return lambda image, **options: keras_matting.matte(image, tiny_model_dir, "onnx-cpu", **options)
+
+
+def test_bytes_path_pil_and_array_give_their_own_kind_and_the_same_pixels(cut, photo, tmp_path):
+    data = encode(photo, ".png")
+    (tmp_path / "a.png").write_bytes(data)
+    array = cut(photo)
+    assert array.shape == (90, 120, 4)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(cut(data)))), array)
+    np.testing.assert_array_equal(np.asarray(cut(Image.fromarray(photo))), array)
+    path = cut(tmp_path / "a.png")
+    assert path == tmp_path / "a.cutout.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), array)
+    assert cut(str(tmp_path / "a.png")) == path
+
+
+def test_grey_and_16_bit_arrays_and_pil_images_are_taken(cut, photo):
+    grey = photo[..., 0]
+    expected = cut(np.dstack([grey] * 3), output="mask")
+    np.testing.assert_array_equal(cut(grey, output="mask"), expected)
+    np.testing.assert_array_equal(cut(grey.astype(np.uint16) * 257, output="mask"), expected)
+    np.testing.assert_array_equal(np.asarray(cut(Image.fromarray(grey), output="mask")), expected)
+    np.testing.assert_array_equal(
+        np.asarray(cut(Image.fromarray(grey.astype(np.uint16) * 257), output="mask")), expected
+    )
+
+
+@pytest.mark.parametrize(
+    "image", [None, 3, np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 2), np.uint8)]
+)
+def test_what_is_no_photo_is_explained(cut, image):
+    with pytest.raises(UsageError, match="Expected"):
+        cut(image)
+
+
+def test_undecodable_bytes_and_wrong_names_are_explained(cut, photo, tiny_model_dir):
+    with pytest.raises(ImageError, match="received something else"):
+        cut(b"no image at all")
+    with pytest.raises(UsageError, match="on-color needs a background"):
+        cut(photo, output="on-color")
+    with pytest.raises(UsageError, match="received 'gif'"):
+        cut(photo, output="gif")
+    with pytest.raises(UsageError, match="received 'onnx-quantum'"):
+        keras_matting.matte(photo, tiny_model_dir, "onnx-quantum")
+    with pytest.raises(UsageError, match="received 'u3net'"):
+        keras_matting.matte(photo, "u3net")
+
+
+def disc_with_soft_edge():
+    """A red disc on blue with an edge twelve pixels wide: the photo, its true alpha, a blurred guess at it."""
+    import cv2
+
+    rows, columns = np.mgrid[:120, :120]
+    distance = np.hypot(rows - 60, columns - 60)
+    alpha = np.clip((36 - distance) / 12 + 0.5, 0, 1)
+    rgb = np.rint(alpha[..., None] * (220, 30, 30) + (1 - alpha[..., None]) * (20, 40, 200)).astype(np.uint8)
+    return rgb, alpha, cv2.GaussianBlur(alpha, (0, 0), 8).astype(np.float32)
+
+
+def test_foreground_estimation_removes_the_background_s_colour_from_soft_edges():
+    pytest.importorskip("pymatting", reason="the refine extra is not installed")
+    from keras_matting.refine import estimate_foreground
+
+    rgb, alpha, _ = disc_with_soft_edge()
+    edge = (alpha > 0.2) & (alpha < 0.8)
+    foreground = estimate_foreground(rgb, alpha)
+    assert np.abs(foreground[edge].astype(int) - (220, 30, 30)).mean() < 15
+    assert np.abs(rgb[edge].astype(int) - (220, 30, 30)).mean() > 50
+
+
+@pytest.mark.parametrize("limit", [1_000_000, 4_000])
+def test_refinement_brings_a_blurred_matte_nearer_to_the_truth(monkeypatch, limit):
+    pytest.importorskip("pymatting", reason="the refine extra is not installed")
+    from keras_matting import refine
+
+    monkeypatch.setattr(refine, "MAX_REFINED_PIXELS", limit)
+    rgb, alpha, blurred = disc_with_soft_edge()
+    refined = refine.refine_matte(rgb, blurred)
+    band = refine.trimap_of(blurred) == 0.5
+    np.testing.assert_array_equal(refined[~band], blurred[~band])
+    assert np.abs(refined - alpha).mean() < 0.5 * np.abs(blurred - alpha).mean()
+
+
+def test_refinement_leaves_a_matte_without_a_subject_alone(photo):
+    pytest.importorskip("pymatting", reason="the refine extra is not installed")
+    from keras_matting.refine import refine_matte
+
+    empty = np.zeros(photo.shape[:2], np.float32)
+    np.testing.assert_array_equal(refine_matte(photo, empty), empty)

@@ -1,0 +1,56 @@
+"""The official weights end to end, against the authors' own maps and against published parity."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_matting.config import find_model_dir
+from keras_matting.errors import WeightsError
+from keras_matting.image_files import EXTENSIONS
+from keras_matting.matting import OutputOptions, Session, read_photo
+
+ROOT = Path(__file__).parents[1]
+MAX_MEAN_DIFFERENCE = 1.5  # of 255; the authors' maps were saved by another runtime
+
+
+def official_model_dir(name):
+    """Return the exported folder of official weights, from `make demo` and the like, or skip."""
+    folder = ROOT / "saved_models" / name
+    if not (folder / "model.onnx").exists():
+        folder = find_model_dir(name)
+    if folder is None or not (folder / "model.onnx").exists():
+        pytest.skip(f"official {name} is not here; run keras-matting fetch {name} and export")
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["savedmodel", "onnx-cpu", "openvino-f32"])
+@pytest.mark.parametrize("name", ["u2netp", "u2net"])
+def test_whole_path_reproduces_the_authors_maps(shared_data, name, engine):
+    session = Session(official_model_dir(name), engine)
+    photos = sorted(path for path in (shared_data / "u2net_official" / "image").iterdir() if path.suffix in EXTENSIONS)
+    assert len(photos) == 9
+    for path in photos:
+        mask = session.matte(read_photo(path), OutputOptions("mask"))
+        truth = cv2.imread(str(shared_data / "u2net_official" / name / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
+        difference = np.abs(mask.astype(float) - truth).mean()
+        assert difference < MAX_MEAN_DIFFERENCE, f"{path.name}: {difference:.2f}"
+
+
+def test_official_u2netp_cuts_the_astronaut_out():
+    skimage_data = pytest.importorskip("skimage.data")
+    session = Session(official_model_dir("u2netp"))
+    from keras_matting.image_files import Photo
+
+    mask = session.matte(Photo(skimage_data.astronaut()), OutputOptions("mask"))
+    assert mask[300, 230] > 250  # her suit
+    assert mask[20, 480] < 5  # the shuttle's corner
+
+
+def test_a_damaged_download_is_refused(tmp_path):
+    from keras_matting.pretrained import download
+
+    (tmp_path / "u2netp.onnx").write_bytes(b"not the file")
+    with pytest.raises(WeightsError, match="SHA-256 is .* expected 309c8469"):
+        download("u2netp", tmp_path / "..", local_file=tmp_path / "u2netp.onnx")
