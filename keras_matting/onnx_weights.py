@@ -89,12 +89,12 @@ def _record(node, constants):
     """Return (kind, arrays in PyTorch's layouts) of a node with parameters, else None."""
     arrays = [constants[name] for name in node.input[1:] if name in constants]
     if node.op_type == "Conv" and arrays:
-        return "conv", arrays
+        return "linear", arrays
     if node.op_type == "MatMul" and arrays and arrays[0].ndim == 2:
-        return "dense", [arrays[0].T]
+        return "linear", [arrays[0].T]
     if node.op_type == "Gemm" and arrays:
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        return "dense", [arrays[0] if transposed else arrays[0].T, *arrays[1:]]
+        return "linear", [arrays[0] if transposed else arrays[0].T, *arrays[1:]]
     if node.op_type == "BatchNormalization":
         return "norm", arrays
     return None
@@ -128,7 +128,7 @@ def _pair(keras_layers, records, model_name, path):
     """Return a PyTorch state dict that gives each Keras layer the next record, in step."""
     records, state, folded_bias = list(records), {}, None
     for layer in keras_layers:
-        kind = "dense" if isinstance(layer, layers.Dense) else "norm" if _is_norm(layer) else "conv"
+        kind = "norm" if isinstance(layer, (layers.BatchNormalization, IBNorm)) else "linear"
         prefix = f"{layer.name}.bnorm" if isinstance(layer, IBNorm) else layer.name
         if kind == "norm" and not (records and records[0][0] == "norm"):
             state |= _identity_norm(prefix, int(layer.weights[0].shape[0]), folded_bias)
@@ -158,10 +158,6 @@ def _pair(keras_layers, records, model_name, path):
 
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-
-
-def _is_norm(layer):
-    return isinstance(layer, (layers.BatchNormalization, IBNorm))
 
 
 def _identity_norm(prefix, channels, bias):

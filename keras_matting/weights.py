@@ -87,8 +87,8 @@ def _canonical(name):
 
 
 def _to_keras_layout(array, variable):
-    if array.ndim == 2:
-        return array.T
+    if array.ndim == 2:  # a dense layer, which may be a 1x1 convolution here
+        return array.T.reshape((1,) * (len(variable.shape) - 2) + array.shape[::-1])
     if array.ndim == 4:
         hwio = array.transpose(2, 3, 1, 0)
         # PyTorch stores a depthwise kernel as (C, 1, H, W), Keras as (H, W, C, 1).

@@ -3,10 +3,12 @@
 Paper: Ke et al., "MODNet: Real-Time Trimap-Free Portrait Matting via Objective Decomposition", AAAI 2022.
 """
 
+from functools import partial
+
 import keras
 from keras import layers
 
-from keras_matting.layers import IBNorm, ResizeLike, conv, probability
+from keras_matting.layers import IBNorm, ResizeLike, conv, probability, pytorch_default
 from keras_matting.models.mobilenet_v2 import mobilenet_v2_features
 
 DETAIL_CHANNELS = 32  # `hr_channels` in the official code
@@ -76,11 +78,15 @@ def _fusion_branch(image, enc2x, enc4x, lr8x, hr2x):
 
 
 def _squeeze_excite(x, name):
-    """Weigh the channels by their global means (https://arxiv.org/abs/1709.01507)."""
+    """Weigh the channels by their global means (https://arxiv.org/abs/1709.01507).
+
+    The dense layers are 1x1 convolutions: equal, and no engine has to transpose between layouts for them.
+    """
     channels = x.shape[-1]
+    linear = partial(conv, kernel_size=1, use_bias=False, initializer=pytorch_default())
     weights = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    for index, units, activation in ((0, channels // SE_REDUCTION, "relu"), (2, channels, "sigmoid")):
-        weights = layers.Dense(units, activation, use_bias=False, name=f"{name}.fc.{index}")(weights)
+    weights = layers.ReLU()(linear(weights, channels // SE_REDUCTION, name=f"{name}.fc.0"))
+    weights = layers.Activation("sigmoid")(linear(weights, channels, name=f"{name}.fc.2"))
     return layers.Multiply()([x, weights])
 
 
