@@ -9,22 +9,21 @@ from fastapi.responses import JSONResponse
 from keras_matting import image_files
 from keras_matting._version import __version__
 from keras_matting.errors import ImageError, MattingError
-from keras_matting.matting import OutputOptions, open_session
+from keras_matting.matting import OutputOptions
 
 MAX_BODY_BYTES = 20 * 2**20
 MAX_MEGAPIXELS = 25
 _KINDS = ("rgba", "mask", "matte16")
 
 
-def create_app(model="u2netp", engine="auto"):
-    """Return the application that serves `model` (a folder or name) on `engine`; it is opened at start-up."""
+def create_app(session):
+    """Return the application that serves an open `keras_matting.matting.Session`, and closes it in the end."""
 
     @asynccontextmanager
     async def lifespan(app):
-        app.state.session = await asyncio.to_thread(open_session, model, engine)
-        app.state.lock = asyncio.Lock()  # an engine predicts for one caller at a time
+        app.state.session = session
         yield
-        app.state.session.close()
+        session.close()
 
     app = FastAPI(title="keras_matting", version=__version__, lifespan=lifespan)
     app.get("/healthz")(_health)
@@ -50,8 +49,7 @@ async def _matte(request: Request, output: str = "rgba"):
     session = request.app.state.session
     try:
         photo = await asyncio.to_thread(image_files.decode, bytes(body), MAX_MEGAPIXELS)
-        async with request.app.state.lock:
-            image = await asyncio.to_thread(session.matte, photo, OutputOptions(output))
+        image = await asyncio.to_thread(session.matte, photo, OutputOptions(output))
         png = await asyncio.to_thread(image_files.encode, image, ".png", photo.icc)
     except ImageError as error:
         return _problem(422, "image", str(error))

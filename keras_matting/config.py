@@ -1,6 +1,7 @@
 """What a model folder says about its model: `preset.json`, read by training, engines, notebooks and the service."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ PRESET_FILE = "preset.json"
 KERAS_FILE = "model.keras"
 ONNX_FILE = "model.onnx"
 SAVED_MODEL = "saved_model"
+TFTRT_SAVED_MODEL = "saved_model_tftrt"
+BENCHMARK_FILE = "benchmark.json"
 
 _CHOICES = {
     "scale": ("255", "image-max"),
@@ -52,8 +55,14 @@ class Preset:
                     f"Expected {field} in preset {self.name!r} as one of {', '.join(choices)}; "
                     f"received {getattr(self, field)!r}."
                 )
-        if len(self.input_size) != 2 or len(self.mean) != 3 or len(self.std) != 3:
-            raise UsageError(f"Expected preset {self.name!r} with input_size of 2, mean and std of 3 numbers.")
+        sides = [side for side in self.input_size if type(side) is int and side > 0]
+        if len(sides) != 2 or len(self.input_size) != 2:
+            raise UsageError(f"Expected input_size of preset {self.name!r} as 2 sides; received {self.input_size}.")
+        if not (_are_numbers(self.mean) and _are_numbers(self.std) and min(self.std) > 0):
+            raise UsageError(
+                f"Expected mean and std of preset {self.name!r} as 3 numbers each, std above 0; "
+                f"received {self.mean} and {self.std}."
+            )
 
     def save(self, model_dir):
         """Write `preset.json` into the folder `model_dir`."""
@@ -67,11 +76,15 @@ class Preset:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(**content)
-        except FileNotFoundError:
-            raise UsageError(f"Expected a model folder; {model_dir} has no {PRESET_FILE}.") from None
+        except OSError as error:
+            raise UsageError(f"Expected a model folder; {model_dir} has no {PRESET_FILE} ({error.strerror}).") from None
         except (ValueError, TypeError) as error:
             names = ", ".join(field.name for field in fields(cls))
             raise UsageError(f"Expected {path} to be JSON with the fields {names}; received: {error}.") from None
+
+
+def _are_numbers(values):
+    return len(values) == 3 and all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
 
 def models_home():
@@ -89,3 +102,23 @@ def find_model_dir(model):
         if (candidate / PRESET_FILE).is_file():
             return candidate
     return None
+
+
+def read_verdict(model_dir, device):
+    """Return (the engine that `benchmark.json` chose, None), or (None, why it does not hold), or (None, None).
+
+    It holds for the device it was measured on, and for the weights and input size that the preset has now.
+    """
+    try:
+        content = json.loads((Path(model_dir) / BENCHMARK_FILE).read_text(encoding="utf-8"))
+        engine, measured = content["verdict"]["engine"], content["fingerprint"]
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, "it is malformed."
+    preset = Preset.load(model_dir)
+    here = {"device": device, "weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size)}
+    for field, value in here.items():
+        if measured.get(field) != value:
+            return None, f"measured with {field} {measured.get(field)}, here {value}."
+    return engine, None if engine else "no engine passed its gate."

@@ -5,6 +5,12 @@ class MattingError(Exception):
     """Something the user can mend; the command line prints it as one sentence, without a traceback."""
 
 
+def first_line(error):
+    """Return the first line of another library's message, cut to a readable length; its type if it has none."""
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines and lines[0] else type(error).__name__
+
+
 class UsageError(MattingError):
     """A wrong name, path or option."""
 

@@ -1,16 +1,21 @@
 """Keras model -> model folder -> SavedModel and ONNX, each checked against Keras."""
 
-import shutil
+import tempfile
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_matting.config import KERAS_FILE, ONNX_FILE, SAVED_MODEL, Preset
-from keras_matting.errors import EngineError, UsageError
-from keras_matting.files import replaced_folder
-from keras_matting.models import build_model, inference_model
+from keras_matting import imaging
+from keras_matting.config import KERAS_FILE, ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
+from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
+from keras_matting.errors import EngineError, UsageError, first_line
+from keras_matting.files import replaced_folder, swap
+from keras_matting.layers import with_exact_resizes
+from keras_matting.models import MODELS, build_model, inference_model
+from keras_matting.samples import sample_photos
 
 OPSET = 17  # the newest that TensorRT 8.5 parses
 MAX_ERROR = 1e-4
@@ -24,23 +29,26 @@ def write_model_folder(model, preset, out_dir, force=False):
     out_dir = Path(out_dir)
     if out_dir.exists() and not force:
         raise UsageError(f"{out_dir} exists; choose another folder, or replace it with --force.")
-    preset = Preset(**{**vars(preset), "weights_sha256": weights_digest(model)})
+    preset = replace(preset, weights_sha256=weights_digest(model))
     with replaced_folder(out_dir) as folder:
         preset.save(folder)
         model.save(folder / KERAS_FILE)
     return preset
 
 
-def load_model(model_dir, input_size=None):
-    """Build the model of a folder at `input_size` (the preset's by default) with the folder's weights."""
-    preset = Preset.load(model_dir)
-    model = build_model(preset.architecture, input_size or preset.input_size)
+def load_model(model_dir, preset=None):
+    """Return the model of a folder with its weights, built at the input size of `preset` (the folder's by default).
+
+    A model that is not of ours (see `foreign.py`) is loaded as it was saved.
+    """
+    preset, path = preset or Preset.load(model_dir), Path(model_dir) / KERAS_FILE
     try:
-        model.load_weights(Path(model_dir) / KERAS_FILE)
+        if preset.architecture not in MODELS:
+            return keras.saving.load_model(path, compile=False)
+        model = build_model(preset.architecture, preset.input_size)
+        model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"Expected weights of {preset.architecture} in {Path(model_dir) / KERAS_FILE}; {str(error)[:200]}"
-        ) from error
+        raise UsageError(f"Expected weights of {preset.architecture} in {path}; {first_line(error)}") from error
     return model
 
 
@@ -53,35 +61,54 @@ def weights_digest(model):
     return digest.hexdigest()
 
 
-def export(model_dir, opset=OPSET):
+def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=False, simplify=False):
     """Write `saved_model/` and `model.onnx` of a model folder: the matte only, static size, dynamic batch.
 
-    Each is checked against Keras on noise in the input's range; raises `EngineError` above `MAX_ERROR`. Returns
-    {artefact: largest error}.
+    `size`: (height, width) to export at, which becomes the preset's; None keeps it. `batch`: a fixed batch size, None
+    for any. `photos`: `Photo`s to check on, the bundled samples by default. `tftrt`: write instead
+    `saved_model_tftrt/`, the same graph with `ExactResizeLike`. `simplify`: pass the ONNX file through onnxslim. Every
+    artefact is checked against Keras on the photos; raises `EngineError` above `MAX_ERROR`, and the folder stays as it
+    was. Returns {artefact: largest error}.
     """
     model_dir = Path(model_dir)
     preset = Preset.load(model_dir)
-    model = inference_model(load_model(model_dir))
-    image = np.random.default_rng(0).uniform(-1, 1, (2, *preset.input_size, 3)).astype("float32")
-    expected = keras.ops.convert_to_numpy(model(image, training=False))
+    if size:
+        preset = replace(preset, input_size=size)
+    model = served_model(load_model(model_dir, preset))
+    images = _check_images(preset, photos, batch)
+    expected = np.concatenate([keras.ops.convert_to_numpy(model(image, training=False)) for image in images])
+    if tftrt:
+        model = with_exact_resizes(model)
+    serve = serving_function(model, preset.input_size, batch)
 
-    with replaced_folder(model_dir / f".{SAVED_MODEL}") as folder:
-        serve = serving_function(model, preset.input_size)
-        save_saved_model(model, serve, folder / SAVED_MODEL)
-        _export_onnx(serve, folder / ONNX_FILE, opset, preset)
-        errors = {
-            SAVED_MODEL: _error_of("tensorflow", "savedmodel", folder, image, expected),
-            ONNX_FILE: _error_of("onnx", "cpu", folder, image, expected),
-        }
-        shutil.rmtree(model_dir / SAVED_MODEL, ignore_errors=True)
-        (folder / SAVED_MODEL).rename(model_dir / SAVED_MODEL)
-        (folder / ONNX_FILE).replace(model_dir / ONNX_FILE)
-    (model_dir / f".{SAVED_MODEL}").rmdir()
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=model_dir) as scratch:
+        folder, names = Path(scratch), (TFTRT_SAVED_MODEL,) if tftrt else (SAVED_MODEL, ONNX_FILE)
+        save_saved_model(model, serve, folder / names[0])
+        if not tftrt:
+            _save_onnx(serve, folder / ONNX_FILE, opset, preset, simplify)
+        errors = {name: _error_of(folder / name, images, expected) for name in names}
+        for name in names:
+            swap(folder / name, model_dir / name)
+    preset.save(model_dir)
+    files = [path.relative_to(model_dir) for name in names for path in files_of(model_dir / name)]
+    fields = {"weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size), "batch": batch}
+    write_manifest(model_dir / export_manifest(names[0]), model_dir, files, **fields, opset=opset)
     return errors
 
 
-def serving_function(model, input_size):
-    """Return `model` as a TensorFlow function of "image", float32 (N, height, width, 3), to its named outputs.
+def served_model(model):
+    """Return what of `model` is exported: the matte of ours, the whole of any other model with one output."""
+    return inference_model(model) if isinstance(model.output, dict) else model
+
+
+def _check_images(preset, photos, batch):
+    """Return model inputs (batch or 1, H, W, 3), one for each photo."""
+    photos = sample_photos() if photos is None else photos
+    return [np.repeat(imaging.prepare(photo, preset)[None], batch or 1, axis=0) for photo in photos]
+
+
+def serving_function(model, input_size, batch=None):
+    """Return `model` as a TensorFlow function of "image", float32 (batch, height, width, 3), to its named outputs.
 
     A model with a single output names it "matte". The function is traced once and serves every export.
     """
@@ -91,7 +118,7 @@ def serving_function(model, input_size):
         outputs = model(image, training=False)
         return outputs if isinstance(outputs, dict) else {"matte": outputs}
 
-    return tf.function(serve, input_signature=[tf.TensorSpec((None, *input_size, 3), tf.float32, name="image")])
+    return tf.function(serve, input_signature=[tf.TensorSpec((batch, *input_size, 3), tf.float32, name="image")])
 
 
 def save_saved_model(model, serve, path):
@@ -107,22 +134,43 @@ def save_saved_model(model, serve, path):
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
 
 
-def _export_onnx(serve, path, opset, preset):
+def _save_onnx(serve, path, opset, preset, simplify):
     import onnx
     import tf2onnx
 
     graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+    if simplify:
+        graph = _simplified(graph)
     onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
 
 
-def _error_of(module, variant, folder, image, expected):
-    from importlib import import_module
+def _simplified(graph):
+    try:
+        import onnxslim
+    except ImportError:
+        raise UsageError("Simplifying needs onnxslim: pip install onnxslim, or leave --simplify out.") from None
+    return onnxslim.slim(graph)
 
-    engine = import_module(f"keras_matting.engines.{module}").open_engine(folder, variant)
-    error = float(np.abs(engine.predict(image) - expected).max())
+
+def _error_of(path, images, expected):
+    """Return the largest difference of an exported graph from Keras; raises `EngineError` above `MAX_ERROR`."""
+    if path.is_dir():
+        from keras_matting.engines.tensorflow import SavedModelEngine
+
+        engine = SavedModelEngine(path, "plain")
+    else:
+        from keras_matting.engines.onnx import OnnxEngine
+
+        engine = OnnxEngine(path, "cpu")
+    error = max_error(np.concatenate([engine.predict(image) for image in images]), expected)
     engine.close()
     if not error <= MAX_ERROR:
-        raise EngineError(f"Expected {engine.name} to agree with Keras within {MAX_ERROR}; differs by {error:.2g}.")
+        raise EngineError(f"Expected {path.name} to agree with Keras within {MAX_ERROR}; it differs by {error:.2g}.")
     return error
+
+
+def max_error(actual, expected):
+    """Return the largest absolute difference."""
+    return float(np.abs(actual - expected).max())

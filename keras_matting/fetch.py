@@ -12,6 +12,7 @@ from keras_matting.files import file_sha256, replaced_folder
 
 def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None):
     """Write the model folder `out_dir` with the official weights of `name`; return its preset."""
+    _refuse_existing(out_dir, force)
     with tempfile.TemporaryDirectory() as folder:
         path = pretrained.download(name, folder, local_file, log)
         entry = pretrained.PRETRAINED[name]
@@ -48,20 +49,23 @@ def fetch_on_demand(name, log):
     return models_home() / name
 
 
+def _refuse_existing(out_dir, force):
+    if Path(out_dir).exists() and not force:
+        raise UsageError(f"{out_dir} exists; choose another folder, or replace it with --force.")
+
+
 def _import(path, preset, out_dir, force, log):
     from keras_matting.export import write_model_folder
     from keras_matting.models import build_model
     from keras_matting.weights import import_checkpoint
 
-    out_dir = Path(out_dir)
-    if out_dir.exists() and not force:
-        raise UsageError(f"{out_dir} exists; choose another folder, or replace it with --force.")
+    _refuse_existing(out_dir, force)
     log(f"{preset.name}: importing {Path(path).name} into {preset.architecture}")
     model = build_model(preset.architecture, preset.input_size)
     untouched = import_checkpoint(model, path)
     if untouched:
         log(f"{preset.name}: the file serves inference only; fresh training heads: {', '.join(untouched)}")
-    if Path(path).suffix == ".onnx" and find_spec("onnxruntime"):
+    if Path(path).suffix.lower() == ".onnx" and find_spec("onnxruntime"):
         from keras_matting.onnx_weights import verify
 
         log(f"{preset.name}: agrees with the file under ONNX Runtime within {verify(model, path):.1e}")

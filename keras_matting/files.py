@@ -1,11 +1,11 @@
 """Writing files and folders so that a reader never sees half of one."""
 
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 from keras_matting.errors import UsageError
 
@@ -16,7 +16,8 @@ def write_atomically(path, data):
     Raises `UsageError` where the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Random, so that threads and machines on one disk do not share it; short, since names are limited to 255 bytes.
+    temporary = path.with_name(f".{token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
@@ -40,13 +41,39 @@ def replaced_folder(path):
     try:
         temporary.chmod(0o755)
         yield temporary
-        old = temporary.with_suffix(".old")
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def swap(source, target):
+    """Rename the file or folder `source` to `target`; what stood there before is removed, or put back on failure."""
+    old = target.with_name(f".{token_hex(8)}.old")
+    if target.exists():
+        target.rename(old)
+    try:
+        source.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def require_writable(folder):
+    """Make `folder`; raises `UsageError` if files cannot be written there."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f".{token_hex(8)}.partial"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"Expected to write into {folder}; received: {error.strerror}. Choose another place."
+        ) from None
 
 
 def file_sha256(path):

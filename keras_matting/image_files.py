@@ -1,4 +1,4 @@
-"""Image files <-> arrays: header checks before decoding, upright photos with their colours, lossless cut-outs.
+"""Image files <-> arrays: header checks before decoding, upright photos with their colours, cut-outs.
 
 Decoding and encoding are OpenCV's; here is what it leaves open: the size before decoding (a bomb must not be
 unpacked), the EXIF orientation of images read unchanged, 16-bit scaling, alpha and ICC profiles.
@@ -14,12 +14,14 @@ from keras_matting.errors import ImageError, UsageError
 
 MAX_MEGAPIXELS = 150  # the largest medium-format cameras
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 ENCODABLE = (".png", ".webp", ".jpg", ".jpeg")
 # zlib's level 1 on OpenCV's filters: half again as large as level 9, ten times faster.
+_WEBP_LOSSLESS = 101  # OpenCV: any quality above 100
+_SAMPLES_PER_PIXEL = 0x0115
 _ENCODER_OPTIONS = {
     ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
-    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],  # of photos; cut-outs and masks are stored without loss
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
 }
 
@@ -43,7 +45,7 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
     if width * height > max_megapixels * 1e6:
         raise ImageError(
             f"Expected at most {max_megapixels:g} megapixels; received {width}x{height} "
-            f"({width * height / 1e6:.0f}). Scale the image down."
+            f"({width * height / 1e6:.0f}). Scale the image down or raise the limit (--max-megapixels)."
         )
     try:
         image, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -51,8 +53,14 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
         image = None
     if image is None:
         raise ImageError(f"Expected a whole {kind} file; this one is truncated or damaged. Save it again.")
+    if {width, height} != set(image.shape[:2]):
+        raise ImageError(f"Expected a {kind} of {width}x{height}, as its header says; it holds another size.")
     metadata = {kind: np.asarray(block).tobytes() for kind, block in zip(kinds, blocks, strict=True)}
-    if kind != "TIFF":  # OpenCV has turned TIFF files already
+    if kind == "PNG":
+        image = _with_key_colour_alpha(image, data)
+    if kind == "TIFF":  # OpenCV has turned it upright already, and multiplied 8-bit colours by alpha
+        image = _straight(image, data)
+    else:
         image = _upright(image, _exif_orientation(metadata.get(cv2.IMAGE_METADATA_EXIF, b"")))
     return _photo(image, metadata.get(cv2.IMAGE_METADATA_ICCP))
 
@@ -69,6 +77,8 @@ def encode(image, extension, icc=None):
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     options = _ENCODER_OPTIONS[extension]
+    if extension == ".webp" and image.shape[2:] != (3,):
+        options = [cv2.IMWRITE_WEBP_QUALITY, _WEBP_LOSSLESS]
     if icc and image.ndim == 3:
         profile = np.frombuffer(icc, np.uint8)
         ok, data = cv2.imencodeWithMetadata(extension, image, [cv2.IMAGE_METADATA_ICCP], [profile], options)
@@ -95,9 +105,34 @@ def probe(data):
     raise ImageError(f"Expected an image ({', '.join(FORMATS)}); received something else. Convert it first.")
 
 
+def _with_key_colour_alpha(image, data):
+    """Add the alpha of a grey PNG whose tRNS chunk names one transparent value: OpenCV drops it."""
+    header_end, pixels = 33, data.find(b"IDAT")
+    key = data.find(b"tRNS", header_end, pixels)
+    if image.ndim != 2 or data[25] != 0 or key < 0:
+        return image
+    depth, value = data[24], int.from_bytes(data[key + 4 : key + 6], "big")
+    if depth < 8:
+        value = value * 255 // (2**depth - 1)
+    full = np.iinfo(image.dtype).max
+    alpha = np.where(image == value, 0, full).astype(image.dtype)
+    return np.dstack([image, image, image, alpha])
+
+
+def _straight(image, data):
+    """Undo the multiplication of a TIFF's colours by its alpha."""
+    if _tiff_tags(data).get(_SAMPLES_PER_PIXEL, 1) == 2:
+        raise ImageError("Expected a TIFF of 1, 3 or 4 channels; received grey with alpha. Convert it to PNG.")
+    if image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
+        return image
+    alpha = np.maximum(image[..., 3:], 1).astype(np.float32)
+    colours = np.minimum(np.rint(image[..., :3] * (255 / alpha)), 255).astype(np.uint8)
+    return np.dstack([colours, image[..., 3]])
+
+
 def _photo(image, icc):
     if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = scale_to_8_bits(image)
     elif image.dtype != np.uint8:
         raise ImageError(f"Expected 8 or 16 bits a channel; received {image.dtype}. Convert it to 16-bit PNG.")
     if icc and icc[16:20] != b"RGB ":  # a grey or CMYK profile says nothing of the RGB that we hold
@@ -122,6 +157,11 @@ def _upright(image, orientation):
     return image
 
 
+def scale_to_8_bits(image):
+    """Return uint16 values, of either byte order, as uint8: 65535 becomes 255, not clipped but rounded."""
+    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _exif_orientation(exif):
     """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
     try:
@@ -142,7 +182,8 @@ def _tiff_tags(data):
     for entry in range(offset + 2, offset + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
         if kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
+            (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
+            tags.setdefault(tag, value)  # decoders take the first of a repeated tag, so the size check must too
     return tags
 
 
@@ -169,6 +210,9 @@ def _png_size(data):
 
 
 def _bmp_size(data):
+    (header_bytes,) = struct.unpack_from("<I", data, 14)
+    if header_bytes == 12:  # OS/2
+        return struct.unpack_from("<HH", data, 18)
     width, height = struct.unpack_from("<ii", data, 18)
     return width, abs(height)
 

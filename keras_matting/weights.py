@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.errors import UsageError, WeightsError
+from keras_matting.errors import UsageError, WeightsError, first_line
 
 # Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
 _VARIABLES = {
@@ -19,7 +19,7 @@ _VARIABLES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-_IGNORED_SUFFIX = ".num_batches_tracked"
+_COUNTER = "num_batches_tracked"  # of a batch norm: how many steps it was trained, which evaluation does not need
 # MODNet's checkpoints hold the backbone twice: the module is registered under two parents.
 _ALIASES = {"lr_branch.backbone.": "backbone."}
 _LISTED = 5
@@ -29,12 +29,13 @@ def load_state_dict(model, state_dict):
     """Set every variable of `model` from `state_dict`, a mapping of PyTorch names to arrays in PyTorch's layouts.
 
     `module.` prefixes (DataParallel) are accepted, and MODNet's second name of the backbone, where the later entry
-    wins, as in PyTorch. Every tensor must be used and every variable set; else `WeightsError` lists what is missing,
-    left over or of another shape, and the model is unchanged.
+    wins, as in PyTorch. Every tensor must be finite and used, and every variable set; else `WeightsError` lists what is
+    missing, left over or of another shape, and the model is unchanged.
     """
-    tensors = {_canonical(name): np.asarray(array) for name, array in state_dict.items()}
+    tensors = _checked_tensors(state_dict)
     variables = {pytorch_name(variable): variable for variable in model.weights}
-    left_over = [name for name in tensors if name not in variables and not name.endswith(_IGNORED_SUFFIX)]
+    counters = {name.removesuffix("running_mean") + _COUNTER for name in variables if name.endswith("running_mean")}
+    left_over = [name for name in tensors if name not in variables and name not in counters]
     missing = [name for name in variables if name not in tensors]
     values, misshapen = [], []
     for name, variable in variables.items():
@@ -62,11 +63,12 @@ def import_checkpoint(model, path):
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"Expected a checkpoint file; {path} does not exist or is no file.")
-    if path.suffix == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
         from keras_matting import onnx_weights
 
         return onnx_weights.load_onnx(model, path)
-    if path.suffix not in (".pth", ".pt", ".ckpt"):
+    if suffix not in (".pth", ".pt", ".ckpt"):
         raise UsageError(f"Expected a .pth, .pt, .ckpt or .onnx file; received {path.name}.")
     load_state_dict(model, _read_pytorch(path))
     return []
@@ -76,6 +78,20 @@ def pytorch_name(variable):
     """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
     *prefix, kind = variable.path.split("/")
     return ".".join([*prefix, _VARIABLES[kind]])
+
+
+def _checked_tensors(state_dict):
+    """Return {name without prefixes: array}; raises `WeightsError` on what no checkpoint of ours contains."""
+    tensors, sources = {}, {}
+    for name, array in state_dict.items():
+        array = np.asarray(array)
+        if not isinstance(name, str) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise WeightsError(f"Expected finite numbers under a name; received {array.dtype} as {name!r}.")
+        canonical, bare = _canonical(name), name.removeprefix("module.")
+        if sources.get(canonical) == bare:
+            raise WeightsError(f"Expected each tensor once; received {bare} with and without the prefix module.")
+        tensors[canonical], sources[canonical] = array, bare
+    return tensors
 
 
 def _canonical(name):
@@ -88,8 +104,8 @@ def _canonical(name):
 
 def _to_keras_layout(array, variable):
     if array.ndim == 2:  # a dense layer, which may be a 1x1 convolution here
-        return array.T.reshape((1,) * (len(variable.shape) - 2) + array.shape[::-1])
-    if array.ndim == 4:
+        return array.T.reshape((1,) * max(0, len(variable.shape) - 2) + array.shape[::-1])
+    if array.ndim == 4 and len(variable.shape) == 4:
         hwio = array.transpose(2, 3, 1, 0)
         # PyTorch stores a depthwise kernel as (C, 1, H, W), Keras as (H, W, C, 1).
         depthwise = array.shape[1] == 1 and variable.shape[3] == 1 and variable.shape[2] == array.shape[0]
@@ -109,12 +125,12 @@ def _read_pytorch(path):
     except Exception as error:
         raise WeightsError(
             f"Expected a PyTorch state dict; {path.name} cannot be read as one "
-            f"({str(error).splitlines()[0][:120]}). Download it again, or save the model's state_dict()."
+            f"({first_line(error)}). Download it again, or save the model's state_dict()."
         ) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(torch.is_tensor(value) for value in content.values()):
         raise WeightsError(f"Expected a dictionary of tensors in {path.name}; save the model's state_dict().")
-    return {name: tensor.numpy() for name, tensor in content.items()}
+    return {name: tensor.detach().to(torch.float32).numpy() for name, tensor in content.items()}
 
 
 def _some(names):

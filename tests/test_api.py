@@ -8,6 +8,7 @@ from keras_matting_api.app import MAX_BODY_BYTES, create_app
 from PIL import Image
 
 from keras_matting.image_files import encode
+from keras_matting.matting import Session
 
 httpx = pytest.importorskip("httpx")
 
@@ -18,7 +19,7 @@ def ask(tiny_model_dir):
 
     @asynccontextmanager
     async def client():
-        app = create_app(tiny_model_dir, "onnx-cpu")
+        app = create_app(Session(tiny_model_dir, "onnx-cpu"))
         transport = httpx.ASGITransport(app)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
             yield client

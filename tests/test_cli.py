@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_a_folder_is_matted_and_reported(run, model, tmp_path, write_photo):
     status, _, err = run("predict", tmp_path / "in", tmp_path / "out", *model, "--report", report)
     assert status == 1
     assert "failed: " in err
-    assert "2 of 3 photos" in err
+    assert "2 done, 1 failed" in err
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     assert [line["status"] for line in lines] == ["done", "done", "failed"]
     assert read(tmp_path / "out" / "b" / "c.png").shape == (90, 120, 4)
@@ -79,10 +80,57 @@ def test_outputs_by_option_and_extension(run, model, tmp_path, write_photo, opti
 
 
 def test_a_photo_is_put_on_another_photo(run, model, tmp_path, write_photo):
-    photo = write_photo(tmp_path / "a.png")
-    status, _, err = run("predict", photo, tmp_path / "x.png", "--output", "on-image", photo, *model)
+    import cv2
+
+    photo, mask, black = write_photo(tmp_path / "a.png"), tmp_path / "mask.png", tmp_path / "black.png"
+    cv2.imwrite(str(black), np.zeros((9, 12, 3), np.uint8))
+    assert run("predict", photo, mask, "--output", "mask", *model)[0] == 0
+    status, _, err = run("predict", photo, tmp_path / "x.png", "--output", "on-image", black, *model)
     assert status == 0, err
-    np.testing.assert_array_equal(read(tmp_path / "x.png"), read(photo))
+    expected = read(photo) * (read(mask)[..., None] / 255)
+    np.testing.assert_allclose(read(tmp_path / "x.png"), expected, atol=2)
+    assert read(mask).std() > 1  # the matte is not flat, so the comparison tells
+
+
+def test_names_that_look_like_options_follow_two_dashes(run, model, tmp_path, monkeypatch, write_photo):
+    monkeypatch.chdir(tmp_path)
+    write_photo(tmp_path / "-a.png")
+    assert run("predict", *model, "--", "-a.png", "-x.png")[0] == 0
+    assert read(tmp_path / "-x.png").shape == (90, 120, 4)
+
+
+def test_resume_makes_outputs_of_another_kind_anew(run, model, tmp_path, write_photo):
+    write_photo(tmp_path / "in" / "a.png")
+    folders = (tmp_path / "in", tmp_path / "out")
+    assert run("predict", *folders, *model)[0] == 0
+    assert "1 done" in run("predict", *folders, "--resume", "--output", "mask", *model)[2]
+    assert read(tmp_path / "out" / "a.png").shape == (90, 120)
+    assert "1 skipped" in run("predict", *folders, "--resume", "--output", "mask", *model)[2]
+    os.utime(tmp_path / "in" / "a.png", (time.time() + 60,) * 2)
+    assert "1 done" in run("predict", *folders, "--resume", "--output", "mask", *model)[2]
+
+
+def test_a_run_can_be_repeated_with_its_output_inside_the_input(run, model, tmp_path, monkeypatch, write_photo):
+    monkeypatch.chdir(tmp_path)
+    write_photo(tmp_path / "a.png")
+    for _ in range(2):
+        assert "1 done" in run("predict", ".", *model)[2]
+
+
+def test_closed_and_full_streams_are_no_traceback(tiny_model_dir, tmp_path, write_photo):
+    photo = write_photo(tmp_path / "a.png")
+    command = f"{sys.executable} -m keras_matting.cli predict - --model {tiny_model_dir} --engine onnx-cpu"
+    for redirection in (f"< {photo} > /dev/full", f"< {photo} >&-", "<&-"):
+        done = subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, text=True)
+        assert done.returncode == 2, redirection
+        assert "Traceback" not in done.stderr, redirection
+
+
+def test_serving_a_wrong_model_or_engine_is_one_sentence(run, tiny_model_dir):
+    for words in (["--model", "u3net"], ["--model", tiny_model_dir, "--engine", "quantum"]):
+        status, _, err = run("serve", *words)
+        assert status == 2
+        assert "received" in err
 
 
 def test_standard_input_to_standard_output(tiny_model_dir, tmp_path, write_photo):
@@ -93,7 +141,7 @@ def test_standard_input_to_standard_output(tiny_model_dir, tmp_path, write_photo
     (tmp_path / "x.png").write_bytes(done.stdout)
     assert read(tmp_path / "x.png").shape == (90, 120, 4)
     done = subprocess.run([*command, "--engine", "onnx-cpu"], input=b"no photo", capture_output=True, text=False)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert b"Traceback" not in done.stderr
 
 
@@ -111,14 +159,21 @@ def test_standard_input_to_standard_output(tiny_model_dir, tmp_path, write_photo
         (["a.png", "x.png", "--engine", "quantum"], "received 'quantum'"),
         (["a.png", "x.png", "--model", "u3net"], "received 'u3net'"),
         (["a.png", "x.png", "--report", "a.png/r.jsonl"], "Expected to write the report"),
-        ([".", "."], "would overwrite a photo"),
+        ([".", "."], "is the folder of photos itself"),
+        (["", "out"], "an empty name"),
+        (["a.png", "out.gif"], "Expected a file of .png"),
+        (["a.png", "x.png", "--report", "a.png"], "would overwrite a photo"),
+        (["a.png", "a.png"], "would overwrite a photo"),
+        (["a" * 300, "out"], "File name too long"),
+        (["a.png", "x.png", "--max-megapixels", "nan"], "a positive number"),
+        (["-", "x.png", "--resume"], "standard input is one photo"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_one_sentence(run, model, tmp_path, monkeypatch, write_photo, words, message):
     monkeypatch.chdir(tmp_path)
     write_photo(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
-    before = sorted(tmp_path.rglob("*"))
+    before = contents(tmp_path)
     words = words if "--model" in words or "--engine" in words else [*words, *model]
     if "--engine" in words and "--model" not in words:
         words = [*words, *model[:2]]
@@ -126,15 +181,19 @@ def test_a_request_that_cannot_be_met_is_one_sentence(run, model, tmp_path, monk
     assert status == 2
     assert message in err
     assert out == ""
-    assert sorted(tmp_path.rglob("*")) == before
+    assert contents(tmp_path) == before
 
 
-def test_an_unwritable_output_folder_is_a_failure_without_a_traceback(run, model, tmp_path, write_photo):
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def test_an_unwritable_output_folder_is_told_before_the_work(run, model, tmp_path, write_photo):
     photo = write_photo(tmp_path / "a.png")
     (tmp_path / "file").write_text("")
     status, _, err = run("predict", photo, tmp_path / "file" / "x.png", *model)
-    assert status == 1
-    assert "Expected to write" in err
+    assert status == 2
+    assert "Expected to write into" in err
 
 
 def test_interrupting_keeps_whole_files_only(tiny_model_dir, tmp_path, write_photo):
@@ -145,7 +204,7 @@ def test_interrupting_keeps_whole_files_only(tiny_model_dir, tmp_path, write_pho
         [*command, "--model", tiny_model_dir, "--engine", "onnx-cpu"], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "out").exists() and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -91,6 +91,42 @@ def test_alpha_is_kept_apart_from_the_hidden_colours(image):
     np.testing.assert_array_equal(photo.alpha, np.asarray(rgba)[..., 3])
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_half_transparent_colours_are_not_darkened(kind):
+    data = saved(
+        Image.new("RGBA", (40, 30), (200, 100, 50, 128)), kind, **({"lossless": True} if kind == "WEBP" else {})
+    )
+    photo = decode(data)
+    np.testing.assert_allclose(photo.rgb[3, 3], (200, 100, 50), atol=2)
+    assert photo.alpha[3, 3] == 128
+
+
+@pytest.mark.parametrize("bits", [8, 4, 1])
+def test_the_key_colour_of_a_grey_png_is_transparent(bits):
+    grey = Image.new("L", (8, 8), 255)
+    grey.paste(0, (0, 0, 4, 8))
+    photo = decode(saved(grey.convert("1") if bits == 1 else grey, "PNG", transparency=0, bits=bits))
+    assert (photo.alpha[0, 0], photo.alpha[0, 7]) == (0, 255)
+
+
+def test_a_grey_tiff_with_alpha_is_refused():
+    with pytest.raises(ImageError, match="grey with alpha"):
+        decode(saved(Image.new("LA", (8, 8), (200, 128)), "TIFF"))
+
+
+def test_a_repeated_size_tag_does_not_hide_a_bomb():
+    data = bytearray(saved(Image.new("L", (2000, 2000)), "TIFF"))
+    order = "<" if data[:2] == b"II" else ">"
+    (offset,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, offset)
+    entries = [bytes(data[offset + 2 + 12 * i : offset + 14 + 12 * i]) for i in range(count)]
+    small = [struct.pack(f"{order}HHII", tag, 4, 1, 10) for tag in (0x0100, 0x0101)]
+    directory = struct.pack(f"{order}H", count + 2) + b"".join(sorted(entries + small, key=lambda e: e[:2])) + bytes(4)
+    struct.pack_into(f"{order}I", data, 4, len(data))
+    with pytest.raises(ImageError):
+        decode(bytes(data) + directory, max_megapixels=0.01)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_a_truncated_file_is_refused(image, kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
@@ -148,6 +184,8 @@ def test_an_rgb_profile_is_carried_to_the_output_and_a_foreign_one_is_not(image)
 def test_lossless_outputs_round_trip():
     rgba = np.random.default_rng(0).integers(0, 255, (30, 20, 4), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(rgba, ".png")))), rgba)
+    rgba[..., 3] |= 1  # WebP may drop the colours of fully transparent pixels
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(rgba, ".webp")))), rgba)
     matte = np.arange(600, dtype=np.uint16).reshape(30, 20) * 100
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(matte, ".png")))), matte)
 

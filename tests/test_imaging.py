@@ -36,7 +36,8 @@ def test_transparent_pixels_are_shown_to_the_model_on_white():
 
 def test_matte_is_scaled_to_the_photo_and_kept_within_its_alpha():
     photo = Photo(np.zeros((20, 10, 3), np.uint8), np.full((20, 10), 51, np.uint8))
-    matte = imaging.restore(np.ones((8, 4, 1), np.float32), photo, PRESET)
+    matte = imaging.within_alpha(imaging.restore(np.ones((8, 4, 1), np.float32), photo, PRESET), photo)
+    assert matte.shape == (20, 10)
     np.testing.assert_allclose(matte, np.full((20, 10), 0.2), atol=1e-6)
 
 
@@ -77,6 +78,15 @@ def test_composite_blends_over_a_colour_and_over_an_image_of_any_size():
 def test_a_preset_with_an_unknown_rule_is_refused(field):
     with pytest.raises(UsageError, match=f"Expected {field} in preset"):
         replace(PRESET, **{field: "cubic"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"input_size": (0, 0)}, {"input_size": ("3", 4)}, {"mean": ("a", "b", "c")}, {"std": (0, 1, 1)}, {"std": (1, 1)}],
+)
+def test_a_preset_with_impossible_numbers_is_refused(wrong):
+    with pytest.raises(UsageError, match="Expected"):
+        replace(PRESET, **wrong)
 
 
 def test_a_preset_round_trips_through_its_folder(tmp_path):

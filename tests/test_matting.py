@@ -1,8 +1,9 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 import keras_matting
 from keras_matting.errors import ImageError, UsageError
@@ -24,7 +25,7 @@ def test_bytes_path_pil_and_array_give_their_own_kind_and_the_same_pixels(cut, p
     path = cut(tmp_path / "a.png")
     assert path == tmp_path / "a.cutout.png"
     np.testing.assert_array_equal(np.asarray(Image.open(path)), array)
-    assert cut(str(tmp_path / "a.png")) == path
+    assert cut(str(tmp_path / "a.png")) == str(path)
 
 
 def test_grey_and_16_bit_arrays_and_pil_images_are_taken(cut, photo):
@@ -57,6 +58,46 @@ def test_undecodable_bytes_and_wrong_names_are_explained(cut, photo, tiny_model_
         keras_matting.matte(photo, tiny_model_dir, "onnx-quantum")
     with pytest.raises(UsageError, match="received 'u3net'"):
         keras_matting.matte(photo, "u3net")
+
+
+@pytest.mark.parametrize("background", [(1, 2), "white", (300, -5, 0), np.zeros((4, 4, 4), np.uint8), None])
+def test_an_impossible_background_is_explained(cut, photo, background):
+    with pytest.raises(UsageError, match="needs a background"):
+        cut(photo, output="on-color", background=background)
+
+
+@pytest.mark.parametrize("engine", ["onnx-cpu", "openvino-f32"])
+def test_threads_share_a_model(tiny_model_dir, photo, engine):
+    photos = [np.roll(photo, 7 * shift, axis=1) for shift in range(6)]
+    expected = [keras_matting.matte(image, tiny_model_dir, engine) for image in photos]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda image: keras_matting.matte(image, tiny_model_dir, engine), photos * 4))
+    for result, truth in zip(results, expected * 4, strict=True):
+        np.testing.assert_array_equal(result, truth)
+
+
+def test_pil_keeps_its_colour_profile_and_refuses_what_it_cannot_scale(cut, photo):
+    image = Image.fromarray(photo)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.info["icc_profile"] = profile
+    assert cut(image).info["icc_profile"] == profile
+    for mode in ("I", "F"):
+        with pytest.raises(UsageError, match=f"mode {mode}"):
+            cut(Image.fromarray(photo[..., 0]).convert(mode))
+
+
+def test_a_truncated_pil_image_is_explained(cut, photo):
+    data = encode(photo, ".jpg")
+    with pytest.raises(ImageError, match="whole PIL image"):
+        cut(Image.open(io.BytesIO(data[: len(data) // 2])))
+
+
+def test_refining_stays_within_the_photo_s_alpha(tiny_model_dir):
+    pytest.importorskip("pymatting", reason="the refine extra is not installed")
+    rgb, alpha, _ = disc_with_soft_edge()
+    rgba = np.dstack([rgb, np.where(alpha > 0, 255, 0).astype(np.uint8)])
+    mask = keras_matting.matte(rgba, tiny_model_dir, "onnx-cpu", output="mask", refine=True)
+    assert mask[alpha == 0].max() == 0
 
 
 def disc_with_soft_edge():

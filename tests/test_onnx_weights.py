@@ -62,6 +62,12 @@ def test_an_export_of_another_model_is_refused(exported_modnet):
         import_checkpoint(build_model("u2netp"), exported_modnet)
 
 
+def test_our_own_export_is_refused_with_the_way_out(tiny_model_dir):
+    model = build_model("u2netp", 64)
+    with pytest.raises(WeightsError, match="needs no import"):
+        verify(model, tiny_model_dir / "model.onnx")
+
+
 def test_verify_finds_a_changed_weight(exported_modnet):
     model = build_model("modnet")
     import_checkpoint(model, exported_modnet)

@@ -40,6 +40,21 @@ def test_photos_that_would_share_an_output_keep_their_extension(tmp_path, write_
     assert targets == ["a.jpg.png", "a.png.png", "b.png"]
 
 
+def test_names_chosen_for_a_clash_do_not_clash_again(tmp_path, write_photo):
+    for name in ("a.jpg", "a.png"):
+        write_photo(tmp_path / "in" / name)
+    (tmp_path / "in" / "a.jpg").rename(tmp_path / "in" / "a.jpg.jpg")
+    write_photo(tmp_path / "in" / "a.jpg")
+    targets = [job.target.name for job in predict.plan(tmp_path / "in", "out", ".png")]
+    assert sorted(targets) == ["a.jpg.jpg.png", "a.jpg.png", "a.png.png"]
+
+
+def test_hidden_files_and_earlier_outputs_are_not_photos(tmp_path, write_photo):
+    for name in ("a.jpg", "._a.jpg", ".trash/b.jpg", "out/a.png"):
+        write_photo(tmp_path / name)
+    assert [job.source.name for job in predict.plan(tmp_path, tmp_path / "out", ".png")] == ["a.jpg"]
+
+
 @pytest.mark.parametrize("pattern", ["in/*.jpg", "in/**/*.jpg", "in/?.jpg", "in/x/../*.jpg"])
 def test_a_glob_is_relative_to_its_fixed_part(tmp_path, write_photo, monkeypatch, pattern):
     monkeypatch.chdir(tmp_path)
@@ -56,8 +71,10 @@ def test_one_file_goes_to_a_file_or_into_a_folder(tmp_path, write_photo):
 
 
 def test_a_photo_is_never_overwritten(tmp_path, write_photo):
-    write_photo(tmp_path / "a.png")
+    photo = write_photo(tmp_path / "a.png")
     with pytest.raises(UsageError, match="would overwrite a photo"):
+        predict.plan(photo, tmp_path, ".png")
+    with pytest.raises(UsageError, match="is the folder of photos itself"):
         predict.plan(tmp_path, tmp_path, ".png")
 
 
@@ -72,18 +89,19 @@ def test_no_photos_is_explained(tmp_path, monkeypatch, source, message):
 
 
 def test_many_photos_come_out_like_one_by_one(session, tmp_path, write_photo, photo):
-    for index in range(9):
-        write_photo(tmp_path / "in" / f"{index}.png")
+    from keras_matting.image_files import Photo, encode
+
+    photos = [np.roll(photo, 9 * index, axis=1) for index in range(9)]
+    (tmp_path / "in").mkdir()
+    for index, rgb in enumerate(photos):
+        (tmp_path / "in" / f"{index}.png").write_bytes(encode(rgb, ".png"))
     jobs = predict.plan(tmp_path / "in", tmp_path / "out", ".png")
     results = list(predict.run(session, jobs))
     assert [result.status for result in results] == ["done"] * 9
     assert [result.input for result in results] == [str(job.source) for job in jobs]
-    from keras_matting.image_files import Photo
-
-    expected = session.matte(Photo(photo))
-    for job in jobs:
+    for job, rgb in zip(jobs, photos, strict=True):
         rgba = cv2.cvtColor(cv2.imread(str(job.target), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
-        np.testing.assert_array_equal(rgba, expected)
+        np.testing.assert_array_equal(rgba, session.matte(Photo(rgb)))
     assert json.loads(results[0].as_json())["width"] == 120
 
 
@@ -95,6 +113,21 @@ def test_a_broken_file_fails_alone_and_leaves_nothing(session, tmp_path, write_p
     assert [result.status for result in results] == ["done", "failed", "done"]
     assert "truncated" in results[1].error
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+def test_a_photo_that_a_library_chokes_on_fails_alone(session, tmp_path, write_photo, monkeypatch):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        write_photo(tmp_path / "in" / name)
+    calls = iter((None, MemoryError("out of memory"), None))
+
+    def render(*arguments):
+        if error := next(calls):
+            raise error
+        return Session.render(session, *arguments)
+
+    monkeypatch.setattr(session, "render", render)
+    results = list(predict.run(session, predict.plan(tmp_path / "in", tmp_path / "out", ".png")))
+    assert sorted(result.status for result in results) == ["done", "done", "failed"]
 
 
 def test_an_output_that_cannot_be_written_fails_alone(session, tmp_path, write_photo):

@@ -46,6 +46,23 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(model, st
         np.testing.assert_array_equal(old, variable.numpy())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["side1.bias"].fill(np.nan), "Expected finite numbers"),
+        (lambda state: state.update({"module.side1.bias": state["side1.bias"]}), "with and without the prefix"),
+        (lambda state: state.update({"foo.num_batches_tracked": np.zeros(())}), "left over foo"),
+        (lambda state: state.update({3: np.zeros(1)}), "under a name"),
+        (lambda state: state.update({"side1.bias": np.array(["x"])}), "Expected finite numbers"),
+        (lambda state: state.update({"stage1.rebnconvin.bn_s1.bias": np.zeros((1, 1, 1, 64))}), "of another shape"),
+    ],
+)
+def test_what_no_checkpoint_contains_is_refused(model, state_dict, change, message):
+    change(state_dict)
+    with pytest.raises(WeightsError, match=message):
+        load_state_dict(model, state_dict)
+
+
 def test_the_second_name_of_the_modnet_backbone_wins_as_in_pytorch():
     model, state = build_model("modnet", 64), goldens.formula_state_dict("modnet")
     load_state_dict(model, state)
@@ -87,6 +104,9 @@ def test_a_damaged_or_foreign_pytorch_file_is_refused(model, tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "foreign.pth")
     with pytest.raises(WeightsError, match="not one of u2netp"):
         import_checkpoint(model, tmp_path / "foreign.pth")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        import_checkpoint(model, tmp_path / "empty.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="dictionary of tensors"):
         import_checkpoint(model, tmp_path / "list.pth")

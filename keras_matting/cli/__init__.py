@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from typing import NamedTuple
 
 from keras_matting import __version__
@@ -36,8 +38,11 @@ def main(argv=None):
     """Run a command and return the exit status: 0, 1 if some files failed, 2 if the request cannot be met."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    verb, arguments = _parse(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its warnings repeat, less clearly, what we report
     try:
+        verb, arguments = _parse(sys.argv[1:] if argv is None else argv)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)
         return verb.run(arguments)
     except MattingError as error:
         say(f"keras-matting: {error}")
@@ -47,6 +52,14 @@ def main(argv=None):
         return INTERRUPTED
     except BrokenPipeError:
         return SOME_FAILED
+    except OSError as error:
+        say(f"keras-matting: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return USAGE
+
+
+def _interrupt(*_):
+    """End on SIGTERM as on Ctrl-C, so that files in the making are cleaned up."""
+    raise KeyboardInterrupt
 
 
 def _parse(argv):
@@ -64,14 +77,23 @@ def _parse(argv):
     name = top.parse_args(argv[:1]).verb
     parser = argparse.ArgumentParser(f"keras-matting {name}", description=VERBS[name].help)
     VERBS[name].add_arguments(parser)
-    return VERBS[name], parser.parse_intermixed_args(_join_output_values(argv[1:]))
+    return VERBS[name], parser.parse_intermixed_args(_join_output_values(_plain_names(argv[1:])))
+
+
+def _plain_names(argv):
+    """Turn what follows `--` into names that no parser takes for options: -a.jpg becomes ./-a.jpg."""
+    if "--" not in argv:
+        return argv
+    index = argv.index("--")
+    return argv[:index] + [f"./{word}" if word.startswith("-") and word != "-" else word for word in argv[index + 1 :]]
 
 
 def _join_output_values(argv):
     """Turn `--output on-color R,G,B` into `--output on-color=R,G,B`, so that one option has one value."""
     joined = []
     for word in argv:
-        if joined[-2:-1] == ["--output"] and joined[-1] in ("on-color", "on-image"):
+        bare = joined[-1].removeprefix("--output=") if joined else None
+        if bare in ("on-color", "on-image") and (bare != joined[-1] or joined[-2:-1] == ["--output"]):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

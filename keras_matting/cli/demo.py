@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from keras_matting.cli.status import OK, SOME_FAILED, say
-from keras_matting.errors import UsageError
 
 MODEL = "u2netp"
-SAMPLES = ("astronaut", "cat", "coffee")
 
 
 def add_arguments(parser):
@@ -46,15 +44,12 @@ def _exported_model():
 
 
 def _write_samples(folder):
-    try:
-        from skimage import data
-    except ImportError:
-        raise UsageError("The sample photos need scikit-image: pip install 'keras-matting[demo]'.") from None
     from keras_matting.files import write_atomically
     from keras_matting.image_files import encode
+    from keras_matting.samples import sample_arrays
 
-    for name in SAMPLES:
-        write_atomically(folder / f"{name}.jpg", encode(getattr(data, name)(), ".jpg"))
+    for name, rgb in sample_arrays().items():
+        write_atomically(folder / f"{name}.jpg", encode(rgb, ".jpg"))
     return folder
 
 

@@ -1,9 +1,12 @@
 """The verbs that make model folders and say what can run them: `fetch`, `import`, `export`, `engines`."""
 
+import argparse
 import json
 from pathlib import Path
 
 from keras_matting.cli.status import OK, say
+
+CHECKED_PHOTOS = 8
 
 
 def add_fetch_arguments(parser):
@@ -44,18 +47,50 @@ def import_(arguments):
 def add_export_arguments(parser):
     """Declare the options of `export`."""
     parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--size", type=_size, metavar="HxW", help="export at this size, which becomes the preset's")
+    parser.add_argument("--batch", type=_batch, default=None, metavar="dynamic|N", help="batch size (default: dynamic)")
+    parser.add_argument("--opset", type=int, default=17, help="ONNX opset (default: 17, which TensorRT 8.5 parses)")
+    parser.add_argument("--for", dest="target", choices=("tftrt",), help="write saved_model_tftrt/ for TF-TRT")
+    parser.add_argument("--simplify", action="store_true", help="pass the ONNX file through onnxslim")
+    parser.add_argument("--photos", type=Path, help="folder of photos to check on (default: three samples)")
 
 
 def export(arguments):
     """Write a model folder's SavedModel and ONNX file."""
     from keras_matting.config import Preset
+    from keras_matting.samples import folder_photos
 
     Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
+    photos = folder_photos(arguments.photos, CHECKED_PHOTOS) if arguments.photos else None
     from keras_matting.export import export
 
-    for artefact, error in export(arguments.model_dir).items():
+    errors = export(
+        arguments.model_dir,
+        size=arguments.size,
+        batch=arguments.batch,
+        opset=arguments.opset,
+        photos=photos,
+        tftrt=arguments.target == "tftrt",
+        simplify=arguments.simplify,
+    )
+    for artefact, error in errors.items():
         say(f"{arguments.model_dir}/{artefact}: differs from Keras by {error:.1e} at most")
     return OK
+
+
+def _size(text):
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, as 512x352; received {text!r}")
+    return int(height), int(width)
+
+
+def _batch(text):
+    if text == "dynamic":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected dynamic or a positive number; received {text!r}")
+    return int(text)
 
 
 def add_engines_arguments(parser):

@@ -1,6 +1,6 @@
 """The verb `serve`."""
 
-from keras_matting.cli.status import OK
+from keras_matting.cli.status import OK, say
 from keras_matting.errors import UsageError
 
 
@@ -19,5 +19,9 @@ def serve(arguments):
         from keras_matting_api.app import create_app
     except ImportError:
         raise UsageError("Serving needs FastAPI and uvicorn: pip install 'keras-matting[serve]'.") from None
-    uvicorn.run(create_app(arguments.model, arguments.engine), host=arguments.host, port=arguments.port)
+    from keras_matting.matting import open_session
+
+    # Opened before the server: a wrong model or engine is one sentence, and the port is never open without a model.
+    session = open_session(arguments.model, arguments.engine, say)
+    uvicorn.run(create_app(session), host=arguments.host, port=arguments.port)
     return OK

@@ -1,17 +1,24 @@
 """Engines: what runs a model folder's graph. Each name maps to a module and a variant; nothing is imported here.
 
 A module has three functions: `unavailable_reason(variant)` -> why it cannot run on this machine, or None;
-`build(model_dir, variant, options)` -> the artefact's path; `open_engine(model_dir, variant)` -> an `Engine`.
+`build(model_dir, variant, options)`, which leaves its artefact in the model folder; `open_engine(model_dir, variant)`
+-> an `Engine`. A module that can build where it cannot run (or the other way round) also has
+`build_unavailable_reason(variant)`.
 """
 
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_matting.engines.base import Engine
+import numpy as np
+
+from keras_matting.config import read_verdict
+from keras_matting.engines.base import BuildOptions, Engine
+from keras_matting.engines.devices import cpu_name, gpu_name
 from keras_matting.errors import EngineError, UsageError
 
-__all__ = ["AUTO_ORDER", "ENGINES", "Engine", "open_engine", "unavailable_reason"]
+__all__ = ["ENGINES", "BuildOptions", "Engine", "available", "build", "build_unavailable_reason", "open_engine"]
 
 
 class Entry(NamedTuple):
@@ -21,14 +28,23 @@ class Entry(NamedTuple):
     variant: str
 
 
+def _entries(prefix, module, variants):
+    return {f"{prefix}{variant}": Entry(f"keras_matting.engines.{module}", variant) for variant in variants}
+
+
 ENGINES = {
-    "openvino-f32": Entry("keras_matting.engines.openvino", "f32"),
-    "onnx-cpu": Entry("keras_matting.engines.onnx", "cpu"),
-    "savedmodel": Entry("keras_matting.engines.tensorflow", "savedmodel"),
+    "savedmodel": Entry("keras_matting.engines.tensorflow", "plain"),
+    **_entries("savedmodel-", "tensorflow", ("xla", "bf16")),
+    **_entries("onnx-", "onnx", ("cpu", "cuda", "tensorrt")),
+    **_entries("openvino-", "openvino", ("f32", "bf16", "int8")),
+    **_entries("tensorrt-", "tensorrt", ("fp32", "fp16", "int8")),
 }
 
-# What "auto" tries where nothing has been measured on this machine, best guess first.
-AUTO_ORDER = ("openvino-f32", "onnx-cpu", "savedmodel")
+# What "auto" times where nothing has been measured on this machine. All compute in float32: a lower precision has to
+# pass the benchmark's gate first. TensorFlow takes seconds to load, so it comes last and only if nothing else runs.
+PROBED = ("onnx-cuda", "openvino-f32", "onnx-cpu")
+LAST_RESORT = "savedmodel"
+_PROBE_CALLS = 2
 
 
 def unavailable_reason(name):
@@ -37,13 +53,30 @@ def unavailable_reason(name):
     return import_module(entry.module).unavailable_reason(entry.variant)
 
 
-def open_engine(name, model_dir):
-    """Open the engine `name` of the model folder, or for "auto" the first that this machine can run.
+def build_unavailable_reason(name):
+    """Return why the engine `name` cannot be built on this machine, or None if it can."""
+    entry = _entry(name)
+    module = import_module(entry.module)
+    return getattr(module, "build_unavailable_reason", module.unavailable_reason)(entry.variant)
 
-    Raises `EngineError` where a named engine cannot run or its artefact is missing: only "auto" chooses another.
+
+def build(name, model_dir, options):
+    """Build the artefact of the engine `name` in the model folder; raises `EngineError` where that is impossible."""
+    entry = _entry(name)
+    if reason := build_unavailable_reason(name):
+        raise EngineError(f"Engine {name} cannot be built here: {reason}")
+    import_module(entry.module).build(Path(model_dir), entry.variant, options)
+
+
+def open_engine(name, model_dir, log=lambda message: None):
+    """Open the engine `name` of the model folder.
+
+    "auto" takes the verdict of the folder's benchmark if that was measured on this device and these weights; else it
+    times what can run for a moment and says so through `log`. Raises `EngineError` where a named engine cannot run or
+    its artefact is missing: only "auto" chooses.
     """
     if name == "auto":
-        return _open_first(Path(model_dir))
+        return _open_best(Path(model_dir), log)
     entry = _entry(name)
     if reason := unavailable_reason(name):
         raise EngineError(f"Engine {name} cannot run here: {reason} Available: {', '.join(available())}.")
@@ -55,17 +88,55 @@ def available():
     return [name for name in ENGINES if unavailable_reason(name) is None] or ["none"]
 
 
-def _open_first(model_dir):
-    reasons = []
-    for name in AUTO_ORDER:
-        reason = unavailable_reason(name)
-        if reason is None:
-            try:
-                return open_engine(name, model_dir)
-            except EngineError as error:
-                reason = str(error)
-        reasons.append(f"{name}: {reason}")
-    raise EngineError("No engine can run this model here. " + " ".join(reasons))
+def device_name():
+    """Return what benchmarks are filed under: processor and GPU."""
+    return f"{cpu_name()}; {gpu_name()}"
+
+
+def _open_best(model_dir, log):
+    verdict, stale = read_verdict(model_dir, device_name())
+    if verdict:
+        try:
+            return open_engine(verdict, model_dir)
+        except EngineError as error:
+            stale = str(error)
+    if stale:
+        log(f"The verdict of {model_dir / 'benchmark.json'} does not hold here: {stale}")
+    return _probe(model_dir, log)
+
+
+def _probe(model_dir, log):
+    """Open what can run, time two calls of each, keep the fastest."""
+    timed, reasons = [], []
+    for name in (*PROBED, LAST_RESORT):
+        if timed and name == LAST_RESORT:
+            break
+        try:
+            engine = open_engine(name, model_dir)
+        except EngineError as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        timed.append((_best_of(engine), engine))
+    if not timed:
+        raise EngineError("No engine can run this model here. " + " ".join(reasons))
+    timed.sort(key=lambda pair: pair[0])
+    for _, engine in timed[1:]:
+        engine.close()
+    listed = ", ".join(f"{engine.name} {seconds * 1000:.0f} ms" for seconds, engine in timed)
+    log(f"Chosen by a quick probe: {listed}. keras-matting benchmark {model_dir} chooses by measurement.")
+    return timed[0][1]
+
+
+def _best_of(engine):
+    """Return the seconds of the faster of a few calls, after one that warms up."""
+    batch = np.zeros((1, *engine.size, 3), np.float32)
+    engine.predict(batch)
+    seconds = []
+    for _ in range(_PROBE_CALLS):
+        start = time.perf_counter()
+        engine.predict(batch)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _entry(name):

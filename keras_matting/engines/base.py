@@ -1,24 +1,61 @@
 """What every engine offers, and the checks that all share."""
 
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from keras_matting.errors import EngineError
+from keras_matting.config import Preset
+from keras_matting.errors import EngineError, first_line
 
 
 class Engine(Protocol):
     """A model ready to run on one device."""
 
     name: str
+    path: object  # the artefact on disk
 
     def predict(self, batch):
         """Return mattes float32 (N, H, W, 1) in [0, 1] for a normalised float32 batch (N, H, W, 3)."""
 
+    def describe(self):
+        """Return what it really does: {"precision": ..., "coverage": ...} as the runtime tells it."""
+
     def close(self):
         """Free what the engine holds; it is not used afterwards."""
+
+
+# Layers whose rounding to 8 bits ruins the matte, by name: they stay float32. Found for the official weights on
+# clothing photos: in U2NetP two convolutions cause most of the error, and the first stage the worst photo's.
+_SENSITIVE_LAYERS = {
+    "u2netp": ("stage1.", "stage2d.rebnconv2d", "stage2d.rebnconv1d"),
+}
+
+
+def sensitive_layers(model_dir):
+    """Return parts of the names of the layers that int8 engines of this model leave in float32."""
+    return _SENSITIVE_LAYERS.get(Preset.load(model_dir).architecture, ())
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build may need.
+
+    `calibration`: float32 batches (1, H, W, 3) of prepared photos, for int8. `max_batch`: the largest batch to serve.
+    `log`: called with a line for the user.
+    """
+
+    calibration: tuple = ()
+    max_batch: int = 16
+    log: callable = lambda message: None
+
+    def calibration_for(self, engine):
+        """Return the calibration batches; raises `EngineError` if there are none."""
+        if not self.calibration:
+            raise EngineError(f"Engine {engine} needs photos to calibrate; pass a folder with --calibration.")
+        return self.calibration
 
 
 def missing_package(package, extra):
@@ -28,20 +65,29 @@ def missing_package(package, extra):
     return None
 
 
-def artefact(model_dir, relative, engine):
-    """Return the path of a file or folder of the model folder; raises `EngineError` if it is not there."""
-    path = Path(model_dir) / relative
-    if not path.exists():
-        raise EngineError(f"Engine {engine} needs {path}, which does not exist; run keras-matting export {model_dir}.")
-    return path
+def runtime(package):
+    """Return the runtime as artefacts are filed under it: "openvino 2026.4.1"."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
 
 
-def checked_batch(batch, size, engine):
-    """Return `batch` as contiguous float32 (N, height, width, 3); raises `EngineError` on another shape or dtype."""
+def cannot_open(engine, path, error):
+    """Return the `EngineError` for an artefact that a runtime refuses."""
+    return EngineError(f"Engine {engine} cannot open {path}. Export it again. ({first_line(error)})")
+
+
+def checked_batch(batch, size, engine, fixed_batch=None):
+    """Return `batch` as contiguous float32 (N, height, width, 3); raises `EngineError` on another shape or dtype.
+
+    `fixed_batch` is N where the graph was exported for one N only.
+    """
     batch = np.asarray(batch)
-    if batch.ndim != 4 or batch.shape[1:] != (*size, 3) or batch.dtype != np.float32:
+    fits = batch.ndim == 4 and batch.shape[1:] == (*size, 3) and batch.dtype == np.float32
+    if not fits or fixed_batch not in (None, len(batch)):
         raise EngineError(
-            f"Engine {engine} expects a float32 batch (N, {size[0]}, {size[1]}, 3); "
+            f"Engine {engine} expects a float32 batch ({fixed_batch or 'N'}, {size[0]}, {size[1]}, 3); "
             f"received {batch.dtype} {batch.shape}. Prepare photos with imaging.prepare."
         )
     return np.ascontiguousarray(batch)

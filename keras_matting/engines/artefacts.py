@@ -1,0 +1,115 @@
+"""What is built for an engine, and the proof that it belongs to this model, runtime and device.
+
+Beside every artefact stands a manifest: which weights and input size it was made from, by which runtime, for which
+device, and each file's SHA-256. Opening checks it, so a stale, foreign or damaged artefact is refused with the reason.
+"""
+
+import json
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_matting.config import TFTRT_SAVED_MODEL, Preset
+from keras_matting.errors import EngineError
+from keras_matting.files import file_sha256, replaced_folder, write_atomically
+
+MANIFEST = "manifest.json"
+_BELONGS = {
+    "weights_sha256": "weights",
+    "input_size": "input size",
+    "runtime": "runtime",
+    "device": "device",
+}
+
+
+def write_manifest(path, folder, files, **fields):
+    """Write the manifest `path` with `fields` and the SHA-256 of `files`, paths relative to `folder`."""
+    digests = {str(file): file_sha256(Path(folder) / file) for file in files}
+    write_atomically(path, (json.dumps({**fields, "files": digests}, indent=2) + "\n").encode())
+
+
+def exported(model_dir, relative, engine):
+    """Return the path of the exported graph `relative` (a file or folder) of a model folder, checked.
+
+    Raises `EngineError` if it is not there, damaged, or of other weights or another size than the preset says.
+    """
+    model_dir = Path(model_dir)
+    remedy = f"run keras-matting export {model_dir}{' --for tftrt' if relative == TFTRT_SAVED_MODEL else ''}"
+    _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, _expected(model_dir))
+    return model_dir / relative
+
+
+def export_manifest(relative):
+    """Return the name of the manifest that lists the exported graph `relative`."""
+    return "export-tftrt.json" if relative == TFTRT_SAVED_MODEL else "export.json"
+
+
+def files_of(path):
+    """Return the file itself, or all files of a folder, in order."""
+    return [path] if path.is_file() else sorted(file for file in Path(path).rglob("*") if file.is_file())
+
+
+def engine_dir(model_dir, engine):
+    """Return the folder where an engine's artefact stands."""
+    return Path(model_dir) / "engines" / engine
+
+
+def built(model_dir, engine, runtime, device):
+    """Return the folder of a built engine, checked like `exported`, and against `runtime` and `device`."""
+    folder = engine_dir(model_dir, engine)
+    remedy = f"run keras-matting optimize {model_dir} --engines {engine}"
+    expected = _expected(model_dir) | {"runtime": runtime, "device": device}
+    _check(folder / MANIFEST, folder, "", engine, remedy, expected)
+    return folder
+
+
+@contextmanager
+def building(model_dir, engine, runtime, device, **fields):
+    """Yield (a new folder, a dict for further manifest fields); it becomes the engine's folder when the block ends."""
+    start = time.perf_counter()
+    extra = {}
+    with replaced_folder(engine_dir(model_dir, engine)) as folder:
+        yield folder, extra
+        files = [path.relative_to(folder) for path in files_of(folder)]
+        content = {"engine": engine, **_expected(model_dir), "runtime": runtime, "device": device, **fields, **extra}
+        seconds = round(time.perf_counter() - start, 2)
+        write_manifest(folder / MANIFEST, folder, files, **content, build_s=seconds)
+
+
+def read_manifest(path):
+    """Return a manifest's content, {} if there is none or it is malformed."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def size_mb(path):
+    """Return the size of a file, or of all files of a folder, in megabytes (10^6 bytes)."""
+    return sum(file.stat().st_size for file in files_of(Path(path))) / 1e6
+
+
+def _expected(model_dir):
+    preset = Preset.load(model_dir)
+    return {"weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size)}
+
+
+def _check(manifest_path, folder, relative, engine, remedy, expected):
+    manifest = read_manifest(manifest_path)
+    files = {name: digest for name, digest in manifest.get("files", {}).items() if name.startswith(str(relative))}
+    if not files:
+        raise EngineError(f"Engine {engine} has nothing built in {folder / relative}; {remedy}.")
+    for field, value in expected.items():
+        if manifest.get(field) != value:
+            raise EngineError(
+                f"Engine {engine} was built for another {_BELONGS[field]} ({_short(manifest.get(field))}, "
+                f"here {_short(value)}); {remedy}."
+            )
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise EngineError(f"Engine {engine}: {path} is missing or was changed after it was built; {remedy}.")
+
+
+def _short(value):
+    return str(value)[:60]

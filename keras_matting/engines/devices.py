@@ -1,0 +1,61 @@
+"""What this machine is, in the words that artefacts and benchmarks are filed under."""
+
+import functools
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+# What decides which kernels a runtime picks
+_TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_TIMEOUT_S = 20
+
+
+@functools.cache
+def cpu():
+    """Return {"model", "flags" (those that matter to inference), "cores"} of the processor."""
+    info = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            info.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    flags = set(info.get("flags", "").split())
+    return {
+        "model": info.get("model name") or platform.processor() or platform.machine(),
+        "flags": [flag for flag in _TELLING_FLAGS if flag in flags],
+        "cores": usable_cores(),
+    }
+
+
+def usable_cores():
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name():
+    """Return the processor as one line: model, instruction sets, cores."""
+    return f"{cpu()['model']} ({' '.join(cpu()['flags']) or 'no AVX2'}), {cpu()['cores']} cores"
+
+
+@functools.cache
+def gpu():
+    """Return {"name", "driver", "compute_capability"} of the first NVIDIA GPU, or None."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        name, driver, capability = done.stdout.splitlines()[0].split(", ")
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+    return {"name": name, "driver": driver, "compute_capability": capability}
+
+
+def gpu_name():
+    """Return the GPU as one line, or "no GPU"."""
+    return f"{gpu()['name']} (compute capability {gpu()['compute_capability']})" if gpu() else "no GPU"
+
+
+def missing_gpu():
+    """Return why a CUDA engine cannot run here, or None."""
+    return None if gpu() else "no NVIDIA GPU was found (nvidia-smi lists none)."

@@ -1,0 +1,129 @@
+"""The exported ONNX graph in lower precision, for runtimes that take precision from the graph (TensorRT).
+
+float16: everything but the instance norms' statistics and the sigmoids, which stay float32: 65,536 elements of mean 1
+pass float16's largest number, 65,504. int8: quantise-dequantise pairs with symmetric scales, calibrated on photos.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+KEEP_FLOAT32 = ("GlobalAveragePool", "ReduceMean", "Sqrt", "Reciprocal", "Sigmoid")
+_IBNORM = ".layers.1"  # see models/modnet.py
+_FREE_OF_STATISTICS = ("Conv", "Concat", "Slice", "Relu")
+# Inputs that ONNX wants in float32 whatever the data are: Resize's roi and scales.
+_ALWAYS_FLOAT32 = {"Resize": (1, 2)}
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def to_float16(source, target):
+    """Write the ONNX file `source` as `target` with float16 weights and activations, float32 input and output.
+
+    Nodes that stay float32 read and write tensors called NAME__single; between two of them nothing is rounded.
+    """
+    model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    activations = _float_activations(graph)
+    image, matte = graph.input[0].name, graph.output[0].name
+    single = {image} | {name for node in graph.node if _stays_float32(node) for name in node.output}
+
+    nodes = [_cast(f"{image}__single", image, TensorProto.FLOAT16)]
+    halves, singles = {}, {}
+    for node in graph.node:
+        stays = _stays_float32(node)
+        for index, name in enumerate(node.input):
+            if name in constants and index not in _ALWAYS_FLOAT32.get(node.op_type, ()):
+                suffix, store = ("__single", singles) if stays else ("__half", halves)
+                store[name] = node.input[index] = name + suffix
+            elif name in activations and stays:
+                node.input[index] = f"{name}__single"
+                if name not in single:
+                    single.add(name)
+                    nodes.append(_cast(name, f"{name}__single", TensorProto.FLOAT))
+        nodes.append(node)
+        if stays:
+            outputs = list(node.output)
+            node.output[:] = [f"{name}__single" for name in outputs]
+            nodes += [_cast(f"{name}__single", name, TensorProto.FLOAT16) for name in outputs]
+    if matte not in single:
+        nodes.append(_cast(matte, f"{matte}__single", TensorProto.FLOAT))
+
+    _rename(nodes, {f"{image}__single": image, image: f"{image}__half"})
+    _rename(nodes, {f"{matte}__single": matte, matte: f"{matte}__half"})
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    _replace_constants(graph, constants, halves, singles)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, target)
+
+
+def _float_activations(graph):
+    """Return the names of all float32 tensors that nodes compute, and of the input."""
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+
+
+def _stays_float32(node):
+    in_norm = _IBNORM in node.name and node.op_type not in _FREE_OF_STATISTICS
+    return node.op_type in KEEP_FLOAT32 or in_norm
+
+
+def _cast(source, target, kind):
+    return helper.make_node("Cast", [source], [target], name=f"cast_to_{target}", to=kind)
+
+
+def _rename(nodes, names):
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _replace_constants(graph, constants, halves, singles):
+    """Store each constant in the precisions that its nodes read, and under its own name only if somebody still does."""
+    for name, stored in halves.items():
+        array = np.clip(numpy_helper.to_array(constants[name]), -_LARGEST_HALF, _LARGEST_HALF)
+        graph.initializer.append(numpy_helper.from_array(array.astype(np.float16), stored))
+    for name, stored in singles.items():
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(constants[name]), stored))
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def to_int8(source, target, calibration, kept=()):
+    """Write `source` as `target` with int8 convolutions (QDQ), calibrated on float32 batches (1, H, W, 3).
+
+    Layers whose name contains one of `kept` stay float32. Scales are symmetric, as TensorRT demands.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Photos(CalibrationDataReader):
+        def __init__(self):
+            self._batches = iter(calibration)
+
+        def get_next(self):
+            batch = next(self._batches, None)
+            return None if batch is None else {"image": np.asarray(batch, np.float32)}
+
+    prepared = Path(target).with_suffix(".prepared.onnx")
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    names = [node.name for node in onnx.load(prepared).graph.node if any(layer in node.name for layer in kept)]
+    quantize_static(
+        prepared,
+        target,
+        Photos(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"],
+        nodes_to_exclude=names,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        extra_options=dict.fromkeys(("ActivationSymmetric", "WeightSymmetric", "AddQDQPairToWeight"), True)
+        | {"QuantizeBias": False},
+    )
+    prepared.unlink()

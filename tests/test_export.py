@@ -1,0 +1,89 @@
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from keras_matting.config import ONNX_FILE, Preset
+from keras_matting.engines import lower
+from keras_matting.engines.onnx import OnnxEngine
+from keras_matting.errors import EngineError
+from keras_matting.export import export, write_model_folder
+from keras_matting.layers import ExactResizeLike, ResizeLike, with_exact_resizes
+from keras_matting.models import build_model, inference_model
+from keras_matting.pretrained import default_preset
+
+
+@pytest.fixture(scope="module")
+def modnet_dir(tmp_path_factory):
+    """MODNet with fresh weights, exported at 64x64."""
+    from dataclasses import replace
+
+    folder = tmp_path_factory.mktemp("export") / "modnet"
+    preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))
+    write_model_folder(build_model("modnet", 64), preset, folder)
+    export(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["modnet", "u2netp"])
+def test_onnx_has_few_transposes_one_input_and_the_matte(request, name):
+    folder = request.getfixturevalue("modnet_dir" if name == "modnet" else "tiny_model_dir")
+    graph = onnx.load(folder / ONNX_FILE).graph
+    assert sum(node.op_type == "Transpose" for node in graph.node) <= 2
+    assert [output.name for output in graph.output] == ["matte"]
+    assert [source.name for source in graph.input] == ["image"]
+    shape = graph.input[0].type.tensor_type.shape.dim
+    assert not shape[0].dim_value
+    assert [side.dim_value for side in shape[1:]] == [64, 64, 3]
+
+
+def test_another_size_and_a_fixed_batch_are_exported_and_refuse_others(tiny_model_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    assert max(export(folder, size=(32, 64), batch=2).values()) < 1e-4
+    assert Preset.load(folder).input_size == (32, 64)
+    engine = OnnxEngine(folder / ONNX_FILE, "cpu")
+    assert engine.predict(np.zeros((2, 32, 64, 3), "f4")).shape == (2, 32, 64, 1)
+    with pytest.raises(EngineError, match=r"batch \(2, 32, 64, 3\); received"):
+        engine.predict(np.zeros((1, 32, 64, 3), "f4"))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 16, 32, 1 / 2, 1 / 4])
+def test_exact_resize_equals_the_bilinear_one(factor):
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 12, 20, 3)).astype("float32")
+    reference = np.zeros((1, int(12 * factor), int(20 * factor), 1), "float32")
+    np.testing.assert_allclose(ExactResizeLike()([x, reference]), ResizeLike()([x, reference]), rtol=0, atol=1e-6)
+
+
+def test_exact_resize_refuses_an_odd_factor():
+    with pytest.raises(ValueError, match="even factors"):
+        ExactResizeLike()([np.zeros((1, 4, 4, 1), "f4"), np.zeros((1, 12, 12, 1), "f4")])
+
+
+@pytest.mark.parametrize(("name", "size"), [("modnet", 64), ("u2netp", 320)])
+def test_a_model_with_exact_resizes_gives_the_same_matte(name, size):
+    model = inference_model(build_model(name, size))
+    image = np.random.default_rng(0).uniform(-1, 1, (1, size, size, 3)).astype("float32")
+    difference = np.abs(np.asarray(with_exact_resizes(model)(image)) - np.asarray(model(image))).max()
+    assert difference < 1e-5
+
+
+@pytest.mark.parametrize("name", ["modnet", "u2netp"])
+def test_float16_keeps_statistics_in_float32_and_stays_near(request, tmp_path, name):
+    folder = request.getfixturevalue("modnet_dir" if name == "modnet" else "tiny_model_dir")
+    lower.to_float16(folder / ONNX_FILE, tmp_path / "half.onnx")
+    half = onnx.load(tmp_path / "half.onnx")
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(half).graph.value_info
+    }
+    means = [node for node in half.graph.node if node.op_type == "GlobalAveragePool"]
+    convolutions = [node for node in half.graph.node if node.op_type == "Conv"]
+    assert all(kinds[node.output[0]] == onnx.TensorProto.FLOAT for node in means)
+    assert all(kinds[node.output[0]] == onnx.TensorProto.FLOAT16 for node in convolutions)
+    assert len(means) == (33 if name == "modnet" else 0)
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
+    expected = OnnxEngine(folder / ONNX_FILE, "cpu").predict(image)
+    difference = np.abs(OnnxEngine(tmp_path / "half.onnx", "cpu").predict(image) - expected)
+    assert difference.mean() < 0.01  # ten bits, through a hundred layers of random weights

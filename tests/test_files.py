@@ -1,0 +1,39 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from keras_matting.errors import UsageError
+from keras_matting.files import replaced_folder, require_writable, write_atomically
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    path = tmp_path / "same.bin"
+    contents = [bytes([index]) * 1000 for index in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: write_atomically(path, data), contents))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_longest_file_name_can_be_written(tmp_path):
+    write_atomically(tmp_path / ("a" * 251 + ".png"), b"x")
+
+
+def test_a_folder_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
+    target = tmp_path / "folder"
+    with replaced_folder(target) as folder:
+        (folder / "old").touch()
+    with pytest.raises(ZeroDivisionError), replaced_folder(target) as folder:
+        (folder / "half").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["old"]
+    with replaced_folder(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="Expected to write into"):
+        require_writable(tmp_path / "file" / "folder")
