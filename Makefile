@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test serve lint floor0-env clean
+.PHONY: demo test serve lint floor0-env tftrt-env clean
 
 demo: $(VENV)/cpu.installed
 	$(BIN)/keras-matting demo
@@ -27,8 +27,8 @@ $(VENV)/%.installed: setup.cfg constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[$(EXTRAS_$*)]'
 	touch $@
 
-EXTRAS_cpu = cpu,demo
-EXTRAS_test = cpu,demo,serve,test
+EXTRAS_cpu = cpu,demo,quantize
+EXTRAS_test = cpu,demo,quantize,serve,test
 EXTRAS_serve = cpu,serve
 EXTRAS_lint = dev
 
@@ -37,5 +37,11 @@ floor0-env:
 	$(PYTHON310) -m venv .venv-py310
 	.venv-py310/bin/pip install --quiet 'numpy>=1.26' 'opencv-python-headless>=5.0' onnxruntime
 
+# TF-TRT ended with TensorFlow 2.17: an environment of its own, all from the package index (2.5 GB). It converts on a GPU.
+tftrt-env:
+	$(PYTHON310) -m venv .venv-tftrt
+	.venv-tftrt/bin/pip install --quiet --only-binary=:all: 'numpy<2' 'protobuf<5' tensorflow==2.14.1 tensorrt==8.5.3.1 \
+		nvidia-cublas-cu11==11.11.3.6 nvidia-cudnn-cu11==8.7.0.84 nvidia-cuda-runtime-cu11==11.8.89
+
 clean:
-	rm -rf $(VENV) .venv-py310 demo build dist *.egg-info
+	rm -rf $(VENV) .venv-py310 .venv-tftrt demo build dist *.egg-info

@@ -92,6 +92,7 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     preset.save(model_dir)
     files = [path.relative_to(model_dir) for name in names for path in files_of(model_dir / name)]
     fields = {"weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size), "batch": batch}
+    fields["output_shape"] = list(expected.shape[1:])
     write_manifest(model_dir / export_manifest(names[0]), model_dir, files, **fields, opset=opset)
     return errors
 

@@ -41,13 +41,18 @@ def restore(matte, photo, preset):
     Applies the preset's output rule, then scales to the photo's size. A constant map stays what it is under
     "min-max", where the official script divides 0 by 0.
     """
-    matte = np.asarray(matte, np.float32)[..., 0]
+    matte = apply_output_rule(np.asarray(matte, np.float32), preset)[..., 0]
+    height, width = photo.rgb.shape[:2]
+    return np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+
+
+def apply_output_rule(matte, preset):
+    """Return one raw output as the preset wants it: itself, or stretched to [0, 1]."""
     if preset.output == "min-max":
         low, high = matte.min(), matte.max()
         if high - low > MIN_MAX_RANGE:
-            matte = (matte - low) / (high - low)
-    height, width = photo.rgb.shape[:2]
-    return np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+            return (matte - low) / (high - low)
+    return matte
 
 
 def cut_out(rgb, matte):

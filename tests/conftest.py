@@ -39,6 +39,22 @@ def tiny_model_dir(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def modnet_dir(tmp_path_factory):
+    """MODNet with fresh weights, exported at 64x64."""
+    from dataclasses import replace
+
+    from keras_matting.export import export, write_model_folder
+    from keras_matting.models import build_model
+    from keras_matting.pretrained import default_preset
+
+    folder = tmp_path_factory.mktemp("models") / "modnet"
+    preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))
+    write_model_folder(build_model("modnet", 64), preset, folder)
+    export(folder)
+    return folder
+
+
 @pytest.fixture
 def photo():
     """An RGB uint8 array with a bright disc on dark ground, 90 high, 120 wide."""

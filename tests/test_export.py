@@ -8,22 +8,9 @@ from keras_matting.config import ONNX_FILE, Preset
 from keras_matting.engines import lower
 from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.errors import EngineError
-from keras_matting.export import export, write_model_folder
+from keras_matting.export import export
 from keras_matting.layers import ExactResizeLike, ResizeLike, with_exact_resizes
 from keras_matting.models import build_model, inference_model
-from keras_matting.pretrained import default_preset
-
-
-@pytest.fixture(scope="module")
-def modnet_dir(tmp_path_factory):
-    """MODNet with fresh weights, exported at 64x64."""
-    from dataclasses import replace
-
-    folder = tmp_path_factory.mktemp("export") / "modnet"
-    preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))
-    write_model_folder(build_model("modnet", 64), preset, folder)
-    export(folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", ["modnet", "u2netp"])

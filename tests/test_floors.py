@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "keras_matting"
 FLOORS = {
     0: ["_version", "__init__", "errors", "files", "config", "image_files", "imaging", "engines", "refine", "samples"],
     1: ["layers", "models", "weights", "onnx_weights", "pretrained"],
-    2: ["export"],
-    3: ["fetch", "matting", "predict"],
+    2: ["export", "triton"],
+    3: ["fetch", "matting", "predict", "optimize", "benchmarking", "foreign"],
     4: ["cli"],
 }
 # `keras_matting.matte` and the fetch at first use: reached only when called.

@@ -8,7 +8,7 @@ import threading
 from typing import NamedTuple
 
 from keras_matting import __version__
-from keras_matting.cli import demo, models, predict, serve
+from keras_matting.cli import demo, engines, models, predict, serve
 from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say
 from keras_matting.errors import MattingError
 
@@ -27,10 +27,17 @@ VERBS = {
     "import": Verb(
         "any checkpoint (.pth, .ckpt, .onnx) into a model folder", models.add_import_arguments, models.import_
     ),
+    "from-keras": Verb(
+        "a model of keras.applications into a model folder", models.add_from_keras_arguments, models.from_keras
+    ),
     "export": Verb("a model folder's SavedModel and ONNX file", models.add_export_arguments, models.export),
     "serve": Verb("a model over HTTP", serve.add_arguments, serve.serve),
-    "demo": Verb("fetch, convert and export U2NetP, and matte three sample photos", demo.add_arguments, demo.demo),
-    "engines": Verb("what this machine can run, and why not the rest", models.add_engines_arguments, models.engines),
+    "demo": Verb("the whole way from nothing to cut-outs and a choice of engine", demo.add_arguments, demo.demo),
+    "optimize": Verb(
+        "build every engine that this machine can build", engines.add_optimize_arguments, engines.optimize
+    ),
+    "benchmark": Verb("measure engines and choose one", engines.add_benchmark_arguments, engines.benchmark),
+    "engines": Verb("what this machine can run, and why not the rest", engines.add_engines_arguments, engines.engines),
 }
 
 

@@ -1,29 +1,53 @@
 """The verb `demo`: the whole way from nothing to cut-outs, on photos that scikit-image carries."""
 
+import json
 from pathlib import Path
 
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
 MODEL = "u2netp"
+QUICK_ROUNDS = 5
 
 
 def add_arguments(parser):
     """Declare the options of `demo`."""
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for photos and cut-outs (default: demo)")
     parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
+    parser.add_argument("--no-benchmark", action="store_true", help="do not build and compare engines")
 
 
 def demo(arguments):
-    """Fetch, convert and export the model where it is not there yet; matte the samples; print a table."""
+    """Fetch, convert and export the model, build and compare its engines, each where that is not done yet; matte."""
     from keras_matting import predict
     from keras_matting.matting import Session
 
-    photos = _write_samples(arguments.out / "photos")
-    session = Session(_exported_model(), arguments.engine)
+    photos, model_dir = _write_samples(arguments.out / "photos"), _exported_model()
+    table = None if arguments.no_benchmark else _benchmark_table(model_dir)
+    session = Session(model_dir, arguments.engine, say)
     results = list(predict.run(session, predict.plan(photos, arguments.out / "cutouts", ".png")))
+    session.close()
     print(_table(results))
     print(f"\nengine {session.engine.name}; cut-outs in {(arguments.out / 'cutouts').resolve()}")
+    if table:
+        print(f"\n{table}")
     return OK if all(result.status == "done" for result in results) else SOME_FAILED
+
+
+def _benchmark_table(model_dir):
+    """Return the table of the folder's benchmark, made now unless its verdict holds on this device."""
+    from keras_matting.benchmarking import report as reports
+    from keras_matting.benchmarking.run import benchmark
+    from keras_matting.config import BENCHMARK_FILE, read_verdict
+    from keras_matting.engines import device_name
+    from keras_matting.optimize import optimize
+    from keras_matting.samples import sample_photos
+
+    if read_verdict(model_dir, device_name())[0]:
+        return reports.markdown(json.loads((model_dir / BENCHMARK_FILE).read_text(encoding="utf-8")))
+    for outcome in optimize(model_dir, log=say):
+        if outcome.status == "failed":
+            say(f"{outcome.engine}: {outcome.reason}")
+    return reports.markdown(benchmark(model_dir, sample_photos(), batches=(1,), rounds=QUICK_ROUNDS, log=say))
 
 
 def _exported_model():

@@ -1,7 +1,6 @@
-"""The verbs that make model folders and say what can run them: `fetch`, `import`, `export`, `engines`."""
+"""The verbs that make model folders: `fetch`, `import`, `from-keras`, `export`."""
 
 import argparse
-import json
 from pathlib import Path
 
 from keras_matting.cli.status import OK, say
@@ -53,6 +52,9 @@ def add_export_arguments(parser):
     parser.add_argument("--for", dest="target", choices=("tftrt",), help="write saved_model_tftrt/ for TF-TRT")
     parser.add_argument("--simplify", action="store_true", help="pass the ONNX file through onnxslim")
     parser.add_argument("--photos", type=Path, help="folder of photos to check on (default: three samples)")
+    parser.add_argument("--triton", type=Path, metavar="REPOSITORY", help="write the exported graph for Triton, too")
+    parser.add_argument("--triton-device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--force", action="store_true", help="replace the model in the Triton repository")
 
 
 def export(arguments):
@@ -75,6 +77,30 @@ def export(arguments):
     )
     for artefact, error in errors.items():
         say(f"{arguments.model_dir}/{artefact}: differs from Keras by {error:.1e} at most")
+    if arguments.triton:
+        from keras_matting.triton import export_triton
+
+        say(f"Triton: {export_triton(arguments.model_dir, arguments.triton, arguments.triton_device, arguments.force)}")
+    return OK
+
+
+def add_from_keras_arguments(parser):
+    """Declare the options of `from-keras`."""
+    parser.add_argument("name", help="a model of keras.applications: ResNet50, EfficientNetB7, ...")
+    parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
+    parser.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the application's own)")
+    parser.add_argument("--weights", default="none", choices=("none", "imagenet"), help="none (default): random")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+
+
+def from_keras(arguments):
+    """Write a model folder of a Keras application, to export, optimise and benchmark like ours."""
+    from keras_matting.foreign import write_application_folder
+
+    out = arguments.out or Path("saved_models") / arguments.name.lower()
+    weights = None if arguments.weights == "none" else arguments.weights
+    write_application_folder(arguments.name, out, size=arguments.size, weights=weights, force=arguments.force)
+    say(f"{arguments.name} -> {out}")
     return OK
 
 
@@ -91,21 +117,3 @@ def _batch(text):
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected dynamic or a positive number; received {text!r}")
     return int(text)
-
-
-def add_engines_arguments(parser):
-    """Declare the options of `engines`."""
-    parser.add_argument("--json", action="store_true")
-
-
-def engines(arguments):
-    """List the engines, and why one cannot run here."""
-    from keras_matting.engines import ENGINES, unavailable_reason
-
-    reasons = {name: unavailable_reason(name) for name in ENGINES}
-    if arguments.json:
-        print(json.dumps(reasons, indent=2))
-    else:
-        for name, reason in reasons.items():
-            print(f"{name:16} {reason or 'available'}")
-    return OK

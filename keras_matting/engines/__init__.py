@@ -38,6 +38,7 @@ ENGINES = {
     **_entries("onnx-", "onnx", ("cpu", "cuda", "tensorrt")),
     **_entries("openvino-", "openvino", ("f32", "bf16", "int8")),
     **_entries("tensorrt-", "tensorrt", ("fp32", "fp16", "int8")),
+    **_entries("tftrt-", "tftrt", ("fp32", "fp16", "int8")),
 }
 
 # What "auto" times where nothing has been measured on this machine. All compute in float32: a lower precision has to
@@ -66,6 +67,19 @@ def build(name, model_dir, options):
     if reason := build_unavailable_reason(name):
         raise EngineError(f"Engine {name} cannot be built here: {reason}")
     import_module(entry.module).build(Path(model_dir), entry.variant, options)
+
+
+def check_current(name, model_dir):
+    """Return why the engine `name` has to be built (again) in the model folder, or None if it is there and fits."""
+    entry = _entry(name)
+    check = getattr(import_module(entry.module), "check_current", None)
+    if check is None:
+        return "nothing is kept for it"
+    try:
+        check(Path(model_dir), entry.variant)
+    except EngineError as error:
+        return str(error)
+    return None
 
 
 def open_engine(name, model_dir, log=lambda message: None):

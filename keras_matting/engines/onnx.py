@@ -32,6 +32,13 @@ def build(model_dir, variant, options):
             OnnxEngine(exported(model_dir, ONNX_FILE, "onnx-tensorrt"), variant, folder, options.max_batch).close()
 
 
+def check_current(model_dir, variant):
+    """Raise `EngineError` unless what `build` makes is there and fits."""
+    exported(model_dir, ONNX_FILE, f"onnx-{variant}")
+    if variant == "tensorrt":
+        built(model_dir, "onnx-tensorrt", _runtime(), gpu_name())
+
+
 def open_engine(model_dir, variant):
     """Open `model.onnx` of a model folder on the provider `variant`, and on no other."""
     path = exported(model_dir, ONNX_FILE, f"onnx-{variant}")

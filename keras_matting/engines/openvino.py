@@ -1,5 +1,6 @@
 """OpenVINO on the CPU, in float32, bfloat16 and int8."""
 
+import logging
 from collections import Counter
 
 from keras_matting.config import ONNX_FILE
@@ -41,6 +42,13 @@ def build(model_dir, variant, options):
     with building(model_dir, "openvino-int8", _runtime(), cpu_name(), kept_in_f32=kept) as (folder, _):
         model = _quantised(openvino.Core().read_model(path), options.calibration_for("openvino-int8"), kept)
         openvino.save_model(model, folder / _IR, compress_to_fp16=False)
+
+
+def check_current(model_dir, variant):
+    """Raise `EngineError` unless what `build` makes is there and fits."""
+    if variant == "int8":
+        built(model_dir, "openvino-int8", _runtime(), cpu_name())
+    exported(model_dir, ONNX_FILE, f"openvino-{variant}")
 
 
 def open_engine(model_dir, variant):
@@ -96,6 +104,7 @@ class OpenVinoEngine:
 def _quantised(model, calibration, kept):
     import nncf
 
+    nncf.set_log_level(logging.ERROR)
     patterns = [f".*{layer.replace('.', chr(92) + '.')}.*" for layer in kept]
     return nncf.quantize(
         model,

@@ -22,6 +22,11 @@ def build(model_dir, variant, options):
     exported(model_dir, SAVED_MODEL, _name(variant))
 
 
+def check_current(model_dir, variant):
+    """Raise `EngineError` unless the graph is there and fits."""
+    exported(model_dir, SAVED_MODEL, _name(variant))
+
+
 def open_engine(model_dir, variant):
     """Load the SavedModel of a model folder."""
     return SavedModelEngine(exported(model_dir, SAVED_MODEL, _name(variant)), variant)

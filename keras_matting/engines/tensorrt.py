@@ -15,6 +15,7 @@ from keras_matting.engines.artefacts import building, built, engine_dir, exporte
 from keras_matting.engines.base import checked_batch, runtime, sensitive_layers
 from keras_matting.engines.devices import gpu, gpu_name, missing_gpu
 from keras_matting.errors import EngineError
+from keras_matting.files import write_atomically
 
 # TensorRT for RTX first: it also builds on machines without a GPU, for any RTX card.
 _PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
@@ -54,6 +55,11 @@ def build(model_dir, variant, options):
         (folder / _PLAN).write_bytes(plan)
         if typed != source:
             typed.unlink()
+
+
+def check_current(model_dir, variant):
+    """Raise `EngineError` unless what `build` makes is there and fits."""
+    built(model_dir, f"tensorrt-{variant}", _runtime(), _device())
 
 
 def open_engine(model_dir, variant):
@@ -149,12 +155,15 @@ def _build_plan(path, variant, max_batch, cache_path):
     if not strongly_typed:
         _allow_precision(trt, config, network, variant)
     _add_profile(builder, config, network.get_input(0), max_batch)
-    timing = config.create_timing_cache(cache_path.read_bytes() if cache_path.is_file() else b"")
-    config.set_timing_cache(timing, ignore_mismatch=False)
+    keeps_timings = trt.__name__ == "tensorrt"  # TensorRT for RTX measures on the card that runs the engine
+    if keeps_timings:
+        timing = config.create_timing_cache(cache_path.read_bytes() if cache_path.is_file() else b"")
+        config.set_timing_cache(timing, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"TensorRT cannot build {variant} from {path}; see its message above.")
-    _save_timing_cache(config, cache_path)
+    if keeps_timings:
+        write_atomically(cache_path, bytes(config.get_timing_cache().serialize()))
     return bytes(plan), network.num_layers
 
 
@@ -178,11 +187,3 @@ def _add_profile(builder, config, source, max_batch):
     profile, rest = builder.create_optimization_profile(), tuple(source.shape)[1:]
     profile.set_shape(source.name, (1, *rest), (max(1, max_batch // 2), *rest), (max_batch, *rest))
     config.add_optimization_profile(profile)
-
-
-def _save_timing_cache(config, path):
-    from keras_matting.files import write_atomically
-
-    cache = config.get_timing_cache()
-    if cache is not None:
-        write_atomically(path, bytes(cache.serialize()))

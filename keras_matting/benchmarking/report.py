@@ -1,0 +1,74 @@
+"""A benchmark as a table and as a picture."""
+
+from keras_matting.benchmarking.worker import BASELINES
+from keras_matting.errors import UsageError
+
+
+def markdown(report):
+    """Return the report as Markdown: one row an engine and batch, then the verdict, the refused and the skipped."""
+    verdict = report["verdict"]
+    lines = [
+        f"{report['model']} on {report['fingerprint']['device']}, {report['photos']} photos.",
+        "",
+        "| engine | batch | images/s | p50 ms | 95 % interval | p90 | p99 | CV | n | MAE | worst photo | band MAE "
+        "| max | runs as | load s | memory MB | file MB |",
+        "|---|" + "---:|" * 12 + "---|" + "---:|" * 3,
+    ]
+    for result in sorted(report["results"], key=lambda result: result["speed"][0]["p50_ms"]):
+        lines += [_row(result, speed) for speed in result["speed"]]
+    lines += ["", f"**{verdict['engine'] or 'No engine'}** ({verdict['objective']}): {verdict['reason']}"]
+    lines += [f"- {engine} refused: {why}." for engine, why in verdict["refused"].items()]
+    lines += [f"- {engine} not measured: {why}" for engine, why in report["skipped"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(result, speed):
+    error, (low, high) = result["error"], speed["ci95_ms"]
+    name = f"*{result['engine']}*" if result["engine"] in BASELINES else result["engine"]
+    cells = (
+        name,
+        speed["batch"],
+        f"{speed['images_per_s']:.2f}",
+        f"{speed['p50_ms']:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        f"{speed['p90_ms']:.1f}",
+        f"{speed['p99_ms']:.1f}",
+        f"{speed['cv']:.1%}",
+        speed["n"],
+        *(_error(error.get(key)) for key in ("mae", "worst_photo_mae", "band_mae", "max")),
+        f"{result['precision']}: {result['coverage']}",
+        f"{result['load_s']:.1f}",
+        f"{result['peak_memory_mb']:.0f}",
+        f"{result['file_mb']:.1f}",
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _error(value):
+    return "-" if value is None else f"{value:.1e}"
+
+
+def plot(report, path):
+    """Draw images per second by engine and batch, with intervals, as the picture `path` (PNG, SVG or PDF)."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("Plots need matplotlib: pip install matplotlib, or leave --plot out.") from None
+    results = sorted(report["results"], key=lambda result: result["speed"][0]["images_per_s"])
+    batches = [speed["batch"] for speed in results[0]["speed"]]
+    figure = Figure(figsize=(9, 1.2 + 0.45 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.8 / len(batches)
+    for index, batch in enumerate(batches):
+        speeds = [result["speed"][index] for result in results]
+        values = [speed["images_per_s"] for speed in speeds]
+        ends = [[batch / bound * 1000 for bound in speed["ci95_ms"]] for speed in speeds]
+        whiskers = [[max(0, v - high) for v, (_, high) in zip(values, ends, strict=True)]]
+        whiskers += [[max(0, low - v) for v, (low, _) in zip(values, ends, strict=True)]]
+        rows = [row + index * height for row in range(len(results))]
+        axes.barh(rows, values, height, xerr=whiskers, label=f"batch {batch}")
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(results))], [result["engine"] for result in results])
+    axes.set_xlabel("images per second (median of rounds, 95 % interval)")
+    axes.set_title(f"{report['model']} on {report['fingerprint']['device']}")
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,190 @@
+"""The benchmark itself: one process an engine, interleaved rounds in random order."""
+
+import json
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from importlib.metadata import distributions
+from pathlib import Path
+
+import numpy as np
+
+from keras_matting import imaging
+from keras_matting._version import __version__
+from keras_matting.benchmarking import statistics
+from keras_matting.benchmarking.selection import Gate, select
+from keras_matting.benchmarking.worker import BASELINES
+from keras_matting.config import BENCHMARK_FILE, Preset
+from keras_matting.engines import ENGINES, device_name, devices, unavailable_reason
+from keras_matting.errors import EngineError, UsageError
+from keras_matting.files import write_atomically
+
+REFERENCE = "keras-eager"
+ROUNDS = 9
+ROUND_S = 0.5
+WARM_UP_TOLERANCE = 0.1
+MAX_WARM_UPS = 5
+_VERSIONS = ("tensorflow", "tensorflow_cpu", "keras", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+
+
+def benchmark(
+    model_dir, photos, *, names=None, batches=(1, 4), objective="latency", gate=Gate(), rounds=ROUNDS, log=None
+):
+    """Measure the engines of a model folder on `photos` (`Photo`s) and choose one; return what `benchmark.json` holds.
+
+    `names`: engines to measure, by default all that run here. The Keras model itself, eager and as a tf.function, is
+    measured beside them and is no candidate. The result is written to the folder, and `engine="auto"` obeys it.
+    """
+    log = log or (lambda message: None)
+    preset = Preset.load(model_dir)
+    wanted = _wanted(names)
+    skipped = {name: reason for name in wanted if (reason := unavailable_reason(name))}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        np.save(folder / "inputs.npy", np.stack([imaging.prepare(photo, preset) for photo in photos]))
+        workers, errors = {}, {}
+        for name in (*BASELINES, *(name for name in wanted if name not in skipped)):
+            log(f"{name}: opening and comparing with Keras")
+            worker = stack.enter_context(WorkerProcess(model_dir, name))
+            try:
+                worker.opened = worker.ask("open")
+                worker.ask("outputs", inputs=str(folder / "inputs.npy"), to=str(folder / f"{name}.npy"))
+            except EngineError as error:
+                if name == REFERENCE:
+                    raise
+                skipped[name] = str(error)
+                continue
+            reference, outputs = (np.load(folder / f"{key}.npy") for key in (REFERENCE, name))
+            errors[name] = statistics.error(_mattes(outputs, preset), _mattes(reference, preset))
+            workers[name] = worker
+        calls = _measure(workers, batches, rounds, log)
+        results = [_result(name, workers[name], errors[name], calls) for name in workers]
+    candidates = [result for result in results if result["engine"] not in BASELINES]
+    report = {
+        "model": preset.name,
+        "fingerprint": {
+            "device": device_name(),
+            "weights_sha256": preset.weights_sha256,
+            "input_size": list(preset.input_size),
+        },
+        "environment": environment(),
+        "photos": len(photos),
+        "results": results,
+        "skipped": skipped,
+        "verdict": select(candidates, objective, gate),
+    }
+    write_atomically(Path(model_dir) / BENCHMARK_FILE, (json.dumps(report, indent=2) + "\n").encode())
+    return report
+
+
+class WorkerProcess:
+    """The parent's end of a `worker`."""
+
+    def __init__(self, model_dir, name):
+        self.name, self.opened, self.peak_memory_mb = name, {}, 0.0
+        command = [sys.executable, "-m", "keras_matting.benchmarking.worker", str(model_dir), name]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def ask(self, op, **arguments):
+        """Send a request and return the answer; raises `EngineError` if the engine failed or the process died."""
+        try:
+            self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise EngineError(f"Engine {self.name}: its process ended with status {self._process.wait()}.")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise EngineError(answer["error"])
+        return answer
+
+    def round(self, batch, seconds=ROUND_S, min_calls=2):
+        """Return the latencies of one round, in milliseconds."""
+        answer = self.ask("round", batch=batch, seconds=seconds, min_calls=min_calls)
+        self.peak_memory_mb = answer["peak_memory_mb"]
+        return answer["calls_ms"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.communicate()  # closes its input, upon which it ends
+
+
+def environment():
+    """Return what figures depend on: processor, GPU, versions, commit, date."""
+    installed = {dist.metadata["Name"]: dist.version for dist in distributions()}
+    return {
+        "cpu": devices.cpu(),
+        "gpu": devices.gpu(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: installed[name] for name in _VERSIONS if name in installed} | {"keras-matting": __version__},
+        "commit": _commit(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _wanted(names):
+    if names is None:
+        return list(ENGINES)
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
+    return names
+
+
+def _mattes(outputs, preset):
+    """Return outputs as users get them: after the preset's output rule."""
+    return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
+
+
+def _measure(workers, batches, rounds, log):
+    """Return {(engine, batch): [latencies of each round]}; every round visits all engines in a new order."""
+    order, chance = [(name, batch) for name in workers for batch in batches], random.Random(0)
+    for name, batch in order:
+        _warm_up(workers[name], batch)
+    calls = {key: [] for key in order}
+    for index in range(rounds):
+        log(f"round {index + 1} of {rounds}")
+        chance.shuffle(order)
+        for name, batch in order:
+            calls[name, batch].append(workers[name].round(batch))
+    return calls
+
+
+def _warm_up(worker, batch):
+    """Run until the median of two rounds agrees: compilers, caches and clocks have settled."""
+    before = np.inf
+    for _ in range(MAX_WARM_UPS):
+        now = np.median(worker.round(batch, ROUND_S / 5, min_calls=1))
+        if abs(now - before) <= WARM_UP_TOLERANCE * now:
+            return
+        before = now
+
+
+def _result(name, worker, error, calls):
+    return {
+        "engine": name,
+        "error": error,
+        "speed": [
+            statistics.speed(rounds, batch) for (engine, batch), rounds in sorted(calls.items()) if engine == name
+        ],
+        "peak_memory_mb": worker.peak_memory_mb,
+        **worker.opened,
+    }
+
+
+def _commit():
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,98 @@
+"""One engine in a process of its own, driven over standard input: nothing that one engine loads disturbs another.
+
+Each request is a line of JSON, each answer too. Requests: {"op": "open"}, {"op": "outputs", "inputs": FILE, "to": FILE}
+(.npy), {"op": "round", "batch": N, "seconds": S, "min_calls": N}.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+
+from keras_matting.engines import open_engine
+from keras_matting.engines.artefacts import size_mb
+from keras_matting.errors import MattingError
+
+# What a model costs without any engine: Keras called as it is, and compiled into a graph by tf.function.
+BASELINES = ("keras-eager", "keras-function")
+
+
+class KerasBaseline:
+    """The Keras model itself, called without `predict()`, which would hide batching and callbacks."""
+
+    def __init__(self, model_dir, name):
+        from keras_matting.export import load_model, served_model
+
+        self.name, self.path = name, os.path.join(model_dir, "model.keras")  # noqa: PTH118
+        model = served_model(load_model(model_dir))
+        if name == "keras-function":
+            import tensorflow as tf
+
+            self._call = tf.function(lambda batch: model(batch, training=False))
+        else:
+            self._call = lambda batch: model(batch, training=False)
+
+    def predict(self, batch):
+        """See `Engine.predict`."""
+        return np.asarray(self._call(batch))
+
+    def describe(self):
+        """See `Engine.describe`."""
+        return {"precision": "f32", "coverage": "eager" if self.name == "keras-eager" else "tf.function"}
+
+
+class Worker:
+    """Answers the requests of one benchmark about one engine."""
+
+    def __init__(self, model_dir, name):
+        self._model_dir, self._name = model_dir, name
+        self._engine, self._batch = None, None
+
+    def open(self):
+        """Open the engine and predict once; return how long that took and what the engine is."""
+        start = time.perf_counter()
+        opened = KerasBaseline if self._name in BASELINES else lambda folder, name: open_engine(name, folder)
+        self._engine = opened(self._model_dir, self._name)
+        return {"load_s": time.perf_counter() - start, "file_mb": size_mb(self._engine.path), **self._engine.describe()}
+
+    def outputs(self, inputs, to):
+        """Predict each input by itself and store the outputs."""
+        images = np.load(inputs)
+        self._batch = images[:1]
+        np.save(to, np.concatenate([self._engine.predict(image[None]) for image in images]))
+        return {}
+
+    def round(self, batch, seconds, min_calls):
+        """Call the engine for `seconds`, at least `min_calls` times; each call ends when its result is in memory."""
+        images = np.repeat(self._batch, batch, axis=0)
+        calls, end = [], time.perf_counter() + seconds
+        while len(calls) < min_calls or time.perf_counter() < end:
+            start = time.perf_counter()
+            self._engine.predict(images)
+            calls.append((time.perf_counter() - start) * 1000)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"calls_ms": calls, "peak_memory_mb": peak}
+
+
+def main(model_dir, name):
+    """Answer requests until standard input closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    worker = Worker(model_dir, name)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("op"))(**request)
+        except (MattingError, MemoryError, RuntimeError, ValueError) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        main(*sys.argv[1:])

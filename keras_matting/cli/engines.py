@@ -1,0 +1,116 @@
+"""The verbs about engines: `optimize`, `benchmark`, `engines`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from keras_matting.cli.status import OK, SOME_FAILED, say
+
+MAX_PHOTOS = 32
+
+
+def add_optimize_arguments(parser):
+    """Declare the options of `optimize`."""
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--engines", type=_names, metavar="A,B", help="build these (default: all)")
+    parser.add_argument("--calibration", type=Path, help="folder of photos for int8 (default: three samples)")
+    parser.add_argument("--max-batch", type=int, default=16, help="the largest batch to serve on GPUs (default: 16)")
+    parser.add_argument("--force", action="store_true", help="build again what is there and fits")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if any engine could not be built")
+
+
+def optimize(arguments):
+    """Build engines and say why others cannot be built."""
+    from keras_matting.optimize import optimize
+
+    outcomes = []
+    for outcome in optimize(
+        arguments.model_dir,
+        arguments.engines,
+        arguments.calibration,
+        max_batch=arguments.max_batch,
+        force=arguments.force,
+        log=say,
+    ):
+        outcomes.append(outcome)
+        took = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
+        print(
+            f"{outcome.engine:16} {outcome.status}{took}{f': {outcome.reason}' if outcome.reason else ''}", flush=True
+        )
+    failed = any(outcome.status == "failed" for outcome in outcomes)
+    missing = any(outcome.status == "unavailable" for outcome in outcomes)
+    return SOME_FAILED if failed or (arguments.strict and missing) else OK
+
+
+def add_benchmark_arguments(parser):
+    """Declare the options of `benchmark`."""
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--engines", type=_names, metavar="A,B", help="measure these (default: all that run here)")
+    parser.add_argument("--photos", type=Path, help=f"folder, of which {MAX_PHOTOS} are used (default: three samples)")
+    parser.add_argument("--batches", type=_numbers, default=(1, 4), metavar="1,4,16", help="batch sizes (default: 1,4)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds, in each of which every engine runs (default: 9)")
+    parser.add_argument("--objective", default="latency", choices=("latency", "throughput"))
+    parser.add_argument("--max-mae", type=float, default=0.005, help="gate: mean error (default: 0.005)")
+    parser.add_argument("--max-worst", type=float, default=0.02, help="gate: the worst photo's mean (default: 0.02)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report here, too")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table here")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw images per second (PNG, SVG or PDF)")
+
+
+def benchmark(arguments):
+    """Measure engines side by side and store the verdict in the model folder."""
+    from keras_matting.benchmarking import report as reports
+    from keras_matting.benchmarking.run import benchmark
+    from keras_matting.benchmarking.selection import Gate
+    from keras_matting.files import write_atomically
+    from keras_matting.samples import folder_photos, sample_photos
+
+    photos = folder_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
+    report = benchmark(
+        arguments.model_dir,
+        photos,
+        names=arguments.engines,
+        batches=arguments.batches,
+        objective=arguments.objective,
+        gate=Gate(arguments.max_mae, arguments.max_worst),
+        rounds=arguments.rounds,
+        log=say,
+    )
+    table = reports.markdown(report)
+    print(table)
+    if arguments.json:
+        write_atomically(arguments.json, (json.dumps(report, indent=2) + "\n").encode())
+    if arguments.markdown:
+        write_atomically(arguments.markdown, table.encode())
+    if arguments.plot:
+        reports.plot(report, arguments.plot)
+    return OK if report["verdict"]["engine"] else SOME_FAILED
+
+
+def _names(text):
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text):
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected numbers as 1,4,16; received {text!r}")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def add_engines_arguments(parser):
+    """Declare the options of `engines`."""
+    parser.add_argument("--json", action="store_true")
+
+
+def engines(arguments):
+    """List the engines, and why one cannot run here."""
+    from keras_matting.engines import ENGINES, unavailable_reason
+
+    reasons = {name: unavailable_reason(name) for name in ENGINES}
+    if arguments.json:
+        print(json.dumps(reasons, indent=2))
+    else:
+        for name, reason in reasons.items():
+            print(f"{name:16} {reason or 'available'}")
+    return OK

@@ -1,0 +1,160 @@
+"""TensorFlow-TensorRT, driven in an environment of its own: TensorFlow dropped TF-TRT after 2.17.
+
+`make tftrt-env` builds the environment (.venv-tftrt: Python 3.10, TensorFlow 2.14.1, TensorRT 8.5.3.1); the variable
+KERAS_MATTING_TFTRT_PYTHON names the Python of another one, with TensorFlow 2.15 to 2.17 and TensorRT 8.6.1, say.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from keras_matting.config import TFTRT_SAVED_MODEL, Preset
+from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
+from keras_matting.engines.base import checked_batch
+from keras_matting.engines.devices import gpu_name, missing_gpu
+from keras_matting.errors import EngineError
+
+PYTHON_VARIABLE = "KERAS_MATTING_TFTRT_PYTHON"
+_MODEL = "saved_model"
+
+
+def unavailable_reason(variant):
+    """Return why TF-TRT cannot run here, or None."""
+    if python() is None:
+        return f"there is no TF-TRT environment; run make tftrt-env, or set {PYTHON_VARIABLE}."
+    return missing_gpu()
+
+
+def build(model_dir, variant, options):
+    """Convert `saved_model_tftrt/` with engines for batches of 1 and `options.max_batch` and what lies between."""
+    engine = f"tftrt-{variant}"
+    source, size = exported(model_dir, TFTRT_SAVED_MODEL, engine), Preset.load(model_dir).input_size
+    with Worker(engine) as worker, building(model_dir, engine, _runtime(worker), gpu_name()) as (folder, extra):
+        calibration = folder / "calibration.npy" if variant == "int8" else None
+        if calibration:
+            np.save(calibration, np.concatenate(options.calibration_for(engine)))
+        extra["coverage"] = worker.ask(
+            "convert",
+            source=str(source),
+            target=str(folder / _MODEL),
+            precision=variant,
+            batches=sorted({1, options.max_batch}),
+            size=size,
+            calibration=calibration and str(calibration),
+        )
+        if calibration:
+            calibration.unlink()
+
+
+def check_current(model_dir, variant):
+    """Raise `EngineError` unless what `build` makes is there and fits."""
+    with Worker(f"tftrt-{variant}") as worker:
+        built(model_dir, worker.engine, _runtime(worker), gpu_name())
+
+
+def open_engine(model_dir, variant):
+    """Load a converted SavedModel in the TF-TRT environment."""
+    worker = Worker(f"tftrt-{variant}")
+    try:
+        folder = built(model_dir, worker.engine, _runtime(worker), gpu_name())
+        return TfTrtEngine(worker, folder / _MODEL, Preset.load(model_dir).input_size)
+    except EngineError:
+        worker.close()
+        raise
+
+
+class TfTrtEngine:
+    """A SavedModel served by the TF-TRT environment, through a pipe."""
+
+    def __init__(self, worker, path, size):
+        self.name, self.path, self.size, self._worker = worker.engine, path, tuple(size), worker
+        worker.ask("open", path=str(path))
+
+    def predict(self, batch):
+        """See `Engine.predict`."""
+        return self._worker.predict(checked_batch(batch, self.size, self.name))
+
+    def describe(self):
+        """See `Engine.describe`: how much of the graph TensorRT took."""
+        coverage = read_manifest(self.path.parent / MANIFEST).get("coverage", {})
+        counts = f"{coverage.get('engines')} engines, {coverage.get('nodes_in_engines')} nodes"
+        return {"precision": self.name.removeprefix("tftrt-"), "coverage": f"{counts}; left {coverage.get('left')}"}
+
+    def close(self):
+        """End the worker."""
+        self._worker.close()
+
+
+class Worker:
+    """The parent's end of `tftrt_worker`."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        command = [str(python()), str(Path(__file__).with_name("tftrt_worker.py"))]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"LD_LIBRARY_PATH": _library_path(), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+
+    def ask(self, op, payload=b"", **arguments):
+        """Send a request and return the answer; raises `EngineError` if it failed or the process died."""
+        try:
+            self._process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n" + payload)
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            raise EngineError(
+                f"Engine {self.engine}: the TF-TRT environment ended with status {self._process.wait()}; "
+                f"check that {python()} imports tensorflow."
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise EngineError(f"Engine {self.engine}: {answer['error'][:500]}")
+        return answer
+
+    def predict(self, batch):
+        """Return the matte of a contiguous float32 batch."""
+        shape = self.ask("predict", batch.tobytes(), shape=batch.shape)["shape"]
+        return np.frombuffer(self._process.stdout.read(4 * int(np.prod(shape))), np.float32).reshape(shape).copy()
+
+    def close(self):
+        """End the process, which it does when its input closes."""
+        self._process.communicate()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def python():
+    """Return the Python of the TF-TRT environment, or None."""
+    named = os.environ.get(PYTHON_VARIABLE)
+    places = [Path(named)] if named else [Path(".venv-tftrt/bin/python"), _beside_the_package()]
+    return next((place.absolute() for place in places if place.is_file()), None)
+
+
+def _beside_the_package():
+    return Path(__file__).parents[2] / ".venv-tftrt" / "bin" / "python"
+
+
+def _library_path():
+    """Return where that environment's wheels keep TensorRT and CUDA, for the dynamic linker."""
+    packages = sorted(python().parents[1].glob("lib/python3.*/site-packages"))
+    folders = [folder for site in packages for folder in (site / "tensorrt", *sorted(site.glob("nvidia/*/lib")))]
+    inherited = os.environ.get("LD_LIBRARY_PATH", "")
+    return ":".join([*map(str, folders), *filter(None, [inherited])])
+
+
+def _runtime(worker):
+    probed = worker.ask("probe")
+    return f"tensorflow {probed['tensorflow']}, tensorrt {probed['tensorrt_loaded']}"

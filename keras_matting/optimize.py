@@ -1,0 +1,56 @@
+"""Build every engine that this machine can build, and say why it cannot build the rest."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_matting import imaging
+from keras_matting.config import Preset
+from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
+from keras_matting.errors import EngineError, UsageError
+from keras_matting.samples import folder_photos, sample_photos
+
+CALIBRATION_PHOTOS = 64
+DEFAULT_MAX_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one engine: "built", "current" (nothing to do), "unavailable" or "failed", and why."""
+
+    engine: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_BATCH, force=False, log=None):
+    """Build the engines `names` (all by default) of a model folder and yield an `Outcome` for each.
+
+    `calibration`: a folder of photos for int8, the bundled samples by default. What is built already for these weights,
+    runtime and device is kept, unless `force`. A build that fails or is interrupted leaves what was there before.
+    """
+    log = log or (lambda message: None)
+    preset = Preset.load(model_dir)
+    names = list(ENGINES) if names is None else names
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
+    photos = folder_photos(calibration, CALIBRATION_PHOTOS) if calibration else sample_photos()
+    inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
+    options = BuildOptions(inputs, max_batch, log)
+    for name in names:
+        yield _build_one(Path(model_dir), name, options, force, log)
+
+
+def _build_one(model_dir, name, options, force, log):
+    if reason := build_unavailable_reason(name):
+        return Outcome(name, "unavailable", reason)
+    if not force and check_current(name, model_dir) is None:
+        return Outcome(name, "current")
+    log(f"{name}: building")
+    start = time.perf_counter()
+    try:
+        build(name, model_dir, options)
+    except EngineError as error:
+        return Outcome(name, "failed", str(error))
+    return Outcome(name, "built", seconds=time.perf_counter() - start)
