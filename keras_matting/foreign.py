@@ -34,6 +34,9 @@ def write_keras_folder(model, name, out_dir, *, force=False):
             f"Expected one input (N, H, W, 3) of static size and one output; {name} has {model.input_shape} and "
             f"{len(model.outputs)} outputs."
         )
+    model = keras.Model(
+        model.inputs[0], model.outputs[0], name=model.name
+    )  # a Sequential forgets its output when saved
     half = (0.5, 0.5, 0.5)
     preset = Preset(name=name, architecture=f"keras:{name}", input_size=model.input_shape[1:3], mean=half, std=half)
     return write_model_folder(model, preset, out_dir, force)

@@ -55,6 +55,21 @@ def modnet_dir(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def one_layer_dir(tmp_path_factory):
+    """An exported model of one convolution at 64x64, for what does not depend on the architecture."""
+    import keras
+
+    from keras_matting.export import export
+    from keras_matting.foreign import write_keras_folder
+
+    layers = [keras.Input((64, 64, 3)), keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
+    folder = tmp_path_factory.mktemp("models") / "one_layer"
+    write_keras_folder(keras.Sequential(layers), "one_layer", folder)
+    export(folder)
+    return folder
+
+
 @pytest.fixture
 def photo():
     """An RGB uint8 array with a bright disc on dark ground, 90 high, 120 wide."""

@@ -102,10 +102,10 @@ def test_error_statistics_of_known_outputs():
 
 
 @pytest.fixture(scope="module")
-def measured_folder(tiny_model_dir, tmp_path_factory):
+def measured_folder(one_layer_dir, tmp_path_factory):
     """A benchmark of two real engines and the baselines, in short; (folder, report)."""
     folder = tmp_path_factory.mktemp("benchmark") / "model"
-    shutil.copytree(tiny_model_dir, folder)
+    shutil.copytree(one_layer_dir, folder)
     photos = [Photo(np.random.default_rng(seed).integers(0, 255, (70, 50, 3), dtype=np.uint8)) for seed in range(2)]
     names = ["onnx-cpu", "openvino-f32", "onnx-cuda"]
     return folder, benchmark(folder, photos, names=names, batches=(1, 2), rounds=2)
@@ -149,14 +149,14 @@ def test_a_report_is_a_table_and_a_picture(measured_folder, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_engine_whose_process_dies_is_told(tiny_model_dir):
-    with WorkerProcess(tiny_model_dir, "onnx-cpu") as worker:
+def test_an_engine_whose_process_dies_is_told(one_layer_dir):
+    with WorkerProcess(one_layer_dir, "onnx-cpu") as worker:
         worker._process.kill()
         worker._process.wait()
         with pytest.raises(EngineError, match="its process ended with status -9"):
             worker.ask("open")
 
 
-def test_unknown_engines_are_refused_before_anything_runs(tiny_model_dir):
+def test_unknown_engines_are_refused_before_anything_runs(one_layer_dir):
     with pytest.raises(UsageError, match="received warp-drive"):
-        benchmark(tiny_model_dir, [], names=["onnx-cpu", "warp-drive"])
+        benchmark(one_layer_dir, [], names=["onnx-cpu", "warp-drive"])

@@ -25,9 +25,9 @@ def test_onnx_has_few_transposes_one_input_and_the_matte(request, name):
     assert [side.dim_value for side in shape[1:]] == [64, 64, 3]
 
 
-def test_another_size_and_a_fixed_batch_are_exported_and_refuse_others(tiny_model_dir, tmp_path):
+def test_another_size_and_a_fixed_batch_are_exported_and_refuse_others(modnet_dir, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(tiny_model_dir, folder)
+    shutil.copytree(modnet_dir, folder)
     assert max(export(folder, size=(32, 64), batch=2).values()) < 1e-4
     assert Preset.load(folder).input_size == (32, 64)
     engine = OnnxEngine(folder / ONNX_FILE, "cpu")
