@@ -13,6 +13,7 @@ from keras_matting.config import KERAS_FILE, ONNX_FILE, SAVED_MODEL, TFTRT_SAVED
 from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import replaced_folder, swap
+from keras_matting.image_files import Photo
 from keras_matting.layers import with_exact_resizes
 from keras_matting.models import MODELS, build_model, inference_model
 from keras_matting.samples import sample_photos
@@ -65,7 +66,7 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     """Write `saved_model/` and `model.onnx` of a model folder: the matte only, static size, dynamic batch.
 
     `size`: (height, width) to export at, which becomes the preset's; None keeps it. `batch`: a fixed batch size, None
-    for any. `photos`: `Photo`s to check on, the bundled samples by default. `tftrt`: write instead
+    for any. `photos`: `Photo`s to check on, the samples of scikit-image (else noise) by default. `tftrt`: write instead
     `saved_model_tftrt/`, the same graph with `ExactResizeLike`. `simplify`: pass the ONNX file through onnxslim. Every
     artefact is checked against Keras on the photos; raises `EngineError` above `MAX_ERROR`, and the folder stays as it
     was. Returns {artefact: largest error}.
@@ -102,9 +103,17 @@ def served_model(model):
     return inference_model(model) if isinstance(model.output, dict) else model
 
 
+def _default_photos():
+    """Return the bundled samples, or a photo of noise where scikit-image is not installed."""
+    try:
+        return sample_photos()
+    except UsageError:
+        return [Photo(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8))]
+
+
 def _check_images(preset, photos, batch):
     """Return model inputs (batch or 1, H, W, 3), one for each photo."""
-    photos = sample_photos() if photos is None else photos
+    photos = _default_photos() if photos is None else photos
     return [np.repeat(imaging.prepare(photo, preset)[None], batch or 1, axis=0) for photo in photos]
 
 

@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import numpy as np
 import onnx
@@ -74,3 +75,9 @@ def test_float16_keeps_statistics_in_float32_and_stays_near(request, tmp_path, n
     expected = OnnxEngine(folder / ONNX_FILE, "cpu").predict(image)
     difference = np.abs(OnnxEngine(tmp_path / "half.onnx", "cpu").predict(image) - expected)
     assert difference.mean() < 0.01  # ten bits, through a hundred layers of random weights
+
+
+def test_an_export_does_not_need_the_sample_photos(one_layer_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    shutil.copytree(one_layer_dir, tmp_path / "model")
+    assert max(export(tmp_path / "model").values()) < 1e-4
