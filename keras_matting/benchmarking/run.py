@@ -17,13 +17,12 @@ from keras_matting import imaging
 from keras_matting._version import __version__
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.selection import Gate, select
-from keras_matting.benchmarking.worker import BASELINES
+from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
 from keras_matting.config import BENCHMARK_FILE, Preset
 from keras_matting.engines import ENGINES, device_name, devices, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import write_atomically
 
-REFERENCE = "keras-eager"
 ROUNDS = 9
 ROUND_S = 0.5
 WARM_UP_TOLERANCE = 0.1
@@ -36,8 +35,9 @@ def benchmark(
 ):
     """Measure the engines of a model folder on `photos` (`Photo`s) and choose one; return what `benchmark.json` holds.
 
-    `names`: engines to measure, by default all that run here. The Keras model itself, eager and as a tf.function, is
-    measured beside them and is no candidate. The result is written to the folder, and `engine="auto"` obeys it.
+    `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
+    PyTorch where that is installed, is measured beside them and is no candidate. The result is written to the folder,
+    and `engine="auto"` obeys it.
     """
     log = log or (lambda message: None)
     preset = Preset.load(model_dir)
@@ -47,7 +47,7 @@ def benchmark(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(folder / "inputs.npy", np.stack([imaging.prepare(photo, preset) for photo in photos]))
         workers, errors = {}, {}
-        for name in (*BASELINES, *(name for name in wanted if name not in skipped)):
+        for name in (*baselines(), *(name for name in wanted if name not in skipped)):
             log(f"{name}: opening and comparing with Keras")
             worker = stack.enter_context(WorkerProcess(model_dir, name))
             try:

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -17,8 +18,17 @@ from keras_matting.engines import open_engine
 from keras_matting.engines.artefacts import size_mb
 from keras_matting.errors import MattingError
 
-# What a model costs without any engine: Keras called as it is, and compiled into a graph by tf.function.
-BASELINES = ("keras-eager", "keras-function")
+# What a model costs without any engine: Keras called as it is, compiled into a graph by tf.function, and called on its
+# PyTorch backend, where that is installed.
+REFERENCE = "keras-eager"
+TORCH_BASELINE = "keras-torch"
+BASELINES = (REFERENCE, "keras-function", TORCH_BASELINE)
+_HOW = {REFERENCE: "eager", "keras-function": "tf.function", TORCH_BASELINE: "eager PyTorch"}
+
+
+def baselines():
+    """Return the baselines that can run here."""
+    return tuple(name for name in BASELINES if name != TORCH_BASELINE or find_spec("torch"))
 
 
 class KerasBaseline:
@@ -29,20 +39,24 @@ class KerasBaseline:
 
         self.name, self.path = name, os.path.join(model_dir, "model.keras")  # noqa: PTH118
         model = served_model(load_model(model_dir))
+        self._call = lambda batch: np.asarray(model(batch, training=False))
         if name == "keras-function":
             import tensorflow as tf
 
-            self._call = tf.function(lambda batch: model(batch, training=False))
-        else:
-            self._call = lambda batch: model(batch, training=False)
+            call = tf.function(lambda batch: model(batch, training=False))
+            self._call = lambda batch: call(batch).numpy()
+        elif name == TORCH_BASELINE:
+            import torch
+
+            self._call = torch.no_grad()(lambda batch: model(batch, training=False).cpu().numpy())
 
     def predict(self, batch):
         """See `Engine.predict`."""
-        return np.asarray(self._call(batch))
+        return self._call(batch)
 
     def describe(self):
         """See `Engine.describe`."""
-        return {"precision": "f32", "coverage": "eager" if self.name == "keras-eager" else "tf.function"}
+        return {"precision": "f32", "coverage": _HOW[self.name]}
 
 
 class Worker:
@@ -80,6 +94,8 @@ class Worker:
 
 def main(model_dir, name):
     """Answer requests until standard input closes."""
+    if name == TORCH_BASELINE:
+        os.environ["KERAS_BACKEND"] = "torch"  # before anything imports Keras
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
     worker = Worker(model_dir, name)
