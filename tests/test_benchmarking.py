@@ -130,6 +130,11 @@ def test_a_benchmark_measures_speed_error_and_cost_of_each_engine(measured_folde
     assert report["environment"]["cpu"]["cores"] >= 1
 
 
+def test_memory_is_the_engine_s_own(measured_folder):
+    memory = {result["engine"]: result["peak_memory_mb"] for result in measured_folder[1]["results"]}
+    assert memory["onnx-cpu"] < 0.7 * memory["keras-eager"]  # which loads TensorFlow, as this process has
+
+
 def test_auto_obeys_a_benchmark(measured_folder):
     folder, report = measured_folder
     assert read_verdict(folder, device_name()) == (report["verdict"]["engine"], None)
