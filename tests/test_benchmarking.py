@@ -8,6 +8,7 @@ from keras_matting.benchmarking import report as reports
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.run import WorkerProcess, benchmark
 from keras_matting.benchmarking.selection import Gate, refusal, select
+from keras_matting.benchmarking.worker import baselines
 from keras_matting.config import read_verdict
 from keras_matting.engines import device_name, open_engine
 from keras_matting.errors import EngineError, UsageError
