@@ -81,3 +81,10 @@ def test_an_export_does_not_need_the_sample_photos(one_layer_dir, tmp_path, monk
     monkeypatch.setitem(sys.modules, "skimage", None)
     shutil.copytree(one_layer_dir, tmp_path / "model")
     assert max(export(tmp_path / "model").values()) < 1e-4
+
+
+def test_a_simplified_graph_is_checked_like_any_other(modnet_dir, tmp_path):
+    shutil.copytree(modnet_dir, tmp_path / "model")
+    assert max(export(tmp_path / "model", simplify=True).values()) < 1e-4
+    plain, slim = (onnx.load(folder / ONNX_FILE).graph for folder in (modnet_dir, tmp_path / "model"))
+    assert len(slim.node) < len(plain.node)
