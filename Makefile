@@ -11,7 +11,7 @@ demo: $(VENV)/cpu.installed
 	$(BIN)/keras-matting demo
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
 
 serve: $(VENV)/serve.installed
 	$(BIN)/keras-matting serve

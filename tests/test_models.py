@@ -62,6 +62,7 @@ def test_every_output_equals_pytorch_through_saved_model(official, tmp_path):
         assert_equal_to_official(serve(image=tf.constant(goldens.image(goldens.SEED, *shape))), expected)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_outputs_equal_pytorch_on_the_jax_backend():
     script = (

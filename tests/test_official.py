@@ -26,7 +26,7 @@ def official_model_dir(name):
 
 
 @pytest.mark.parametrize("engine", ["savedmodel", "onnx-cpu", "openvino-f32"])
-@pytest.mark.parametrize("name", ["u2netp", "u2net"])
+@pytest.mark.parametrize("name", ["u2netp", pytest.param("u2net", marks=pytest.mark.long)])
 def test_whole_path_reproduces_the_authors_maps(shared_data, name, engine):
     session = Session(official_model_dir(name), engine)
     photos = sorted(path for path in (shared_data / "u2net_official" / "image").iterdir() if path.suffix in EXTENSIONS)

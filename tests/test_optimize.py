@@ -11,6 +11,8 @@ from keras_matting.foreign import write_application_folder, write_keras_folder
 from keras_matting.optimize import optimize
 from keras_matting.triton import export_triton
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(tiny_model_dir, tmp_path_factory):
