@@ -28,7 +28,7 @@ $(VENV)/%.installed: setup.cfg constraints.txt | $(VENV)/bin/python
 	touch $@
 
 EXTRAS_cpu = cpu,demo,quantize
-EXTRAS_test = cpu,demo,quantize,serve,test
+EXTRAS_test = cpu,demo,quantize,serve,train,test
 EXTRAS_serve = cpu,serve
 EXTRAS_lint = dev
 

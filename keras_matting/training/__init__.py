@@ -1,0 +1,1 @@
+"""Training: trainers around the models, runs that can be resumed, experiments."""
