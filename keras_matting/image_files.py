@@ -61,7 +61,7 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
     if kind == "TIFF":  # OpenCV has turned it upright already, and multiplied 8-bit colours by alpha
         image = _straight(image, data)
     else:
-        image = _upright(image, _exif_orientation(metadata.get(cv2.IMAGE_METADATA_EXIF, b"")))
+        image = _upright(image, _orientation_of(metadata.get(cv2.IMAGE_METADATA_EXIF, b"")))
     return _photo(image, metadata.get(cv2.IMAGE_METADATA_ICCP))
 
 
@@ -103,6 +103,18 @@ def probe(data):
     if not data:
         raise ImageError("Expected an image; the file is empty.")
     raise ImageError(f"Expected an image ({', '.join(FORMATS)}); received something else. Convert it first.")
+
+
+def exif_orientation(data):
+    """Return the EXIF orientation (1 to 8) that a JPEG's or PNG's first bytes ask for; 1 where they say nothing."""
+    try:
+        if data[:2] == b"\xff\xd8":
+            blocks = (data[at + 4 :] for marker, at in _jpeg_segments(data) if marker == 0xE1)
+            return _orientation_of(next((block for block in blocks if block.startswith(b"Exif\0\0")), b""))
+        at = data.find(b"eXIf", 33, data.find(b"IDAT"))
+        return _orientation_of(data[at + 4 :]) if data[:4] == b"\x89PNG" and at > 0 else 1
+    except (struct.error, IndexError):
+        return 1
 
 
 def _with_key_colour_alpha(image, data):
@@ -162,7 +174,7 @@ def scale_to_8_bits(image):
     return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _exif_orientation(exif):
+def _orientation_of(exif):
     """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
     try:
         orientation = _tiff_tags(exif.removeprefix(b"Exif\0\0")).get(0x0112, 1)
@@ -188,21 +200,29 @@ def _tiff_tags(data):
 
 
 def _jpeg_size(data):
+    for marker, position in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return width, height
+    raise IndexError
+
+
+def _jpeg_segments(data):
+    """Yield (marker, position) of the segments before the pixels; raises `IndexError` where the file is broken."""
     position = 2
     while position < len(data):
         if data[position] != 0xFF:
             raise IndexError
         marker = data[position + 1]
+        if marker == 0xDA:  # the pixels
+            return
         if marker == 0xFF:  # a fill byte
             position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return width, height
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
             position += 2
         else:
+            yield marker, position
             position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-    raise IndexError
 
 
 def _png_size(data):

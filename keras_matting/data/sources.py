@@ -1,33 +1,131 @@
 """Where samples come from: folders, annotated sets, lists and cut-outs, read into one shape (no framework here)."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
+from keras_matting.config import models_home
+from keras_matting.data.base import Problem, Sample, Source, read_sample
+from keras_matting.data.layouts import read_list, read_pairs, read_photos
+from keras_matting.data.prepare import prepare
+from keras_matting.errors import UsageError
 
-@dataclass(frozen=True)
-class Sample:
-    """One photo on disk. `stem` names it in splits and reports.
+__all__ = ["Problem", "Sample", "Source", "read_sample", "read_source", "read_sources", "split"]
 
-    `alpha`: the file with its truth, 8 bits grey and of the photo's size; None where there is none, or where it is
-    the alpha channel of the photo itself. `orientation`: the EXIF orientation (1 to 8) to apply to the photo before it
-    fits its truth.
+GRAMMAR = "[KIND:]PATH[,PATH...][@WEIGHT]"
+
+
+def read_sources(specs, cache_dir=None):
+    """Return the `Source` of each spec, as `--data` takes several."""
+    return [read_source(spec, cache_dir) for spec in specs]
+
+
+def read_source(spec, cache_dir=None):
+    """Read the data that a spec names into a `Source`, by the files' headers only.
+
+    `spec`: `[KIND:]PATH[,PATH...][@WEIGHT]`, of kind
+
+    - `pairs` (the default): a folder with `image/` and `mask/`, matched by stem;
+    - `list`: a .csv or .jsonl file with the columns image and, where there is truth, alpha;
+    - `composite`: a folder of RGBA cut-outs, and one of backgrounds;
+    - `unlabelled`: a folder of photos.
+
+    Files that do not fit are left out and told in `problems`. What TensorFlow could not read is converted under
+    `cache_dir` (default: in `models_home()`), once. Raises `UsageError` on a spec or folder that gives nothing.
     """
+    name, kind, paths, weight = _parse(str(spec))
+    cache_dir = Path(cache_dir) if cache_dir else models_home() / "data-cache"
+    source = replace(_KINDS[kind](paths, cache_dir), name=name, weight=weight)
+    if not source.samples or (source.kind == "composite" and not source.backgrounds):
+        raise UsageError(_nothing_usable(source))
+    return source
 
-    stem: str
-    image: Path
-    alpha: Path | None = None
-    orientation: int = 1
 
+def split(source, validation_fraction, salt=""):
+    """Return (train, validation), two sources that share no sample and no background.
 
-@dataclass(frozen=True)
-class Source:
-    """Samples of one kind. `kind`: "labelled", "composite" (RGBA cut-outs, with `backgrounds`) or "unlabelled".
-
-    `weight`: how often it is drawn, relative to the other sources of a merge and whatever its size.
+    A stem's hash decides, so files added later move none of those that were there. Each side gets at least one
+    sample; only where that rule chose it may a later file change it. Another `salt` is another split. Raises
+    `UsageError` on a fraction outside [0, 1), or where there is one sample only.
     """
+    if not 0 <= validation_fraction < 1:
+        raise UsageError(f"Expected a validation fraction from 0 to below 1; received {validation_fraction}.")
+    parts = [_split(files, validation_fraction, salt, source.name) for files in (source.samples, source.backgrounds)]
+    return tuple(replace(source, samples=files, backgrounds=photos) for files, photos in zip(*parts, strict=True))
 
-    name: str
-    kind: str
-    samples: tuple
-    backgrounds: tuple = ()
-    weight: float = 1.0
+
+def _split(samples, fraction, salt, name):
+    if not fraction or not samples:
+        return samples, ()
+    if len(samples) < 2:
+        raise UsageError(f"Expected 2 files at least to split {name}; received 1. Name validation data of its own.")
+    places = {sample.stem: _place(sample.stem, salt) for sample in samples}
+    bound = max(fraction, min(places.values()) + 2**-48)  # so that one file is below it
+    validation = [sample for sample in samples if places[sample.stem] < bound]
+    if len(validation) == len(samples):
+        validation.remove(max(samples, key=lambda sample: places[sample.stem]))
+    chosen = {sample.stem for sample in validation}
+    return tuple(sample for sample in samples if sample.stem not in chosen), tuple(validation)
+
+
+def _place(stem, salt):
+    """Return a number in [0, 1) that the stem and the salt decide."""
+    return int.from_bytes(sha256(f"{salt}\0{stem}".encode()).digest()[:6], "big") / 2**48
+
+
+def _parse(spec):
+    """Return (name, kind, paths as text, weight) of a spec; the name is the spec without its weight."""
+    head, sign, tail = spec.rpartition("@")
+    name, weight = spec, 1.0
+    if sign and not Path(spec.partition(":")[2] or spec).exists():  # a folder may have @ in its name
+        name = head
+        try:
+            weight = float(tail)
+        except ValueError:
+            weight = math.nan
+        if not (math.isfinite(weight) and weight > 0):
+            raise UsageError(f"Expected a weight above 0 after the @ of {spec!r}; received {tail!r}.")
+    kind, sign, path = name.partition(":")
+    if not sign or Path(name).exists():
+        kind, path = "pairs", name
+    if kind not in _KINDS:
+        raise UsageError(f"Expected data as {GRAMMAR}, KIND one of {', '.join(_KINDS)}; received {name!r}.")
+    if not path:
+        raise UsageError(f"Expected a path after the kind: {GRAMMAR}; received {spec!r}.")
+    return name, kind, path, weight
+
+
+def _nothing_usable(source):
+    if not source.problems:
+        return f"Expected photos in {source.name}; found none."
+    first = source.problems[0]
+    return (
+        f"Expected usable photos in {source.name}; found {len(source.problems)} with problems and no other, "
+        f"the first: {first.kind}, {first.detail or first.stem}."
+    )
+
+
+def _source(found, cache_dir, **options):
+    samples, problems = found
+    samples, misfits = prepare(samples, cache_dir, **options)
+    labelled = bool(samples) and samples[0].alpha is not None
+    return Source("", "labelled" if labelled else "unlabelled", tuple(samples), problems=(*problems, *misfits))
+
+
+def _composite(paths, cache_dir):
+    folders = paths.split(",")
+    if len(folders) != 2:
+        raise UsageError(f"Expected composite:RGBA_DIR,BACKGROUNDS_DIR; received {paths!r}.")
+    cutouts = _source(read_photos(folders[0]), cache_dir, cutouts=True)
+    photos = _source(read_photos(folders[1]), cache_dir)
+    problems = (*cutouts.problems, *photos.problems)
+    return Source("", "composite", cutouts.samples, photos.samples, problems=problems)
+
+
+_KINDS = {
+    "pairs": lambda path, cache_dir: _source(read_pairs(path), cache_dir),
+    "list": lambda path, cache_dir: _source(read_list(path), cache_dir),
+    "composite": _composite,
+    "unlabelled": lambda path, cache_dir: _source(read_photos(path), cache_dir),
+}

@@ -1,0 +1,117 @@
+"""How files lie on disk: folders of pairs, folders of photos, lists. Each is read into (samples, problems)."""
+
+import csv
+import json
+from pathlib import Path
+
+from keras_matting.data.base import Problem, Sample
+from keras_matting.errors import UsageError
+from keras_matting.image_files import EXTENSIONS
+
+IMAGE_FOLDERS = ("image", "images")
+MASK_FOLDERS = ("mask", "masks", "alpha")
+
+
+def require_folder(path):
+    """Return `path` as a `Path`; raises `UsageError` unless it is a folder."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UsageError(f"Expected a folder of data; {path} {'is a file' if path.exists() else 'does not exist'}.")
+    return path
+
+
+def files_by_stem(folder, extensions=EXTENSIONS):
+    """Return ({stem: path} in order, problems) of the files below a folder; a stem keeps its subfolders.
+
+    Hidden files are left out. Of files that differ in their extension only, the first is taken.
+    """
+    found, problems = {}, []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix.lower() in extensions and not any(part.startswith(".") for part in name.parts):
+            stem = name.with_suffix("").as_posix()
+            if stem in found:
+                problems.append(Problem("same name", stem, f"{path} is left out for {found[stem].name}"))
+            else:
+                found[stem] = path
+    return found, problems
+
+
+def read_photos(folder):
+    """Return (samples without truth, problems) of a folder."""
+    found, problems = files_by_stem(require_folder(folder))
+    return [Sample(stem, path) for stem, path in found.items()], problems
+
+
+def read_pairs(folder):
+    """Return (samples, problems) of a folder with `image/` and `mask/`, matched by stem."""
+    folder = require_folder(folder)
+    images, masks = _subfolder(folder, IMAGE_FOLDERS), _subfolder(folder, MASK_FOLDERS)
+    if not images or not masks:
+        raise UsageError(
+            f"Expected folders {IMAGE_FOLDERS[0]} and {MASK_FOLDERS[0]} in {folder}; it has neither or only one. "
+            "For photos without masks write unlabelled:DIR; other layouts have kinds of their own, as ccp:DIR."
+        )
+    return matched(*files_by_stem(images), *files_by_stem(masks))
+
+
+def matched(images, image_problems, masks, mask_problems):
+    """Return (samples, problems) of {stem: photo} and {stem: mask}; what lacks its other half is a problem."""
+    problems = [*image_problems, *mask_problems]
+    problems += [Problem("image without mask", stem, str(images[stem])) for stem in images if stem not in masks]
+    problems += [Problem("mask without image", stem, str(masks[stem])) for stem in masks if stem not in images]
+    return [Sample(stem, path, masks[stem]) for stem, path in images.items() if stem in masks], problems
+
+
+def read_list(path):
+    """Return (samples, problems) of a CSV or JSONL file with the columns image and alpha (or mask).
+
+    Paths are relative to the list's folder. Either every row has an alpha, or none has. Raises `UsageError`.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    images = [row.get("image") for row in rows]
+    alphas = [row.get("alpha") or row.get("mask") for row in rows]
+    if not rows or not all(images):
+        raise UsageError(f"Expected rows with a column image in {path}; row {_first_empty(images)} has none.")
+    if any(alphas) and not all(alphas):
+        raise UsageError(
+            f"Expected an alpha in every row of {path}, or in none; row {_first_empty(alphas)} has none. "
+            "Put unlabelled photos into a list of their own."
+        )
+    samples, problems = {}, []
+    for image, alpha in zip(images, alphas, strict=True):
+        sample = Sample(Path(image).with_suffix("").as_posix(), path.parent / image, alpha and path.parent / alpha)
+        missing = [file for file in (sample.image, sample.alpha) if file and not file.is_file()]
+        if missing:
+            problems.append(Problem("missing file", sample.stem, str(missing[0])))
+        elif sample.stem in samples:
+            problems.append(Problem("same name", sample.stem, f"{image} is named twice, or in two formats"))
+        else:
+            samples[sample.stem] = sample
+    return list(samples.values()), problems
+
+
+def _subfolder(folder, names):
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _rows(path):
+    """Return the rows of a list as dictionaries with lower-case keys."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            rows = list(csv.DictReader(text.splitlines(), restkey="", skipinitialspace=True))
+        elif path.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            raise UsageError(f"Expected a list as .csv or .jsonl; received {path}.")
+        return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
+    except OSError as error:
+        raise UsageError(f"Expected a list of photos in {path}; received: {error.strerror}.") from None
+    except (ValueError, AttributeError, csv.Error) as error:
+        raise UsageError(f"Expected {path} to hold one row or one JSON object a line; received: {error}.") from None
+
+
+def _first_empty(values):
+    return next((number for number, value in enumerate(values, 1) if not value), 1)

@@ -1,0 +1,144 @@
+"""Files that every reader can read: headers checked, odd formats converted once into the cache.
+
+The training pipeline decodes in TensorFlow's graph, which reads JPEG and PNG, ignores EXIF and drops alpha. So photos
+stay as they are where they are JPEG or opaque 8-bit PNG, cut-outs where they are RGBA PNG of 8 bits, and masks where
+they are grey PNG of at most 8 bits. All else becomes such a PNG under the cache folder.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import cv2
+import numpy as np
+
+from keras_matting.data.base import Problem
+from keras_matting.engines.devices import usable_cores
+from keras_matting.errors import ImageError, first_line
+from keras_matting.files import write_atomically
+from keras_matting.image_files import decode, encode, exif_orientation, probe
+from keras_matting.imaging import on_paper
+
+_HEADER_BYTES = 1 << 16  # holds size and EXIF of nearly every file; where it does not, the whole file is read
+_GREY, _RGBA = 0, 6  # PNG's colour types; 2 is RGB, 3 a palette, 4 grey with alpha
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's first bytes say. `size`: (width, height) as stored. `colours`, `bits`: a PNG's, else None."""
+
+    kind: str
+    size: tuple
+    orientation: int
+    colours: int | None = None
+    bits: int | None = None
+    has_key_colour: bool = False
+
+    @property
+    def upright_size(self):
+        """The size once the EXIF orientation is applied."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
+def read_header(path):
+    """Read the `Header` of an image file; raises `ImageError` if it is none."""
+    with path.open("rb") as file:
+        data = file.read(_HEADER_BYTES)
+        try:
+            kind, *size = probe(data)
+        except ImageError:
+            data += file.read()
+            kind, *size = probe(data)
+    header = Header(kind, tuple(size), exif_orientation(data))
+    if kind != "PNG":
+        return header
+    has_key = data.find(b"tRNS", 33, data.find(b"IDAT")) > 0
+    return replace(header, colours=data[25], bits=data[24], has_key_colour=has_key)
+
+
+def prepare(samples, cache_dir, *, cutouts=False):
+    """Return (samples that fit, problems): sizes compared, orientations read, odd formats converted.
+
+    `samples` as found on disk; `cutouts`: their alpha channel is their truth.
+    """
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        results = list(pool.map(lambda sample: _prepared(sample, cache_dir, cutouts), samples))
+    problems = [result for result in results if isinstance(result, Problem)]
+    return [result for result in results if not isinstance(result, Problem)], problems
+
+
+def cached(path, tag, cache_dir, make):
+    """Return the cache's PNG for a file, of the bytes that `make()` returns where it is not there yet.
+
+    It is keyed by the file's path, size and time, and by `tag`: what is made of it.
+    """
+    stat = path.stat()
+    key = sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{tag}".encode()).hexdigest()[:32]
+    target = cache_dir / key[:2] / f"{key}.png"
+    if not target.is_file():
+        write_atomically(target, make())
+    return target
+
+
+def _prepared(sample, cache_dir, cutouts):
+    """Return the sample, ready, or the `Problem` with it."""
+    reading = sample.image
+    try:
+        image, header = _readable(sample.image, "cut-out" if cutouts else "photo", cache_dir)
+        if cutouts and header.colours != _RGBA:
+            return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
+        if sample.alpha is None:
+            return replace(sample, image=image, orientation=header.orientation)
+        reading = sample.alpha
+        alpha, truth = _readable(sample.alpha, "mask", cache_dir)
+    except (OSError, ImageError, cv2.error, MemoryError) as error:
+        return Problem("unreadable", sample.stem, f"{reading}: {first_line(error)}")
+    if truth.size == header.upright_size:
+        return replace(sample, image=image, alpha=alpha, orientation=header.orientation)
+    if truth.size == header.size:  # the mask was drawn by a tool that ignores EXIF, so the photo is to be read likewise
+        image = cached(image, "unrotated", cache_dir, lambda: _without_orientation(image))
+        return replace(sample, image=image, alpha=alpha)
+    sizes = [f"{width}x{height}" for width, height in (header.upright_size, truth.size)]
+    return Problem("size mismatch", sample.stem, f"{sample.image} has {sizes[0]}, its mask {sizes[1]}")
+
+
+def _readable(path, role, cache_dir):
+    """Return (path, header) of the file itself or, where the pipeline could not read it, of its copy in the cache."""
+    header = read_header(path)
+    if not _KEPT[role](header):
+        path = cached(path, role, cache_dir, lambda: encode(_RENDERED[role](decode(path.read_bytes())), ".png"))
+        header = read_header(path)
+    return path, header
+
+
+def _is_photo(header):
+    opaque_png = header.bits == 8 and header.colours < 4 and not header.has_key_colour
+    return header.kind == "JPEG" or opaque_png
+
+
+def _is_cutout(header):
+    return header.colours == _RGBA and header.bits == 8 and header.orientation == 1
+
+
+def _is_mask(header):
+    return header.colours == _GREY and header.bits <= 8 and not header.has_key_colour and header.orientation == 1
+
+
+def _rgba(photo):
+    return photo.rgb if photo.alpha is None else np.dstack([photo.rgb, photo.alpha])
+
+
+def _truth(photo):
+    return cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2GRAY) if photo.alpha is None else photo.alpha
+
+
+_KEPT = {"photo": _is_photo, "cut-out": _is_cutout, "mask": _is_mask}
+_RENDERED = {"photo": on_paper, "cut-out": _rgba, "mask": _truth}
+
+
+def _without_orientation(path):
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    if image is None:
+        raise ImageError("Expected a whole file; this one is truncated or damaged. Save it again.")
+    return encode(image, ".png")
