@@ -11,6 +11,7 @@ from hashlib import sha256
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from keras_matting.data.base import Problem
 from keras_matting.engines.devices import usable_cores
@@ -61,10 +62,16 @@ def prepare(samples, cache_dir, *, cutouts=False):
 
     `samples` as found on disk; `cutouts`: their alpha channel is their truth.
     """
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        results = list(pool.map(lambda sample: _prepared(sample, cache_dir, cutouts), samples))
+    results = in_threads(lambda sample: _prepared(sample, cache_dir, cutouts), samples, "photos")
     problems = [result for result in results if isinstance(result, Problem)]
     return [result for result in results if not isinstance(result, Problem)], problems
+
+
+def in_threads(function, items, title):
+    """Return `function` of each item, in order, by as many threads as there are cores; what takes long shows a bar."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        bar = tqdm(pool.map(function, items), title, len(items), unit="file", disable=None, delay=2, leave=False)
+        return list(bar)
 
 
 def cached(path, tag, cache_dir, make):

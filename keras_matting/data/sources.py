@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from keras_matting.config import models_home
+from keras_matting.data.annotations import read_ccp, read_fashionpedia
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.layouts import read_list, read_pairs, read_photos
 from keras_matting.data.prepare import prepare
@@ -22,17 +23,20 @@ def read_sources(specs, cache_dir=None):
 
 
 def read_source(spec, cache_dir=None):
-    """Read the data that a spec names into a `Source`, by the files' headers only.
+    """Read the data that a spec names into a `Source`, by its files' headers.
 
     `spec`: `[KIND:]PATH[,PATH...][@WEIGHT]`, of kind
 
     - `pairs` (the default): a folder with `image/` and `mask/`, matched by stem;
+    - `ccp`: Clothing Co-Parsing, as such pairs or as published, with .mat label maps;
+    - `fashionpedia`: a COCO-style JSON, the folder of its images, and categories (default: all garments);
     - `list`: a .csv or .jsonl file with the columns image and, where there is truth, alpha;
     - `composite`: a folder of RGBA cut-outs, and one of backgrounds;
     - `unlabelled`: a folder of photos.
 
-    Files that do not fit are left out and told in `problems`. What TensorFlow could not read is converted under
-    `cache_dir` (default: in `models_home()`), once. Raises `UsageError` on a spec or folder that gives nothing.
+    Files that do not fit are left out and told in `problems`. Annotations and what TensorFlow could not read are
+    decoded once, into `cache_dir` (default: in `models_home()`). Raises `UsageError` on a spec or folder that gives
+    nothing.
     """
     name, kind, paths, weight = _parse(str(spec))
     cache_dir = Path(cache_dir) if cache_dir else models_home() / "data-cache"
@@ -123,8 +127,17 @@ def _composite(paths, cache_dir):
     return Source("", "composite", cutouts.samples, photos.samples, problems=problems)
 
 
+def _fashionpedia(paths, cache_dir):
+    json_path, *rest = paths.split(",")
+    if not rest:
+        raise UsageError(f"Expected fashionpedia:JSON,IMAGES[,CATEGORY...]; received {paths!r}.")
+    return _source(read_fashionpedia(json_path, rest[0], rest[1:], cache_dir), cache_dir)
+
+
 _KINDS = {
     "pairs": lambda path, cache_dir: _source(read_pairs(path), cache_dir),
+    "ccp": lambda path, cache_dir: _source(read_ccp(path, cache_dir), cache_dir),
+    "fashionpedia": _fashionpedia,
     "list": lambda path, cache_dir: _source(read_list(path), cache_dir),
     "composite": _composite,
     "unlabelled": lambda path, cache_dir: _source(read_photos(path), cache_dir),

@@ -1,0 +1,180 @@
+"""Annotated sets: Fashionpedia's polygons and run lengths, and Clothing Co-Parsing's label maps, decoded once.
+
+What comes out are 8-bit masks in the cache folder, 255 on clothing, so that all else sees photos and alpha files only.
+"""
+
+import json
+from collections import defaultdict
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from keras_matting.data.base import Problem, Sample
+from keras_matting.data.layouts import files_by_stem, matched, read_pairs, require_folder
+from keras_matting.data.prepare import cached, in_threads
+from keras_matting.engines.base import missing_package
+from keras_matting.errors import UsageError, first_line
+from keras_matting.files import write_atomically
+from keras_matting.image_files import encode
+
+# Fashionpedia (Jia et al. 2020), 46 categories; these are parts of garments, drawn again on top of them.
+PART_SUPERCATEGORIES = ("garment parts", "closures", "decorations")
+PARTS = (
+    *("hood", "collar", "lapel", "epaulette", "sleeve", "pocket", "neckline", "buckle", "zipper", "applique", "bead"),
+    *("bow", "flower", "fringe", "ribbon", "rivet", "ruffle", "sequin", "tassel"),
+)
+# Clothing Co-Parsing (Yang, Luo, Lin 2014), label_list.mat: 59 labels, of which these are no clothing.
+CCP_NOT_CLOTHING = {"null": 0, "hair": 19, "skin": 41}
+_CCP_MASKS = Path("annotations") / "pixel-level"
+
+
+def read_ccp(folder, cache_dir):
+    """Return (samples, problems) of Clothing Co-Parsing: folder pairs, or `photos/` and `annotations/pixel-level/`.
+
+    Photos without a label map (about half of the original set has none) are not used.
+    """
+    folder = require_folder(folder)
+    if not (folder / "photos").is_dir():
+        return read_pairs(folder)
+    _require("scipy", "Label maps (.mat)")
+    images, image_problems = files_by_stem(folder / "photos")
+    labels, label_problems = files_by_stem(require_folder(folder / _CCP_MASKS), (".mat",))
+    images = {stem: path for stem, path in images.items() if stem in labels}
+
+    def decode(stem):
+        try:
+            return cached(labels[stem], "ccp clothing", cache_dir, lambda: encode(_ccp_mask(labels[stem]), ".png"))
+        except Exception as error:  # SciPy raises whatever its parser stumbles over
+            return Problem("unreadable", stem, f"{labels[stem]}: {first_line(error)}")
+
+    masks = dict(zip(labels, in_threads(decode, labels, "label maps"), strict=True))
+    damaged = [mask for mask in masks.values() if isinstance(mask, Problem)]
+    for problem in damaged:
+        del masks[problem.stem]
+        images.pop(problem.stem, None)
+    return matched(images, image_problems, masks, [*label_problems, *damaged])
+
+
+def read_fashionpedia(json_path, images, categories, cache_dir):
+    """Return (samples, problems) of a COCO-style JSON: the union of an image's instances is its alpha.
+
+    `categories`: names, or those parts of names that commas separate ("shirt" of "shirt, blouse"); none: all but the
+    parts of garments. Images without an instance of them are not used. The JSON is read once for these categories;
+    later runs read the cache's index. Raises `UsageError` on a JSON of another shape or an unknown category.
+    """
+    json_path, images = Path(json_path), require_folder(images)
+    if not json_path.is_file():
+        raise UsageError(f"Expected annotations in {json_path}; there is no such file.")
+    stat = json_path.stat()
+    wanted = sorted(name.strip().casefold() for name in categories)
+    key = json.dumps([str(json_path.resolve()), stat.st_size, stat.st_mtime_ns, wanted])
+    folder = cache_dir / f"fashionpedia-{sha256(key.encode()).hexdigest()[:16]}"
+    if not (folder / "index.json").is_file():
+        _require("pycocotools", "COCO annotations")
+        _decode(json_path, wanted, folder)
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    problems = [Problem(*fields) for fields in index["problems"]]
+    samples = []
+    for file_name, mask in index["masks"].items():
+        stem = Path(file_name).with_suffix("").as_posix()
+        if (images / file_name).is_file():
+            samples.append(Sample(stem, images / file_name, folder / mask))
+        else:
+            problems.append(Problem("mask without image", stem, f"{images / file_name} does not exist"))
+    return sorted(samples, key=lambda sample: sample.stem), problems
+
+
+def _decode(json_path, wanted, folder):
+    """Write the masks of all images into `folder`, and at last the index that says that they are complete."""
+    try:
+        content = json.loads(json_path.read_bytes())
+        instances = _instances(content, wanted, json_path)
+        images = [image for image in content["images"] if image["id"] in instances]
+        names = [image["file_name"] for image in images]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"Expected {json_path} to be COCO-style JSON with images, annotations and categories; "
+            f"received: {first_line(error)} ({type(error).__name__})."
+        ) from None
+
+    def write(numbered):
+        number, image = numbered
+        target = folder / f"{number:06}.png"
+        if target.is_file():  # from a run that was interrupted
+            return None
+        try:
+            mask = _union(instances[image["id"]], image["height"], image["width"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            stem = Path(image["file_name"]).with_suffix("").as_posix()
+            return "unreadable", stem, f"annotation of {image['file_name']} in {json_path.name}: {first_line(error)}"
+        write_atomically(target, encode(mask, ".png"))
+        return None
+
+    problems = in_threads(write, list(enumerate(images)), "annotations")
+    masks = {name: f"{number:06}.png" for number, name in enumerate(names) if not problems[number]}
+    index = {"masks": masks, "problems": [problem for problem in problems if problem]}
+    write_atomically(folder / "index.json", json.dumps(index).encode())
+
+
+def _instances(content, wanted, json_path):
+    """Return {image id: segmentations} of the wanted categories."""
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    if wanted:
+        aliases = {number: _aliases(name) for number, name in names.items()}
+        if unknown := set(wanted).difference(*aliases.values()):
+            raise UsageError(
+                f"Expected categories of {json_path.name}: {'; '.join(names.values())}. "
+                f"Received {', '.join(sorted(unknown))}."
+            )
+        chosen = {number for number, known in aliases.items() if known.intersection(wanted)}
+    else:
+        chosen = {category["id"] for category in content["categories"] if not _is_part(category)}
+    instances = defaultdict(list)
+    for annotation in content["annotations"]:
+        if annotation["category_id"] in chosen:
+            instances[annotation["image_id"]].append(annotation["segmentation"])
+    return instances
+
+
+def _aliases(name):
+    """Return the names that a category answers to: its own, and what commas separate in it."""
+    return {part.strip().casefold() for part in (name, *name.split(","))}
+
+
+def _is_part(category):
+    supercategory = category.get("supercategory")
+    return supercategory in PART_SUPERCATEGORIES if supercategory else category["name"] in PARTS
+
+
+def _union(segmentations, height, width):
+    """Return uint8 (height, width): 255 where any of the segmentations (polygons or run lengths) is."""
+    from pycocotools import mask as coco
+
+    union = np.zeros((height, width), np.uint8)
+    for segmentation in segmentations:
+        if isinstance(segmentation, dict):
+            if list(segmentation["size"]) != [height, width]:
+                raise ValueError(f"run lengths of size {segmentation['size']} for an image of {[height, width]}")
+            compressed = isinstance(segmentation["counts"], (str, bytes))
+            runs = [segmentation if compressed else coco.frPyObjects(segmentation, height, width)]
+        else:
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]  # 4 numbers would be taken for a box
+            runs = coco.frPyObjects(polygons, height, width) if polygons else []
+        for run in runs:
+            union |= coco.decode(run)
+    return union * np.uint8(255)
+
+
+def _ccp_mask(path):
+    from scipy.io import loadmat
+
+    labels = loadmat(path, variable_names=["groundtruth"]).get("groundtruth")
+    if labels is None or labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise UsageError("expected integer labels (H, W) under the name groundtruth")
+    return np.where(np.isin(labels, list(CCP_NOT_CLOTHING.values())), 0, 255).astype(np.uint8)
+
+
+def _require(package, purpose):
+    if reason := missing_package(package, "train"):
+        raise UsageError(f"{purpose} cannot be read: {reason}")
