@@ -154,9 +154,8 @@ def _union(segmentations, height, width):
     union = np.zeros((height, width), np.uint8)
     for segmentation in segmentations:
         if isinstance(segmentation, dict):
-            if list(segmentation["size"]) != [height, width]:
-                raise ValueError(f"run lengths of size {segmentation['size']} for an image of {[height, width]}")
-            compressed = isinstance(segmentation["counts"], (str, bytes))
+            _check_runs(segmentation, height, width)
+            compressed = not isinstance(segmentation["counts"], list)
             runs = [segmentation if compressed else coco.frPyObjects(segmentation, height, width)]
         else:
             polygons = [polygon for polygon in segmentation if len(polygon) >= 6]  # 4 numbers would be taken for a box
@@ -164,6 +163,31 @@ def _union(segmentations, height, width):
         for run in runs:
             union |= coco.decode(run)
     return union * np.uint8(255)
+
+
+def _check_runs(segmentation, height, width):
+    """Raise `ValueError` unless run lengths fill the image: pycocotools leaves uninitialised what they do not."""
+    counts = segmentation["counts"]
+    total = sum(counts) if isinstance(counts, list) else _total_of_compressed(counts)
+    if list(segmentation["size"]) != [height, width] or total != height * width:
+        raise ValueError(f"run lengths of {total} pixels, size {segmentation['size']}, for {[height, width]}")
+
+
+def _total_of_compressed(counts):
+    """Return the sum of COCO's compressed run lengths.
+
+    Five bits a character from "0" on, the low ones first; 0x20 says that more follow, 0x10 of the last is the sign.
+    From the fourth on, each is the difference to the one before last (`rleFrString` in COCO's maskApi.c).
+    """
+    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    starts = np.flatnonzero(np.r_[True, codes[:-1] & 0x20 == 0])
+    lengths = np.diff(np.r_[starts, len(codes)])
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20 or shifts.max() > 30:
+        raise ValueError("damaged run lengths")
+    values = np.add.reduceat((codes & 0x1F) << shifts, starts)
+    values -= np.where(codes[starts + lengths - 1] & 0x10, 1 << (5 * lengths), 0)
+    return int(values[0] + np.cumsum(values[1::2]).sum() + np.cumsum(values[2::2]).sum())
 
 
 def _ccp_mask(path):
