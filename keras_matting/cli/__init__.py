@@ -8,7 +8,7 @@ import threading
 from typing import NamedTuple
 
 from keras_matting import __version__
-from keras_matting.cli import demo, engines, models, predict, serve
+from keras_matting.cli import data, demo, engines, evaluation, models, predict, serve
 from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say
 from keras_matting.errors import MattingError
 
@@ -37,6 +37,8 @@ VERBS = {
         "build every engine that this machine can build", engines.add_optimize_arguments, engines.optimize
     ),
     "benchmark": Verb("measure engines and choose one", engines.add_benchmark_arguments, engines.benchmark),
+    "data": Verb("check data for training: files, masks, duplicates, a contact sheet", data.add_arguments, data.data),
+    "evaluate": Verb("compare mattes with the truth", evaluation.add_arguments, evaluation.evaluate),
     "engines": Verb("what this machine can run, and why not the rest", engines.add_engines_arguments, engines.engines),
 }
 

@@ -1,8 +1,8 @@
 """Files that every reader can read: headers checked, odd formats converted once into the cache.
 
 The training pipeline decodes in TensorFlow's graph, which reads JPEG and PNG, ignores EXIF and drops alpha. So photos
-stay as they are where they are JPEG or opaque 8-bit PNG, cut-outs where they are RGBA PNG of 8 bits, and masks where
-they are grey PNG of at most 8 bits. All else becomes such a PNG under the cache folder.
+stay as they are where they are JPEG or opaque PNG, cut-outs where they are RGBA PNG, and masks where they are grey PNG,
+all of at most 8 bits a channel. All else becomes such a PNG under the cache folder.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -119,7 +119,7 @@ def _readable(path, role, cache_dir):
 
 
 def _is_photo(header):
-    opaque_png = header.bits == 8 and header.colours < 4 and not header.has_key_colour
+    opaque_png = header.kind == "PNG" and header.bits <= 8 and header.colours < 4 and not header.has_key_colour
     return header.kind == "JPEG" or opaque_png
 
 

@@ -11,7 +11,6 @@ _PAGE, _INK = (246, 246, 246), (40, 40, 40)
 _MARGIN_PX, _GAP_PX, _SEAM_PX = 24, 18, 2
 _CAPTION_PX, _FONT_PX = 22, 13
 _SQUARE_PX, _LIGHT, _DARK = 12, 255, 205
-_WIDEST = 1.8  # width by height of a picture; what is wider is drawn lower
 
 
 @dataclass(frozen=True)
@@ -23,21 +22,22 @@ class Group:
 
 
 def contact_sheet(groups, *, height_px=220, width_px=1920):
-    """Return the page, uint8 (H, `width_px` at most, 3) RGB: the groups in order, in as few rows as they need.
+    """Return the page, uint8 (H, at most `width_px`, 3) RGB: the groups in order, in as few rows as they need.
 
-    Every picture is `height_px` high, lower only where it is very wide.
+    Pictures are `height_px` high, lower where their group would take more than half of the width.
     """
-    drawn = [_draw(group, height_px) for group in groups]
-    rows, free = [[]], width_px - 2 * _MARGIN_PX
-    for picture in drawn:
-        if rows[-1] and free < picture.shape[1]:
-            rows, free = [*rows, []], width_px - 2 * _MARGIN_PX
+    inner_px = width_px - 2 * _MARGIN_PX
+    rows, free_px = [[]], inner_px
+    for group in groups:
+        picture = _draw(group, height_px, (inner_px - _GAP_PX) // 2)
+        if rows[-1] and free_px < picture.shape[1]:
+            rows, free_px = [*rows, []], inner_px
         rows[-1].append(picture)
-        free -= picture.shape[1] + _GAP_PX
-    strips = [_beside(row, _GAP_PX) for row in rows if row]
-    inner = max(strip.shape[1] for strip in strips)
-    page = [_widened(strip, inner) for strip in strips]
-    return cv2.copyMakeBorder(np.vstack(page), *[_MARGIN_PX] * 4, cv2.BORDER_CONSTANT, value=_PAGE)
+        free_px -= picture.shape[1] + _GAP_PX
+    strips = [_beside(row, _GAP_PX) for row in rows]
+    widest_px = max(strip.shape[1] for strip in strips)
+    page = np.vstack([_padded(strip, strip.shape[0], widest_px) for strip in strips])
+    return cv2.copyMakeBorder(page, *[_MARGIN_PX] * 4, cv2.BORDER_CONSTANT, value=_PAGE)
 
 
 def on_checkerboard(rgb, alpha):
@@ -47,33 +47,37 @@ def on_checkerboard(rgb, alpha):
     return composite(rgb, alpha / np.float32(255), cv2.cvtColor(board, cv2.COLOR_GRAY2RGB))
 
 
-def _draw(group, height_px):
-    strip = _beside([_scaled(picture, height_px) for picture in group.pictures], _SEAM_PX)
+def _draw(group, height_px, most_px):
+    """Return a group, at most `most_px` wide; its pictures stand on a common height, on page where they are lower."""
+    seams_px = _SEAM_PX * (len(group.pictures) - 1)
+    width_px = sum(height_px * picture.shape[1] / picture.shape[0] for picture in group.pictures)
+    scaled_px = height_px * min(1, (most_px - seams_px - len(group.pictures)) / width_px)
+    strip = _beside([_scaled(picture, scaled_px) for picture in group.pictures], _SEAM_PX)
     caption = np.full((_CAPTION_PX, strip.shape[1], 3), _PAGE, np.uint8)
     font = cv2.FontFace("sans")
     text = _shortened(group.caption, strip.shape[1], font)
     cv2.putText(caption, text, (0, _CAPTION_PX - 7), _INK, font, _FONT_PX)
-    return cv2.copyMakeBorder(np.vstack([caption, strip]), 0, _GAP_PX, 0, 0, cv2.BORDER_CONSTANT, value=_PAGE)
+    return _padded(np.vstack([caption, strip]), _CAPTION_PX + height_px + _GAP_PX, strip.shape[1])
 
 
 def _scaled(picture, height_px):
-    """Return the picture as RGB, `height_px` high, with page below it where it is very wide."""
+    """Return the picture as RGB, about `height_px` high."""
     if picture.ndim == 2:
         picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-    rows, columns = picture.shape[:2]
-    scale = min(height_px / rows, _WIDEST * height_px / columns)
-    size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return cv2.copyMakeBorder(picture, 0, height_px - size[1], 0, 0, cv2.BORDER_CONSTANT, value=_PAGE)
+    scale = height_px / picture.shape[0]
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(height_px))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _beside(pictures, gap_px):
-    parts = [_widened(picture, picture.shape[1] + gap_px) for picture in pictures[:-1]]
-    return np.hstack([*parts, pictures[-1]])
+    spaced = [_padded(picture, picture.shape[0], picture.shape[1] + gap_px) for picture in pictures[:-1]]
+    return np.hstack([*spaced, pictures[-1]])
 
 
-def _widened(picture, width_px):
-    return cv2.copyMakeBorder(picture, 0, 0, 0, width_px - picture.shape[1], cv2.BORDER_CONSTANT, value=_PAGE)
+def _padded(picture, height_px, width_px):
+    """Return the picture with page below it and to its right, `height_px` high and `width_px` wide."""
+    below, right = height_px - picture.shape[0], width_px - picture.shape[1]
+    return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_PAGE)
 
 
 def _shortened(text, width_px, font):

@@ -17,12 +17,12 @@ __all__ = ["Problem", "Sample", "Source", "read_sample", "read_source", "read_so
 GRAMMAR = "[KIND:]PATH[,PATH...][@WEIGHT]"
 
 
-def read_sources(specs, cache_dir=None):
-    """Return the `Source` of each spec, as `--data` takes several."""
-    return [read_source(spec, cache_dir) for spec in specs]
+def read_sources(specs, cache_dir=None, *, allow_empty=False):
+    """Return the `Source` of each spec, as `--data` takes several; see `read_source`."""
+    return [read_source(spec, cache_dir, allow_empty=allow_empty) for spec in specs]
 
 
-def read_source(spec, cache_dir=None):
+def read_source(spec, cache_dir=None, *, allow_empty=False):
     """Read the data that a spec names into a `Source`, by its files' headers.
 
     `spec`: `[KIND:]PATH[,PATH...][@WEIGHT]`, of kind
@@ -35,13 +35,14 @@ def read_source(spec, cache_dir=None):
     - `unlabelled`: a folder of photos.
 
     Files that do not fit are left out and told in `problems`. Annotations and what TensorFlow could not read are
-    decoded once, into `cache_dir` (default: in `models_home()`). Raises `UsageError` on a spec or folder that gives
-    nothing.
+    decoded once, into `cache_dir` (default: in `models_home()`). Raises `UsageError` on a spec that gives nothing;
+    with `allow_empty`, only where there are no problems to tell either.
     """
     name, kind, paths, weight = _parse(str(spec))
     cache_dir = Path(cache_dir) if cache_dir else models_home() / "data-cache"
     source = replace(_KINDS[kind](paths, cache_dir), name=name, weight=weight)
-    if not source.samples or (source.kind == "composite" and not source.backgrounds):
+    is_empty = not source.samples or (source.kind == "composite" and not source.backgrounds)
+    if is_empty and not (allow_empty and source.problems):
         raise UsageError(_nothing_usable(source))
     return source
 

@@ -1,0 +1,87 @@
+"""The verb `data`: `data check` finds what is wrong with data before a training does."""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from keras_matting.cli.status import OK, SOME_FAILED, say
+
+NAMES_SHOWN = 5
+
+
+def add_arguments(parser):
+    """Declare the options of `data`."""
+    parser.add_argument("job", choices=("check",), help="check: decode everything, tell what is wrong")
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="[KIND:]PATH[,PATH...], as --data of train takes it")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="write random samples onto a contact sheet")
+    parser.add_argument("--count", type=_count, default=24, help="samples on the sheet (default: 24)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and all problems")
+
+
+def data(arguments):
+    """Check data; return 1 if there is any problem."""
+    from keras_matting.data.check import check, sheet_groups
+    from keras_matting.data.sheet import contact_sheet
+    from keras_matting.data.sources import read_sources
+    from keras_matting.errors import UsageError
+    from keras_matting.files import write_atomically
+    from keras_matting.image_files import encode
+
+    if arguments.sheet and arguments.sheet.suffix.lower() != ".png":
+        raise UsageError(f"Expected a contact sheet as .png; received {arguments.sheet}.")
+    sources = read_sources(arguments.specs, allow_empty=True)
+    report = check(sources)
+    print(_sources_table(report["sources"]))
+    print(f"\n{_problems_table(report['problems'])}")
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(report, indent=2, ensure_ascii=False).encode())
+    if arguments.sheet and (groups := sheet_groups(sources, arguments.count)):
+        write_atomically(arguments.sheet, encode(contact_sheet(groups), ".png"))
+        say(f"{len(groups)} random samples -> {arguments.sheet}")
+    return SOME_FAILED if report["problems"] else OK
+
+
+def _count(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number; received {text!r}")
+    return int(text)
+
+
+def _sources_table(sources):
+    rows = [("source", "kind", "samples", "backgrounds", "median size", "foreground", "soft masks")]
+    for source in sources:
+        share = source["mean_foreground"]
+        rows.append(
+            (
+                source["name"],
+                source["kind"],
+                str(source["samples"]),
+                str(source["backgrounds"] or "-"),
+                "x".join(map(str, source["median_size"])) or "-",
+                "-" if share is None else f"{share:.0%}",
+                "-" if share is None else str(source["soft_masks"]),
+            )
+        )
+    return _aligned(rows)
+
+
+def _problems_table(problems):
+    if not problems:
+        return "no problems"
+    names = defaultdict(list)
+    for problem in problems:
+        is_pair = problem["kind"].endswith("duplicate")
+        names[problem["kind"], problem["source"]].append(
+            f"{problem['stem']} = {problem['detail']}" if is_pair else problem["stem"]
+        )
+    rows = [("problem", "files", "source", "names")]
+    for (kind, source), stems in names.items():
+        more = f", and {len(stems) - NAMES_SHOWN} more" if len(stems) > NAMES_SHOWN else ""
+        rows.append((kind, str(len(stems)), source, ", ".join(stems[:NAMES_SHOWN]) + more))
+    return _aligned(rows)
+
+
+def _aligned(rows):
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

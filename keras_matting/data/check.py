@@ -1,0 +1,194 @@
+"""What is wrong with data, before a training finds out: every file decoded, masks judged, photos compared."""
+
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from hashlib import blake2b
+from statistics import median
+
+import cv2
+import numpy as np
+
+from keras_matting.data.base import Problem, Sample, Source, read_sample
+from keras_matting.data.prepare import in_threads
+from keras_matting.data.sheet import Group, on_checkerboard
+from keras_matting.errors import MattingError, first_line
+from keras_matting.imaging import composite
+
+# Two photos look the same where at most so many of 64 gradient signs differ, and their 16x16 thumbnails by less than
+# this mean of 255. Chosen by eye: it finds rescaled and recompressed copies, and tells apart photos of one session.
+_MAX_BITS, _MAX_DIFFERENCE = 3, 4.0
+_BANDS = 4  # of 16 bits: of two hashes that differ in 3 bits, at least one band is the same
+_FAINT = 128  # a mask that nowhere reaches half of 255 is rather class ids than alpha
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What decoding one file told. `digest`: of its pixels; `thumbnail`: uint8 (16, 16); `signs`: 64 bits, uint64."""
+
+    source: Source
+    sample: Sample
+    is_background: bool = False
+    problem: Problem | None = None
+    size: tuple = ()
+    foreground: float | None = None
+    is_soft: bool = False
+    digest: bytes = b""
+    thumbnail: np.ndarray | None = None
+    signs: np.uint64 | None = None
+
+
+def check(sources):
+    """Decode everything and return the report as a dictionary of plain values.
+
+    "sources": per source its name, kind and counts, the median size (width, height), the mean share of foreground and
+    the number of masks with values between 0 and 255. "problems": per finding kind, source, stem and detail. Kinds:
+    those that reading the source met, and "unreadable", "empty mask", "all-white mask", "0/1 mask", "faint mask",
+    "duplicate" (the same pixels) and "near duplicate", within a source and across them.
+    """
+    jobs = [(source, sample, False) for source in sources for sample in source.samples]
+    jobs += [(source, sample, True) for source in sources for sample in source.backgrounds]
+    findings = in_threads(lambda job: _inspect(*job), jobs, "check")
+    problems = [(source, problem) for source in sources for problem in source.problems]
+    problems += [(finding.source, finding.problem) for finding in findings if finding.problem]
+    problems += _duplicates([finding for finding in findings if finding.digest])
+    return {
+        "sources": [_counts(source, [one for one in findings if one.source is source]) for source in sources],
+        "problems": [
+            {"kind": problem.kind, "source": source.name, "stem": problem.stem, "detail": problem.detail}
+            for source, problem in problems
+        ],
+    }
+
+
+def sheet_groups(sources, count, seed=0):
+    """Return `count` random samples, as many of each source, as `Group`s of a contact sheet.
+
+    A group is a photo, its alpha and its cut-out; of composites: the cut-out, its alpha, and it on a background; of
+    what has no truth: the photo. Files that cannot be read are left out.
+    """
+    chosen, groups = random.Random(seed), []
+    for number, source in enumerate(sources):
+        share = count // len(sources) + (number < count % len(sources))
+        for sample in chosen.sample(source.samples, min(share, len(source.samples))):
+            background = chosen.choice(source.backgrounds) if source.backgrounds else None
+            try:
+                groups.append(Group(sample.stem, _pictures(sample, background)))
+            except (MattingError, OSError, cv2.error):
+                continue  # told by `check`
+    return groups
+
+
+def _pictures(sample, background):
+    rgb, alpha = read_sample(sample)
+    if alpha is None:
+        return (rgb,)
+    shown = on_checkerboard(rgb, alpha)
+    if background is None:
+        return rgb, alpha, shown
+    return shown, alpha, composite(rgb, alpha / np.float32(255), read_sample(background)[0])
+
+
+def _inspect(source, sample, is_background):
+    try:
+        rgb, alpha = read_sample(sample)
+    except (MattingError, OSError, cv2.error, MemoryError) as error:
+        problem = Problem("unreadable", sample.stem, f"{sample.image}: {first_line(error)}")
+        return Finding(source, sample, is_background, problem)
+    is_cutout = source.kind == "composite" and not is_background
+    if is_cutout and alpha is None:
+        alpha = np.full(rgb.shape[:2], 255, np.uint8)
+    height, width = rgb.shape[:2]
+    digest = blake2b(np.ascontiguousarray(rgb), digest_size=16)
+    digest.update(f"{width}x{height}".encode())
+    if is_cutout:  # what is seen of it, not what hides behind transparent pixels
+        digest.update(alpha)
+        rgb = composite(rgb, alpha / np.float32(255), 128)
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return Finding(
+        source,
+        sample,
+        is_background,
+        None if alpha is None else _mask_problem(sample, alpha),
+        (width, height),
+        None if alpha is None else float(alpha.mean() / 255),
+        alpha is not None and bool(((alpha > 0) & (alpha < 255)).any()),
+        digest.digest(),
+        cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA),
+        _gradient_signs(grey),
+    )
+
+
+def _mask_problem(sample, alpha):
+    low, high = int(alpha.min()), int(alpha.max())
+    if high == 0:
+        return Problem("empty mask", sample.stem, "no foreground")
+    if low == 255:
+        return Problem("all-white mask", sample.stem, "no background")
+    if high == 1:
+        return Problem("0/1 mask", sample.stem, "the largest value is 1, not 255: multiply by 255")
+    if high < _FAINT:
+        return Problem("faint mask", sample.stem, f"the largest value is {high} of 255: are these class ids?")
+    return None
+
+
+def _gradient_signs(grey):
+    """Return 64 bits: whether each of 8x8 cells is darker than its right neighbour (the "difference hash")."""
+    cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+    return np.packbits(cells[:, 1:] > cells[:, :-1]).view(np.uint64)[0]
+
+
+def _duplicates(findings):
+    """Return [(source, problem)] for every photo that an earlier one equals or looks like."""
+    first, unique, problems = {}, [], []
+    for finding in findings:
+        earlier = first.setdefault(finding.digest, finding)
+        if earlier is finding:
+            unique.append(finding)
+        elif not (finding.is_background and finding.sample.image == earlier.sample.image):  # one set used twice
+            problems.append(_like("duplicate", finding, earlier))
+    return problems + [_like("near duplicate", unique[late], unique[early]) for late, early in _look_alikes(unique)]
+
+
+def _look_alikes(findings):
+    """Return [(index, index of the first one that it looks like)], by the hashes' bands, so without all pairs."""
+    if not findings:
+        return []
+    signs = np.array([finding.signs for finding in findings])
+    thumbnails = np.stack([finding.thumbnail for finding in findings]).astype(np.int16)
+    first = {}
+    for band in signs.view(np.uint16).reshape(-1, _BANDS).T:
+        alike = defaultdict(list)
+        for index, value in enumerate(band):
+            alike[value].append(index)
+        for indices in alike.values():
+            for position, early in enumerate(indices[:-1]):
+                rest = np.array(indices[position + 1 :])
+                bits = np.unpackbits((signs[rest] ^ signs[early]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+                rest = rest[bits <= _MAX_BITS]
+                rest = rest[np.abs(thumbnails[rest] - thumbnails[early]).mean(axis=(1, 2)) < _MAX_DIFFERENCE]
+                for late in rest:
+                    first[late] = min(early, first.get(late, early))
+    return sorted(first.items())
+
+
+def _like(kind, finding, earlier):
+    other = (
+        earlier.sample.stem if earlier.source is finding.source else f"{earlier.sample.stem} of {earlier.source.name}"
+    )
+    return finding.source, Problem(kind, finding.sample.stem, other)
+
+
+def _counts(source, findings):
+    seen = [finding for finding in findings if finding.size and not finding.is_background]
+    shares = [finding.foreground for finding in seen if finding.foreground is not None]
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "samples": len(source.samples),
+        "backgrounds": len(source.backgrounds),
+        "median_size": [round(median(sides)) for sides in zip(*(finding.size for finding in seen), strict=True)],
+        "mean_foreground": round(sum(shares) / len(shares), 4) if shares else None,
+        "soft_masks": sum(finding.is_soft for finding in seen),
+        "problems": dict(Counter(finding.problem.kind for finding in findings if finding.problem)),
+    }
