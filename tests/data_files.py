@@ -1,0 +1,39 @@
+"""Tiny data sets on disk, for the tests of sources."""
+
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT = 24, 16
+
+
+def picture(seed=0, size=(WIDTH, HEIGHT), mode="RGB"):
+    channels = {"RGB": 3, "RGBA": 4}[mode]
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size[::-1], channels), dtype=np.uint8))
+
+
+def half_mask(size=(WIDTH, HEIGHT)):
+    mask = Image.new("L", size)
+    mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    return mask
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def write_pairs(folder, stems):
+    """Write image/STEM.png and mask/STEM.png for each stem, or image/STEM.jpg for stems that end so."""
+    for number, stem in enumerate(stems):
+        name = stem if stem.endswith(".jpg") else f"{stem}.png"
+        save(picture(number), folder / "image" / name)
+        save(half_mask(), folder / "mask" / f"{stem.removesuffix('.jpg')}.png")
+
+
+def stems(samples):
+    return [sample.stem for sample in samples]
+
+
+def kinds(source):
+    return [(problem.kind, problem.stem) for problem in source.problems]
