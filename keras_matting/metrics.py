@@ -138,14 +138,15 @@ def _overlap(first, second):
 def precision_recall(matte, alpha):
     """Return (precision, recall) of one image, each float64 (255,), where 8-bit values from t = 0 to 254 on count.
 
-    As in the evaluation code of BASNet and U-2-Net: alpha is split at 0.5; where a denominator is 0, so is the value,
-    hence an image without foreground has 0 throughout.
+    As in the evaluation code of BASNet and U-2-Net: alpha is split at 0.5, and precision is 0 where nothing is found.
+    Of an image without foreground both are NaN.
     """
     matte, alpha = _pair(matte, alpha)
     levels, foreground = _levels(matte), alpha >= FOREGROUND
-    true_positives = _count_from_each_level(levels[foreground])
-    positives = _count_from_each_level(levels.ravel())
-    return _ratio(true_positives, positives), _ratio(true_positives, np.count_nonzero(foreground))
+    if not foreground.any():
+        return np.full(THRESHOLDS, np.nan), np.full(THRESHOLDS, np.nan)
+    hits, positives = _count_from_each_level(levels[foreground]), _count_from_each_level(levels.ravel())
+    return _ratio(hits, positives), hits / np.count_nonzero(foreground)
 
 
 def _count_from_each_level(levels):
@@ -154,8 +155,16 @@ def _count_from_each_level(levels):
 
 
 def max_f(precisions, recalls):
-    """Return the best F-measure (beta squared 0.3) on the curve averaged over images, each (images, 255)."""
-    precision, recall = np.mean(precisions, axis=0), np.mean(recalls, axis=0)
+    """Return the best F-measure (beta squared 0.3) on the curve averaged over images, each (images, 255).
+
+    Images without foreground are left out, where the code of U-2-Net counts them as 0 whatever the matte is; NaN where
+    no image has any.
+    """
+    precisions, recalls = np.asarray(precisions), np.asarray(recalls)
+    has_foreground = ~np.isnan(recalls).any(axis=1)
+    if not has_foreground.any():
+        return float("nan")
+    precision, recall = precisions[has_foreground].mean(axis=0), recalls[has_foreground].mean(axis=0)
     scores = _ratio((1 + BETA_SQUARED) * precision * recall, BETA_SQUARED * precision + recall)
     return float(scores.max())
 
@@ -185,8 +194,7 @@ def _levels(image):
 
 def _ratio(numerator, denominator):
     """Divide; 0 where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
-    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)
+    return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator > 0)
 
 
 def _pair(matte, alpha):

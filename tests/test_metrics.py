@@ -182,11 +182,18 @@ def test_precision_and_recall_equal_scikit_learn():
     np.testing.assert_allclose(recall, expected[1][:255])
 
 
-def test_an_image_without_foreground_has_no_precision_and_no_recall():
-    for matte in (np.zeros((2, 3)), np.ones((2, 3))):
-        precision, recall = metrics.precision_recall(matte, np.zeros((2, 3)))
-        assert not precision.any()
-        assert not recall.any()
+def test_a_matte_that_finds_nothing_has_no_precision():
+    precision, recall = metrics.precision_recall(np.zeros((2, 3)), ALPHA)
+    assert (precision[0], recall[0]) == (0.5, 1)
+    assert not precision[1:].any()
+    assert not recall[1:].any()
+
+
+def test_images_without_foreground_do_not_count_for_max_f():
+    empty, perfect = (metrics.precision_recall(MATTE, alpha) for alpha in (np.zeros((2, 3)), MATTE))
+    assert np.isnan(empty).all()
+    assert metrics.max_f(*zip(empty, perfect, strict=True)) == metrics.max_f(*zip(perfect, strict=True)) == 1
+    assert np.isnan(metrics.max_f(*zip(empty, strict=True)))
 
 
 def test_max_f_is_that_of_the_averaged_curve():

@@ -1,0 +1,325 @@
+"""How good a model folder's mattes are on data with truth: an engine, a source, a table."""
+
+import csv
+import io
+import json
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_matting import imaging, metrics
+from keras_matting.benchmarking.run import environment
+from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
+from keras_matting.config import Preset, find_model_dir
+from keras_matting.data.base import Problem, Sample, Source, read_sample
+from keras_matting.data.sheet import Group, contact_sheet
+from keras_matting.engines import open_engine
+from keras_matting.engines.devices import usable_cores
+from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
+from keras_matting.files import file_sha256, write_atomically
+from keras_matting.image_files import Photo, encode
+from keras_matting.predict import FAILURES, MAX_WORKERS
+
+KERAS = "keras"  # instead of an engine: the Keras model itself, which needs no export
+ERRORS = ("mae", "mse", "sad", "grad", "conn")
+SCORES = ("miou", "miou_nonzero", "max_f")
+_PICTURE_PX = 440  # height at which pictures are kept for the sheet
+_SHEET_PX = 1420  # wide enough for four pictures in 3:2
+_BANNER_PX, _LEGEND_PX, _INK = 24, 15, (40, 40, 40)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    `summary`: "n"; the means over images of `ERRORS`, "miou" and "miou_nonzero"; "max_f" and "max_f_n", images with
+    foreground; in the unknown band "band_mae" to "band_conn" and "band_n", images that have one. What no image has is
+    None. `rows`: the same of each image, with "stem", "width" and "height" in pixels. `problems`: what was left out.
+    `fingerprint`: model, engine, data and environment. `worst`: `Group`s for `write_sheet`.
+    """
+
+    summary: dict
+    rows: tuple
+    problems: tuple
+    fingerprint: dict
+    worst: tuple = ()
+
+
+def evaluate(
+    model_dir,
+    data,
+    engine="auto",
+    *,
+    band_px=metrics.BAND_PX,
+    worst=0,
+    log=lambda message: None,
+    on_image=lambda: None,
+):
+    """Compare an engine's mattes with the truth; return an `Evaluation`.
+
+    `model_dir`: folder or name. `data`: a `Source`, or `Sample`s. `engine`: a name, "auto" or "keras". Cut-outs are
+    composited on one of the source's backgrounds, which their stem decides, or on white. Mattes are compared at the
+    photo's size, in float32. `band_px` is how far the unknown band reaches beyond soft pixels and hard edges; the
+    `worst` images by MAE are kept for the sheet; `on_image` is called after each.
+
+    A pair that cannot be used is left out and told in `problems`. Raises `UsageError` where none is left, `EngineError`
+    where the engine cannot run or gives NaN.
+    """
+    source = data if isinstance(data, Source) else Source("samples", "labelled", tuple(data))
+    if source.kind == "unlabelled":
+        raise UsageError(f"Expected photos with their truth, as in pairs:DIR; {source.name} is unlabelled.")
+    model_dir = find_model_dir(model_dir) or Path(model_dir)
+    preset = Preset.load(model_dir)
+    with closing(_open(engine, model_dir, log)) as opened:
+        results = _results(opened, preset, source, band_px, worst > 0)
+        scored, problems, groups = _gather(results, worst, on_image)
+        described = {"name": opened.name, **opened.describe()}
+    problems = (*source.problems, *problems)
+    if not scored:
+        reason = f"the first: {problems[0].stem}: {problems[0].detail}" if problems else "it is empty"
+        raise UsageError(f"Expected usable pairs in {source.name}; found none, {reason}.")
+    fingerprint = {
+        "model": asdict(preset),
+        "engine": described,
+        "data": {"name": source.name, "n": len(scored), "band_px": band_px, "sha256": _digest_of(scored)},
+        "environment": environment(),
+    }
+    return Evaluation(_summary(scored), tuple(one.row for one in scored), problems, fingerprint, groups)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A photo in memory, uint8 (H, W, 3), and its truth, uint8 (H, W)."""
+
+    stem: str
+    rgb: np.ndarray
+    alpha: np.ndarray
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One image's figures, its precision-recall curve, what identifies its files, and its row of the sheet."""
+
+    row: dict
+    curve: tuple
+    digest: str
+    group: Group | None = None
+
+
+class _Keras(KerasBaseline):
+    """The Keras model as an engine."""
+
+    def __init__(self, model_dir):
+        import keras
+
+        super().__init__(model_dir, "keras-function" if keras.backend.backend() == "tensorflow" else REFERENCE)
+
+    def close(self):
+        """See `Engine.close`."""
+
+
+def _open(name, model_dir, log):
+    return _Keras(model_dir) if name == KERAS else open_engine(name, model_dir, log)
+
+
+def _results(engine, preset, source, band_px, with_groups):
+    """Yield a `_Scored` or a `Problem` for each sample, in order; reading and scoring overlap inference."""
+    workers = min(MAX_WORKERS, max(2, usable_cores()))
+    with ThreadPoolExecutor(workers) as pool:
+        pairs = _ahead(pool, workers, partial(_read, backgrounds=source.backgrounds), source.samples)
+        inferred = _infer(engine, preset, pairs)
+        yield from _ahead(pool, workers, partial(_score, preset, band_px, with_groups), inferred)
+
+
+def _ahead(pool, number, function, items):
+    """Yield `function` of each item, in order, computed up to `number` items early."""
+    pending = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > number:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _gather(results, worst, on_image):
+    """Return (all `_Scored` without pictures, problems, the `Group`s of the `worst` by MAE)."""
+    scored, problems, kept = [], [], []
+    for result in results:
+        if isinstance(result, Problem):
+            problems.append(result)
+        else:
+            kept = sorted([*kept, result], key=lambda one: -one.row["mae"])[:worst]
+            scored.append(replace(result, group=None))
+        on_image()
+    return scored, problems, tuple(one.group for one in kept)
+
+
+def _read(sample, backgrounds):
+    """Return the sample's `_Pair`, or the `Problem` with it."""
+    try:
+        rgb, alpha = read_sample(sample)
+        if alpha is None:
+            raise ImageError(f"Expected a truth to compare with; {sample.image} has neither a mask nor transparency.")
+        if alpha.max() == 1:
+            raise ImageError("Expected a mask from 0 to 255; its largest value is 1. Multiply it by 255.")
+        files = [sample.image]
+        if sample.alpha:
+            files.append(sample.alpha)
+        else:
+            rgb = imaging.composite(rgb, alpha / np.float32(255), _background(sample, backgrounds, files))
+        return _Pair(sample.stem, rgb, alpha, " ".join(map(file_sha256, files)))
+    except MattingError as error:
+        return Problem("unusable pair", sample.stem, str(error))
+    except FAILURES as error:
+        return Problem("unusable pair", sample.stem, f"{type(error).__name__}: {first_line(error)}")
+
+
+def _background(sample, backgrounds, files):
+    """Return what a cut-out is put on, always the same; its file is added to `files`."""
+    if not backgrounds:
+        return (imaging.PAPER,) * 3
+    chosen = backgrounds[int(sha256(sample.stem.encode()).hexdigest(), 16) % len(backgrounds)]
+    files.append(chosen.image)
+    return read_sample(Sample(chosen.stem, chosen.image))[0]
+
+
+def _infer(engine, preset, pairs):
+    for pair in pairs:
+        if isinstance(pair, Problem):
+            yield pair
+            continue
+        raw_matte = engine.predict(imaging.prepare(Photo(pair.rgb), preset)[None])[0]
+        if raw_matte.shape != (*preset.input_size, 1):
+            raise UsageError(f"Expected a model that gives mattes; {preset.name} gives {raw_matte.shape}.")
+        if not np.isfinite(raw_matte).all():
+            raise EngineError(
+                f"Engine {engine.name} gave NaN or infinity for {pair.stem}; use another engine or model."
+            )
+        yield pair, raw_matte
+
+
+def _score(preset, band_px, with_group, inferred):
+    if isinstance(inferred, Problem):
+        return inferred
+    pair, raw_matte = inferred
+    alpha = pair.alpha / np.float32(255)
+    matte = imaging.restore(raw_matte, Photo(pair.rgb), preset)
+    band = metrics.unknown_band(alpha, band_px)
+    whole, in_band = metrics.matting_errors(matte, alpha, [None, band])
+    curve = metrics.precision_recall(matte, alpha)
+    row = {
+        "stem": pair.stem,
+        "width": alpha.shape[1],
+        "height": alpha.shape[0],
+        **whole,
+        "iou": metrics.iou(matte, alpha),
+        "iou_nonzero": metrics.iou_nonzero(matte, alpha),
+        "max_f": _max_f([curve]),
+        **{f"band_{name}": in_band[name] if band.any() else None for name in ERRORS},
+    }
+    group = _group(row, pair.rgb, alpha, matte) if with_group else None
+    return _Scored(row, curve, pair.digest, group)
+
+
+def _summary(scored):
+    rows = [one.row for one in scored]
+    with_band = [row for row in rows if row["band_mae"] is not None]
+    return {
+        "n": len(rows),
+        **{name: _mean(rows, name) for name in ERRORS},
+        "miou": _mean(rows, "iou"),
+        "miou_nonzero": _mean(rows, "iou_nonzero"),
+        "max_f": _max_f([one.curve for one in scored]),
+        "max_f_n": sum(row["max_f"] is not None for row in rows),
+        "band_n": len(with_band),
+        **{f"band_{name}": _mean(with_band, f"band_{name}") for name in ERRORS},
+    }
+
+
+def _max_f(curves):
+    """Return the maximal F-measure, or None where no image has foreground: JSON has no NaN."""
+    value = metrics.max_f(*zip(*curves, strict=True))
+    return None if np.isnan(value) else value
+
+
+def _mean(rows, name):
+    return float(np.mean([row[name] for row in rows])) if rows else None
+
+
+def _digest_of(scored):
+    return sha256("\n".join(f"{one.row['stem']} {one.digest}" for one in scored).encode()).hexdigest()
+
+
+def markdown(evaluation):
+    """Return the summary as a Markdown table: the whole image and the unknown band."""
+    summary, made_of = evaluation.summary, evaluation.fingerprint
+    band = f"unknown band ({made_of['data']['band_px']} px)"
+    lines = [
+        f"{made_of['model']['name']} with {made_of['engine']['name']} on {made_of['data']['name']}.",
+        "",
+        f"| region | n | {' | '.join((*ERRORS, *SCORES))} |",
+        "|---|" + "---:|" * (1 + len(ERRORS) + len(SCORES)),
+        _line("whole image", summary["n"], [summary[name] for name in (*ERRORS, *SCORES)]),
+        _line(band, summary["band_n"], [summary[f"band_{name}"] for name in ERRORS] + [None] * len(SCORES)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(region, n, values):
+    cells = ("-" if value is None else f"{value:.4f}" for value in values)
+    return f"| {region} | {n} | {' | '.join(cells)} |"
+
+
+def write_json(evaluation, path):
+    """Write summary, problems and fingerprint."""
+    content = {
+        "summary": evaluation.summary,
+        "problems": [asdict(problem) for problem in evaluation.problems],
+        "fingerprint": evaluation.fingerprint,
+    }
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_csv(evaluation, path):
+    """Write one line an image."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, evaluation.rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(evaluation.rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_sheet(evaluation, path):
+    """Write the worst photos as PNG: photo, truth, matte, and their difference in red (too much) and blue (missing)."""
+    page = contact_sheet(evaluation.worst, width_px=_SHEET_PX)
+    page = cv2.copyMakeBorder(page, _BANNER_PX, 0, 0, 0, cv2.BORDER_REPLICATE)
+    title = (
+        f"{evaluation.fingerprint['model']['name']}: {len(evaluation.worst)} worst of {evaluation.summary['n']} by MAE"
+    )
+    legend = f"{title}: photo, truth, matte, difference (red: too much, blue: missing)"
+    cv2.putText(page, legend, (_BANNER_PX, _BANNER_PX), _INK, cv2.FontFace("sans"), _LEGEND_PX)
+    write_atomically(path, encode(page, ".png"))
+
+
+def _group(row, rgb, alpha, matte):
+    scale = min(1.0, _PICTURE_PX / alpha.shape[0])
+    size = tuple(max(1, round(side * scale)) for side in alpha.shape[::-1])
+    rgb, alpha, matte = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (rgb, alpha, matte))
+    caption = f"{row['stem']}   MAE {row['mae']:.3f}   IoU {row['iou']:.3f}"
+    pictures = (rgb, imaging.to_uint8(alpha), imaging.to_uint8(matte), _difference(matte - alpha))
+    return Group(caption, pictures)
+
+
+def _difference(error):
+    """Return uint8 (H, W, 3): white where `error` is 0, towards red above and towards blue below."""
+    too_much, missing = np.maximum(error, 0), np.maximum(-error, 0)
+    return imaging.to_uint8(1 - np.dstack([missing, too_much + missing, too_much]))
