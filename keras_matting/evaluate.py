@@ -31,7 +31,8 @@ KERAS = "keras"  # instead of an engine: the Keras model itself, which needs no 
 ERRORS = ("mae", "mse", "sad", "grad", "conn")
 SCORES = ("miou", "miou_nonzero", "max_f")
 _PICTURE_PX = 440  # height at which pictures are kept for the sheet
-_SHEET_PX = 1420  # wide enough for four pictures in 3:2
+_ROW_PX, _SHEET_PX = 210, 2600  # wide enough for twice four pictures in 3:2
+_LEAST_PX = 720  # holds the legend
 _BANNER_PX, _LEGEND_PX, _INK = 24, 15, (40, 40, 40)
 
 
@@ -271,6 +272,8 @@ def markdown(evaluation):
         _line("whole image", summary["n"], [summary[name] for name in (*ERRORS, *SCORES)]),
         _line(band, summary["band_n"], [summary[f"band_{name}"] for name in ERRORS] + [None] * len(SCORES)),
     ]
+    if summary["max_f_n"] < summary["n"]:
+        lines += ["", f"max_f is over the {summary['max_f_n']} images that have foreground."]
     return "\n".join(lines) + "\n"
 
 
@@ -300,12 +303,10 @@ def write_csv(evaluation, path):
 
 def write_sheet(evaluation, path):
     """Write the worst photos as PNG: photo, truth, matte, and their difference in red (too much) and blue (missing)."""
-    page = contact_sheet(evaluation.worst, width_px=_SHEET_PX)
-    page = cv2.copyMakeBorder(page, _BANNER_PX, 0, 0, 0, cv2.BORDER_REPLICATE)
-    title = (
-        f"{evaluation.fingerprint['model']['name']}: {len(evaluation.worst)} worst of {evaluation.summary['n']} by MAE"
-    )
-    legend = f"{title}: photo, truth, matte, difference (red: too much, blue: missing)"
+    page = contact_sheet(evaluation.worst, height_px=_ROW_PX, width_px=_SHEET_PX)
+    page = cv2.copyMakeBorder(page, _BANNER_PX, 0, 0, max(0, _LEAST_PX - page.shape[1]), cv2.BORDER_REPLICATE)
+    name, shown, n = evaluation.fingerprint["model"]["name"], len(evaluation.worst), evaluation.summary["n"]
+    legend = f"{name}: {shown} worst of {n} by MAE: photo, truth, matte, difference (red: too much, blue: missing)"
     cv2.putText(page, legend, (_BANNER_PX, _BANNER_PX), _INK, cv2.FontFace("sans"), _LEGEND_PX)
     write_atomically(path, encode(page, ".png"))
 

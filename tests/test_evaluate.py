@@ -13,7 +13,7 @@ from keras_matting.cli import main
 from keras_matting.data.sources import Sample, Source, read_source
 from keras_matting.engines import open_engine
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.evaluate import evaluate, write_sheet
+from keras_matting.evaluate import evaluate, markdown, write_sheet
 from keras_matting.image_files import Photo, encode
 from keras_matting.matting import Session
 
@@ -120,6 +120,7 @@ def test_an_empty_truth_has_neither_band_nor_f_measure(one_layer_dir, tmp_path, 
     known = evaluate(one_layer_dir, pairs, ENGINE).summary
     assert evaluation.summary["band_mae"] == pytest.approx(known["band_mae"])
     assert evaluation.summary["max_f"] == pytest.approx(known["max_f"])
+    assert "max_f is over the 3 images" in markdown(evaluation)
     assert evaluate(one_layer_dir, [empty], ENGINE).summary["max_f"] is None
 
 
