@@ -70,12 +70,17 @@ def write_fashionpedia(data, annotations, categories=CATEGORIES, images=("one.jp
 
 
 def test_polygons_and_both_run_lengths_are_united(read, data):
-    low, right = region(10, 0, 16, 4), region(0, 18, 3, 24)
+    low, right = region(10, 0, 16, 4), np.triu(region(0, 12, 16, 24), 14)
     spec = write_fashionpedia(data, [(0, 0, SQUARE), (0, 6, uncompressed(low)), (0, 0, compressed(right))])
     source = read(spec)
     assert (source.kind, stems(source.samples), source.problems) == ("labelled", ["one"], ())
     expected = region(2, 2, 8, 10) | low | right
     np.testing.assert_array_equal(read_sample(source.samples[0])[1], expected * 255)
+
+
+def test_a_polygon_of_two_points_is_no_box(read, data):
+    spec = write_fashionpedia(data, [(0, 0, [[0, 0, 20, 12], *SQUARE])])
+    np.testing.assert_array_equal(read_sample(read(spec).samples[0])[1], region(2, 2, 8, 10) * 255)
 
 
 def test_parts_of_garments_are_left_out_unless_named(read, data):

@@ -137,6 +137,17 @@ def test_different_photos_are_no_duplicates(tmp_path, monkeypatch):
     assert kinds(f"unlabelled:{tmp_path / 'photos'}") == []
 
 
+def test_faint_textures_of_one_grey_are_no_duplicates(tmp_path):
+    def texture(seed):
+        cells = np.full((8, 9), 128, np.uint8)
+        cells[2:] += np.random.default_rng(seed).integers(0, 3, (6, 9), dtype=np.uint8)  # the rest of the rows is one
+        return Image.fromarray(cells.repeat(10, axis=0).repeat(10, axis=1)).convert("RGB")
+
+    for seed in range(20):
+        save(texture(seed), tmp_path / "photos" / f"{seed}.png")
+    assert kinds(f"unlabelled:{tmp_path / 'photos'}") == []
+
+
 def test_a_photo_in_two_sources_is_told_with_the_other(data, tmp_path):
     save(photo(2), tmp_path / "val" / "x.png")
     assert problems(data, f"unlabelled:{tmp_path / 'val'}") == [("duplicate", "x", f"c of {data}")]

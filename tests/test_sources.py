@@ -214,6 +214,7 @@ def test_a_folder_may_have_signs_of_the_grammar_in_its_name(read, tmp_path):
     [
         ("{data}@much", "weight above 0 .* received 'much'"),
         ("{data}@0", "weight above 0"),
+        ("{data}@inf", "weight above 0"),
         ("{data}@nan", "weight above 0"),
         ("{data}@", "weight above 0"),
         ("coco:{data}", "KIND one of pairs, ccp, fashionpedia, list, composite, unlabelled"),

@@ -100,8 +100,7 @@ def _inspect(source, sample, is_background):
         alpha = np.full(rgb.shape[:2], 255, np.uint8)
     height, width = rgb.shape[:2]
     digest = blake2b(f"{width}x{height}".encode(), digest_size=16)
-    if is_cutout:  # what is seen of it, not what hides behind transparent pixels
-        digest.update(alpha)
+    if is_cutout:  # compare what is seen of it, not what hides behind transparent pixels
         rgb = composite(rgb, alpha / np.float32(255), 128)
     digest.update(rgb)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
