@@ -56,14 +56,16 @@ def _resize_axis(x, axis, size):
     if size == length:
         return x
     if size > length and size % (2 * length) == 0:
-        return _enlarge(x, axis, size // length)
+        return enlarge(x, axis, size // length)
     if length in (2 * size, 4 * size):
-        return _shrink(x, axis, length // size)
+        return _shrink_axis(x, axis, length // size)
     raise ValueError(f"Exact resizing takes even factors, 1/2 and 1/4; received {length} to {size}.")
 
 
-def _enlarge(x, axis, factor):
-    """Repeat each sample `factor` times, then smooth with [1, 2, ..., 2, 1] / (2 factor), edges repeated.
+def enlarge(x, axis, factor):
+    """Resize an axis by an even `factor`, bilinear with half-pixel centres, in the dtype of `x`.
+
+    Repeats each sample `factor` times, then smooths with [1, 2, ..., 2, 1] / (2 factor), edges repeated.
 
     The samples of the repeated signal lie where bilinear interpolation's ramps begin and end, so their sliding mean
     is the interpolation itself.
@@ -80,7 +82,17 @@ def _enlarge(x, axis, factor):
     return ops.depthwise_conv(padded, ops.convert_to_tensor(weights, x.dtype), strides=1, padding="valid")
 
 
-def _shrink(x, axis, factor):
+def shrink(x, factor):
+    """Resize (N, H, W, C) by 1 / `factor`, an even number that divides H and W, as `ResizeLike` does.
+
+    In the dtype of `x`, where TensorFlow's own bilinear resize computes in float32.
+    """
+    for axis in (1, 2):
+        x = _shrink_axis(x, axis, factor)
+    return x
+
+
+def _shrink_axis(x, axis, factor):
     """Average the two samples around each new sample's centre."""
     length = x.shape[axis]
     first = _slice(x, axis, factor // 2 - 1, length, factor)

@@ -40,6 +40,25 @@ def image(seed, n, height, width):
     return np.random.RandomState(seed).uniform(-1, 1, (n, height, width, 3)).astype("float32")
 
 
+def alpha_and_trimap(seed, n, height, width):
+    """Return alpha and trimap, float32 (n, height, width, 1): discs with a soft edge of 6 pixels."""
+    random, alphas = np.random.RandomState(seed), []
+    rows, columns = np.mgrid[:height, :width]
+    for _ in range(n):
+        cy, cx = random.uniform(0.35, 0.65) * height, random.uniform(0.35, 0.65) * width
+        radius = random.uniform(0.2, 0.35) * min(height, width)
+        alphas.append(np.clip((radius - np.hypot(rows - cy, columns - cx)) / 6 + 0.5, 0, 1))
+    alpha = np.stack(alphas)[..., None]
+    trimap = np.where(alpha <= 0, 0, np.where(alpha >= 1, 1, 0.5))
+    return alpha.astype("float32"), trimap.astype("float32")
+
+
+def figures(model_name, key):
+    """Return one array of the official code."""
+    with np.load(DATA / f"{model_name}.npz") as file:
+        return file[key]
+
+
 def eval_cases(model_name):
     """Return {(n, height, width): {our output's name: expected array}} of one model."""
     cases = {}
