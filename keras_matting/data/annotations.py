@@ -151,17 +151,16 @@ def _union(segmentations, height, width):
     """Return uint8 (height, width): 255 where any of the segmentations (polygons or run lengths) is."""
     from pycocotools import mask as coco
 
-    union = np.zeros((height, width), np.uint8)
+    union, polygons = np.zeros((height, width), np.uint8), []
     for segmentation in segmentations:
-        if isinstance(segmentation, dict):
-            _check_runs(segmentation, height, width)
-            compressed = not isinstance(segmentation["counts"], list)
-            runs = [segmentation if compressed else coco.frPyObjects(segmentation, height, width)]
-        else:
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]  # 4 numbers would be taken for a box
-            runs = coco.frPyObjects(polygons, height, width) if polygons else []
-        for run in runs:
-            union |= coco.decode(run)
+        if isinstance(segmentation, list):
+            polygons += [polygon for polygon in segmentation if len(polygon) >= 6]  # 4 numbers would be taken for a box
+            continue
+        _check_runs(segmentation, height, width)
+        compressed = not isinstance(segmentation["counts"], list)
+        union |= coco.decode(segmentation if compressed else coco.frPyObjects(segmentation, height, width))
+    if polygons:
+        union |= coco.decode(coco.merge(coco.frPyObjects(polygons, height, width)))
     return union * np.uint8(255)
 
 

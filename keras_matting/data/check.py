@@ -150,25 +150,25 @@ def _duplicates(findings):
 
 
 def _look_alikes(findings):
-    """Return [(index, index of the first one that it looks like)], by the hashes' bands, so without all pairs."""
+    """Return [(index, index of an earlier one that it looks like)], by the hashes' bands, so without all pairs."""
     if not findings:
         return []
     signs = np.array([finding.signs for finding in findings])
     thumbnails = np.stack([finding.thumbnail for finding in findings]).astype(np.int16)
-    first = {}
+    earlier = np.full(len(findings), -1)
     for band in signs.view(np.uint16).reshape(-1, _BANDS).T:
         alike = defaultdict(list)
         for index, value in enumerate(band):
             alike[value].append(index)
-        for indices in alike.values():
+        for indices in (np.array(group) for group in alike.values() if len(group) > 1):
             for position, early in enumerate(indices[:-1]):
-                rest = np.array(indices[position + 1 :])
+                rest = indices[position + 1 :]
+                rest = rest[earlier[rest] < 0]
                 bits = np.unpackbits((signs[rest] ^ signs[early]).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
                 rest = rest[bits <= _MAX_BITS]
                 rest = rest[np.abs(thumbnails[rest] - thumbnails[early]).mean(axis=(1, 2)) < _MAX_DIFFERENCE]
-                for late in rest:
-                    first[late] = min(early, first.get(late, early))
-    return sorted(first.items())
+                earlier[rest] = early
+    return [(int(late), int(early)) for late, early in enumerate(earlier) if early >= 0]
 
 
 def _like(kind, finding, earlier):
