@@ -1,7 +1,7 @@
 """What is wrong with data, before a training finds out: every file decoded, masks judged, photos compared."""
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from hashlib import blake2b
 from statistics import median
@@ -189,5 +189,4 @@ def _counts(source, findings):
         "median_size": [round(median(sides)) for sides in zip(*(finding.size for finding in seen), strict=True)],
         "mean_foreground": round(sum(shares) / len(shares), 4) if shares else None,
         "soft_masks": sum(finding.is_soft for finding in seen),
-        "problems": dict(Counter(finding.problem.kind for finding in findings if finding.problem)),
     }
