@@ -1,0 +1,92 @@
+"""tf.data pipelines: sources -> batches of normalised images, alphas and trimaps, all in graph mode."""
+
+import tensorflow as tf
+
+from keras_matting.data import augment as augmentation
+from keras_matting.data.order import Order
+from keras_matting.data.reader import Reader
+from keras_matting.data.store import naming_unreadable
+from keras_matting.errors import UsageError
+
+CACHE_GB = 4.0
+_FOREVER = tf.int64.max
+
+
+class TrainingData:
+    """Endless batches out of weighted sources, the same for the same seed whatever epoch they start at.
+
+    A batch is `(image, {"alpha": alpha, "trimap": trimap})`, or `(image,)` if the sources have no truth: float32
+    (batch_size, height, width, channels) at `preset.input_size`. `image` is normalised as the preset says, `alpha` is
+    in [0, 1], `trimap` in {0, 0.5, 1}.
+
+    `augment`: a name in `augment.PRESETS`. `steps_per_epoch`: by default as many batches as all samples fill once.
+    `cache_gb`: decoded photos are kept in memory as far as so many GiB hold them. `trimap_px`: the (dilate, erode)
+    windows, by default 25 and 3 pixels scaled from 512 to the input's height.
+
+    Raises `UsageError` on sources that cannot be merged, `ImageError` on a file that cannot be read: at once where it
+    is to be kept in memory, else where batches are drawn inside `with data.naming_unreadable():`.
+    """
+
+    def __init__(
+        self,
+        sources,
+        preset,
+        *,
+        augment="none",
+        batch_size,
+        seed=0,
+        steps_per_epoch=None,
+        cache_gb=CACHE_GB,
+        trimap_px=None,
+    ):
+        _require_positive("batch_size", batch_size)
+        self._reader = Reader(sources, preset, augmentation.find(augment), trimap_px, cache_gb)
+        self._stems = [sample.stem for source in sources for sample in source.samples]
+        self._order = Order([len(source.samples) for source in sources], [source.weight for source in sources], seed)
+        self._seed = seed
+        self.batch_size = batch_size
+        self.steps_per_epoch = max(1, len(self._stems) // batch_size) if steps_per_epoch is None else steps_per_epoch
+        _require_positive("steps_per_epoch", self.steps_per_epoch)
+
+    def dataset(self, first_epoch=0):
+        """Return the endless `tf.data.Dataset` from `first_epoch` on, `steps_per_epoch` batches an epoch."""
+
+        def samples_of(epoch):
+            draws = self._draws(epoch, 0, self.steps_per_epoch)
+            return tf.data.Dataset.from_tensor_slices((self._order.rows(draws), draws))
+
+        samples = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(samples_of)
+        seeded = samples.map(lambda row, draw: self._reader(row, tf.stack([self._seed, draw])), tf.data.AUTOTUNE)
+        return seeded.batch(self.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    def names(self, epoch, step):
+        """Return the stems of the samples in batch `step` of `epoch`, without decoding any."""
+        rows = self._order.rows(self._draws(epoch, step, 1))
+        return [self._stems[row] for row in rows.numpy()]
+
+    def naming_unreadable(self):
+        """Return a context in which TensorFlow's complaint of a file becomes an `ImageError` that names it."""
+        return naming_unreadable(self._reader.files)
+
+    def _draws(self, epoch, step, steps):
+        """Return the numbers, counted from the first epoch's first, of the draws of some batches."""
+        start = (epoch * self.steps_per_epoch + step) * self.batch_size
+        return tf.range(start, start + steps * self.batch_size, dtype=tf.int64)
+
+
+def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=CACHE_GB):
+    """Return a finite `tf.data.Dataset` of every sample once, in order, in batches as those of `TrainingData`.
+
+    Nothing is augmented; a cut-out stands on the same background at the same place every time. The last batch may be
+    smaller. Raises as `TrainingData` does.
+    """
+    _require_positive("batch_size", batch_size)
+    reader = Reader(sources, preset, (), trimap_px, cache_gb)
+    rows = tf.data.Dataset.range(sum(len(source.samples) for source in sources))
+    samples = rows.map(lambda row: reader(row, tf.stack([tf.constant(0, tf.int64), row])), tf.data.AUTOTUNE)
+    return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _require_positive(name, value):
+    if type(value) is not int or value < 1:
+        raise UsageError(f"Expected {name} as a whole number above 0; received {value!r}.")
