@@ -21,9 +21,10 @@ ENGINE = "onnx-cpu"
 
 
 def picture(seed, size=(50, 70)):
-    """A photo of soft blobs, uint8 (H, W, 3)."""
-    noise = np.random.default_rng(seed).normal(size=(*size, 3))
-    return np.clip(128 + 900 * cv2.GaussianBlur(noise, (0, 0), 5), 0, 255).astype(np.uint8)
+    """A photo of soft blobs, its lower half the negative of the upper: whatever the weights, mattes pass 0.5."""
+    noise = np.random.default_rng(seed).normal(size=(size[0] // 2, size[1], 3))
+    half = np.clip(128 + 900 * cv2.GaussianBlur(noise, (0, 0), 5), 0, 255).astype(np.uint8)
+    return np.vstack([half, 255 - half])
 
 
 def write_pair(folder, stem, rgb, alpha):
@@ -182,7 +183,8 @@ def test_a_model_that_is_no_matting_model_is_refused(one_layer_dir, pairs, monke
 
 def test_the_keras_model_itself_is_measured_like_its_export(one_layer_dir, pairs):
     by_keras, by_engine = (evaluate(one_layer_dir, pairs, engine) for engine in ("keras", ENGINE))
-    assert by_keras.summary == pytest.approx(by_engine.summary, rel=1e-4)
+    assert by_keras.summary == pytest.approx(by_engine.summary, rel=1e-2)
+    assert by_keras.summary["mae"] == pytest.approx(by_engine.summary["mae"], rel=1e-5)
     assert by_keras.fingerprint["engine"]["name"] == "keras-function"
 
 
@@ -193,20 +195,22 @@ def test_cut_outs_are_seen_on_a_background_and_compared_with_their_alpha(one_lay
         path.write_bytes(encode(picture(10 + index, (40, 40)), ".png"))
         backgrounds.append(Sample(path.stem, path))
     (tmp_path / "rgba.png").write_bytes(encode(np.dstack([rgb, disc]), ".png"))
-    sample = Sample("rgba", tmp_path / "rgba.png")
-    source = Source("composites", "composite", (sample,), tuple(backgrounds))
+    samples = tuple(Sample(f"cut-out {n}", tmp_path / "rgba.png") for n in range(6))
+    source = Source("composites", "composite", samples, tuple(backgrounds))
 
     def error_on(background):
-        return metrics.mae(matte_of(imaging.composite(rgb, disc / 255, background)), disc / 255)
+        return round(metrics.mae(matte_of(imaging.composite(rgb, disc / 255, background)), disc / 255), 6)
 
     seen = evaluate(one_layer_dir, source, ENGINE)
-    errors = [error_on(read_rgb(background.image)) for background in backgrounds]
-    assert min(abs(seen.summary["mae"] - error) for error in errors) < 1e-6
-    assert len({round(error, 5) for error in errors}) == 3
+    errors = {error_on(read_rgb(background.image)) for background in backgrounds}
+    assert len(errors) == 3
+    found = {round(row["mae"], 6) for row in seen.rows}
+    assert found <= errors
+    assert len(found) > 1  # not all on one
     again = evaluate(one_layer_dir, source, ENGINE)
     assert (again.rows, again.fingerprint["data"]) == (seen.rows, seen.fingerprint["data"])
-    on_white = evaluate(one_layer_dir, [sample], ENGINE)
-    assert on_white.summary["mae"] == pytest.approx(error_on((255, 255, 255)), rel=1e-5)
+    on_white = evaluate(one_layer_dir, samples, ENGINE)
+    assert on_white.summary["mae"] == pytest.approx(error_on((255, 255, 255)), abs=1e-6)
     assert on_white.fingerprint["data"]["sha256"] != seen.fingerprint["data"]["sha256"]
 
 
@@ -222,16 +226,16 @@ def test_the_fingerprint_tells_model_engine_and_data(one_layer_dir, pairs):
 
 
 def test_the_sheet_shows_the_worst_images_and_where_they_err(one_layer_dir, tmp_path, matte_of):
-    def truth_off_by(share, rgb):
-        return imaging.to_uint8(np.clip(matte_of(rgb) * share, 0, 1))
-
-    samples = [write_pair(tmp_path, f"off{n}", picture(n), truth_off_by(1 - n / 10, picture(n))) for n in range(6)]
+    rgb = picture(1)
+    matte_of_it = matte_of(rgb)
+    truths = [imaging.to_uint8(matte_of_it * (1 - n / 10)) for n in range(6)]
+    samples = [write_pair(tmp_path, f"off{n}", rgb, truth) for n, truth in enumerate(truths)]
     evaluation = evaluate(one_layer_dir, samples, ENGINE, worst=2)
     assert [group.caption.split()[0] for group in evaluation.worst] == ["off5", "off4"]
     photo, truth, matte, difference = evaluation.worst[0].pictures
-    np.testing.assert_array_equal(photo, picture(5))
-    np.testing.assert_array_equal(truth, truth_off_by(0.5, picture(5)))
-    np.testing.assert_allclose(matte, matte_of(picture(5)) * 255, atol=0.51)
+    np.testing.assert_array_equal(photo, rgb)
+    np.testing.assert_array_equal(truth, truths[5])
+    np.testing.assert_allclose(matte, matte_of_it * 255, atol=0.51)
     assert (difference[..., 0] == 255).all()  # the matte has too much everywhere: white to red
     assert difference[..., 1:].mean() < 255
     write_sheet(evaluation, tmp_path / "sheet.png")

@@ -117,8 +117,8 @@ def test_pixels_that_touch_at_a_corner_are_not_connected():
     alpha = np.zeros((4, 4))
     alpha[0, :2] = alpha[1, 2] = 1
     matte = alpha.copy()
-    matte[1, 2] = 0.5
-    assert metrics.connectivity_error(matte, alpha) == pytest.approx(0.5 / 1000)
+    matte[1, 2] = 0.9  # were it connected, up to 0.9, neither would be loose by more than the tolerance
+    assert metrics.connectivity_error(matte, alpha) == pytest.approx(0.1 / 1000)
 
 
 def test_connectivity_error_equals_the_definition_with_scikit_image_labels():
@@ -212,7 +212,9 @@ def test_the_unknown_band_is_the_soft_part_dilated():
     alpha = np.zeros((1, 21))
     alpha[0, 10], alpha[0, 11:] = 0.5, 1
     assert np.flatnonzero(metrics.unknown_band(alpha, band_px=3)).tolist() == list(range(7, 14))
-    assert np.flatnonzero(metrics.unknown_band(alpha, band_px=0)).tolist() == [10]
+    for value in (0.5, 1 / 255, 254 / 255):
+        alpha[0, 10] = value
+        assert np.flatnonzero(metrics.unknown_band(alpha, band_px=0)).tolist() == [10]
 
 
 def test_a_binary_truth_has_a_band_around_its_border():
