@@ -8,7 +8,7 @@ import threading
 from typing import NamedTuple
 
 from keras_matting import __version__
-from keras_matting.cli import data, demo, engines, evaluation, models, predict, serve
+from keras_matting.cli import data, demo, engines, evaluation, models, predict, serve, training
 from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say
 from keras_matting.errors import MattingError
 
@@ -33,6 +33,12 @@ VERBS = {
     "export": Verb("a model folder's SavedModel and ONNX file", models.add_export_arguments, models.export),
     "serve": Verb("a model over HTTP", serve.add_arguments, serve.serve),
     "demo": Verb("the whole way from nothing to cut-outs and a choice of engine", demo.add_arguments, demo.demo),
+    "train": Verb("train or fine-tune a model", training.add_train_arguments, training.train),
+    "adapt": Verb("adapt a trained MODNet to photos without truth", training.add_adapt_arguments, training.adapt),
+    "strip": Verb("a training run into a model folder", training.add_strip_arguments, training.strip),
+    "experiments": Verb(
+        "the clothing project's experiments, as a table", training.add_experiments_arguments, training.experiments
+    ),
     "optimize": Verb(
         "build every engine that this machine can build", engines.add_optimize_arguments, engines.optimize
     ),

@@ -46,7 +46,7 @@ def import_(arguments):
 def add_export_arguments(parser):
     """Declare the options of `export`."""
     parser.add_argument("model_dir", type=Path)
-    parser.add_argument("--size", type=_size, metavar="HxW", help="export at this size, which becomes the preset's")
+    parser.add_argument("--size", type=size, metavar="HxW", help="export at this size, which becomes the preset's")
     parser.add_argument("--batch", type=_batch, default=None, metavar="dynamic|N", help="batch size (default: dynamic)")
     parser.add_argument("--opset", type=int, default=17, help="ONNX opset (default: 17, which TensorRT 8.5 parses)")
     parser.add_argument("--for", dest="target", choices=("tftrt",), help="write saved_model_tftrt/ for TF-TRT")
@@ -88,7 +88,7 @@ def add_from_keras_arguments(parser):
     """Declare the options of `from-keras`."""
     parser.add_argument("name", help="a model of keras.applications: ResNet50, EfficientNetB7, ...")
     parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the application's own)")
+    parser.add_argument("--size", type=size, metavar="HxW", help="input size (default: the application's own)")
     parser.add_argument("--weights", default="none", choices=("none", "imagenet"), help="none (default): random")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
@@ -104,7 +104,8 @@ def from_keras(arguments):
     return OK
 
 
-def _size(text):
+def size(text):
+    """Parse HEIGHTxWIDTH."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, as 512x352; received {text!r}")

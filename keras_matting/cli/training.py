@@ -1,0 +1,140 @@
+"""The verbs `train`, `adapt` and `strip`."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from keras_matting.cli.models import size
+from keras_matting.cli.status import OK, say
+from keras_matting.errors import UsageError
+
+
+def add_train_arguments(parser):
+    """Declare the options of `train`."""
+    _add_run_arguments(parser)
+    parser.add_argument("--model", required=True, help="modnet, u2net or u2netp")
+    parser.add_argument(
+        "--init", default="", metavar="PATH", help="model folder, .keras (or a backbone's) or checkpoint"
+    )
+    parser.add_argument("--augment", default="custom", help="preset: original, custom (default), none, ...")
+    parser.add_argument("--size", dest="input_size", type=size, default=(), metavar="HxW", help="default: the model's")
+    parser.add_argument("--trimap-px", type=_pair, default=(), metavar="DILATE,ERODE", help="default: 25,3 at 512")
+    parser.add_argument("--freeze-backbone", action="store_true", help="keep MODNet's backbone as it starts")
+    parser.add_argument("--freeze-epochs", type=int, default=0, metavar="N", help="default: half, with --unfreeze-from")
+    parser.add_argument("--unfreeze-from", type=int, default=-1, metavar="LAYER", help="then train it from there on")
+
+
+def add_adapt_arguments(parser):
+    """Declare the options of `adapt`."""
+    parser.add_argument("init", metavar="MODEL", help="model folder or .keras file of a trained MODNet")
+    _add_run_arguments(parser)
+
+
+def _add_run_arguments(parser):
+    parser.add_argument("--data", required=True, action="append", metavar="SPEC", help="[KIND:]PATH[,PATH...][@WEIGHT]")
+    parser.add_argument("--val", default="", metavar="SPEC", help="validation data (default: split off --data)")
+    parser.add_argument("--val-fraction", type=float, default=0.0, metavar="F", help="part of it to use, as 0.1")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--batch", dest="batch_size", type=int, default=8)
+    parser.add_argument("--steps-per-epoch", type=int, default=0, metavar="N", help="default: every sample once")
+    parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="part of the training samples to use")
+    parser.add_argument("--learning-rate", type=float, default=0.0, help="default: official, a tenth with --init")
+    parser.add_argument("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
+    parser.add_argument("--strategy", default="none", help="none (default), mirrored or multi-worker")
+    parser.add_argument("--monitor", default="val_miou", help="what is best: val_miou (default) or val_mae")
+    parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs that are no better")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images-every", type=int, default=5, metavar="N", help="pictures in TensorBoard; 0: none")
+    parser.add_argument("--histograms", action="store_true", help="weights' histograms in TensorBoard")
+    parser.add_argument("--cache-gb", type=float, default=4.0, help="decoded photos kept in memory (default: 4 GiB)")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--resume", action="store_true", help="continue the run in --out where it was cut off")
+    group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+
+
+def train(arguments):
+    """Train or fine-tune a model."""
+    return _run(arguments, objective="supervised")
+
+
+def adapt(arguments):
+    """Adapt a trained MODNet to photos without truth."""
+    return _run(arguments, objective="soc", model="modnet", augment="none")
+
+
+def _run(arguments, **fixed):
+    from keras_matting.training.settings import Settings
+
+    names = {field.name for field in fields(Settings)}
+    settings = Settings(**{name: value for name, value in vars(arguments).items() if name in names}, **fixed)
+    from keras_matting.training.run import train
+
+    verbose = 1 if sys.stderr.isatty() and sys.stdout.isatty() else 2
+    progress = train(
+        settings, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, log=say, verbose=verbose
+    )
+    _tell(progress, settings, arguments.out)
+    return OK
+
+
+def _tell(progress, settings, run_dir):
+    """Say what came of the run and what to do with it."""
+    best = progress.state["best"]
+    told = f", {settings.monitor} {best:.4f}" if best is not None else ""
+    say(f"{run_dir}: {progress.epoch} of {settings.epochs} epochs, the best {progress.state['best_epoch']}{told}")
+    say(f"keras-matting strip {run_dir} --out saved_models/NAME   makes a model folder of it")
+
+
+def add_strip_arguments(parser):
+    """Declare the options of `strip`."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a training run")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--name", help="the model's name (default: that of the folder)")
+    parser.add_argument("--last", action="store_true", help="the last epoch's weights, not the best's")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+
+
+def strip(arguments):
+    """Make a model folder out of a training run."""
+    from keras_matting.training.strip import strip
+
+    preset = strip(arguments.run, arguments.out, name=arguments.name, last=arguments.last, force=arguments.force)
+    say(f"{arguments.run} -> {arguments.out} (weights {preset.weights_sha256[:12]}); next: keras-matting export")
+    return OK
+
+
+def add_experiments_arguments(parser):
+    """Declare the options of `experiments`."""
+    parser.add_argument("action", choices=("run", "list"))
+    parser.add_argument("experiments", nargs="*", metavar="NAME|FILE|all", help="all: those that come with the package")
+    parser.add_argument("--scale", default="small", help="small (default: two cores, about an hour) or full")
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder with ccp/, garments/, ... (data)")
+    parser.add_argument("--models", type=Path, default=Path("saved_models"), help="folder of the models to start from")
+    parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="folder for runs and tables")
+
+
+def experiments(arguments):
+    """List the experiments, or run some and print their table."""
+    from keras_matting import experiments
+
+    if arguments.action == "list":
+        for name in experiments.names():
+            print(f"{name:20} {experiments.load(name).question}")
+        return OK
+    asked = arguments.experiments
+    if not asked:
+        raise UsageError(f"Expected all, a file, or names out of {', '.join(experiments.names())}; received none.")
+    chosen = [experiments.load(name) for name in (experiments.names() if asked == ["all"] else asked)]
+    folders = {"root": arguments.data_root, "models": arguments.models}
+    rows = experiments.run(chosen, arguments.out, scale=arguments.scale, log=say, **folders)
+    print(experiments.as_markdown(rows))
+    return OK
+
+
+def _pair(text):
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected DILATE,ERODE in pixels, as 25,3; received {text!r}")
+    return tuple(int(part) for part in parts)

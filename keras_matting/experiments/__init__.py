@@ -1,0 +1,126 @@
+"""The clothing project's experiments: JSON files beside this one, run at a small or the full scale, told as a table."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+
+from keras_matting.errors import UsageError
+from keras_matting.files import write_atomically
+from keras_matting.training.progress import Progress
+from keras_matting.training.run import train
+from keras_matting.training.settings import SETTINGS_FILE, Settings
+
+# What a scale fixes for every experiment. Small: two cores, about an hour in all. Full: one GPU, the original's sizes.
+SCALES = {
+    "small": {"input_size": (160, 160), "epochs": 3, "steps_per_epoch": 40, "batch_size": 8, "images_every": 0},
+    "full": {"epochs": 40, "batch_size": 8, "patience": 10},
+}
+TABLE_FILE = "experiments"
+COLUMNS = ("experiment", "question", "start val_miou", "val_miou", "start val_mae", "val_mae", "best epoch", "minutes")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question and the settings that answer it; `{root}`, `{runs}` and `{models}` stand for folders."""
+
+    name: str
+    question: str
+    settings: dict
+
+
+def names():
+    """Return the names of the experiments that come with the package, those that others start from first."""
+    found = sorted(path.stem for path in Path(__file__).parent.glob("*.json"))
+    return sorted(found, key=lambda name: (name != "pretrain", name != "transfer"))
+
+
+def load(name_or_file):
+    """Read an experiment by its name or from a JSON file; raises `UsageError` if it is none."""
+    path = Path(name_or_file)
+    if name_or_file in names():
+        path = Path(__file__).parent / f"{name_or_file}.json"
+    try:
+        return Experiment(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError:
+        raise UsageError(f"Expected an experiment out of {', '.join(names())}, or a file; received {path}.") from None
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"Expected {path} to be JSON with name, question and settings; received: {error}.") from None
+
+
+def run(experiments, out_dir, *, root, models="saved_models", scale="small", log=lambda message: None):
+    """Run experiments and write `experiments.csv` and `.md` into `out_dir` after each; return the table's rows.
+
+    `root`: the folder with the data that the experiments name. An experiment that is there already is taken as it is,
+    one that was cut off is continued, and one with the settings of another is not run twice: so they can be stopped and
+    started again. Raises `UsageError` on an unknown scale, or a start whose experiment was not run before.
+    """
+    if scale not in SCALES:
+        raise UsageError(f"Expected a scale out of {', '.join(SCALES)}; received {scale!r}.")
+    out_dir, rows, done = Path(out_dir), [], {}
+    for experiment in experiments:
+        settings = settings_of(experiment, scale, root=root, runs=out_dir, models=models)
+        if settings in done:
+            log(f"{experiment.name}: as {done[settings]}")
+        else:
+            done[settings] = experiment.name
+            log(f"{experiment.name}: {experiment.question}")
+            _run(settings, out_dir / experiment.name)
+        rows.append(_row(experiment, settings, out_dir / done[settings]))
+        write_table(rows, out_dir / TABLE_FILE)
+    return rows
+
+
+def settings_of(experiment, scale, **folders):
+    """Return the experiment's `Settings` at a scale, with its folders filled in."""
+    filled = json.loads(_fill(json.dumps(experiment.settings), folders))
+    settings = Settings.from_dict({**SCALES[scale], **filled}, experiment.name)
+    run_dir = Path(settings.init)
+    if (run_dir / SETTINGS_FILE).exists():  # another experiment: its best model is the start
+        settings = replace(settings, init=str(run_dir / "best.keras"))
+    return settings
+
+
+def _fill(text, folders):
+    for name, folder in folders.items():
+        text = text.replace(f"{{{name}}}", str(folder))
+    return text
+
+
+def _run(settings, run_dir):
+    """Train unless it is done; a run that was cut off goes on."""
+    train(settings, run_dir, resume=(run_dir / SETTINGS_FILE).exists(), verbose=0)
+    keras.utils.clear_session()
+
+
+def _row(experiment, settings, run_dir):
+    progress = Progress(run_dir, settings.monitor)
+    progress.read()
+    start, best = progress.metrics_of(0), progress.metrics_of(progress.state["best_epoch"])
+    values = [experiment.name, experiment.question]
+    for metric in ("val_miou", "val_mae"):
+        values += [start[metric], best[metric]]
+    values += [progress.state["best_epoch"], sum(row.get("seconds", 0) for row in progress.history) / 60]
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def write_table(rows, path):
+    """Write the rows as `path`.csv and `path`.md."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(f"{path}.csv", text.getvalue().encode())
+    write_atomically(f"{path}.md", (as_markdown(rows) + "\n").encode())
+
+
+def as_markdown(rows):
+    """Return the rows as a Markdown table."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in rows:
+        cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""Callbacks of a run: the step decay, the guard against NaN, SOC's teacher, and pictures for TensorBoard."""
+
+import math
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_matting.errors import MattingError
+
+DECAY = 0.1  # torch.optim.lr_scheduler.StepLR in the official example: a tenth after every quarter of the epochs
+DECAY_EVERY = 0.25
+PICTURES = 4
+CHECKER = 16  # pixels
+
+
+def step_decay(learning_rate, epochs):
+    """Return the callback of MODNet's schedule: `learning_rate`, divided by ten after every quarter of `epochs`.
+
+    Keras's SGD stores a velocity that the learning rate has scaled already, PyTorch's does not: after a decay, the
+    momentum of the steps before it fades in some ten steps, where PyTorch scales it down at once.
+    """
+    every = max(1, int(DECAY_EVERY * epochs))
+    return keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate * DECAY ** (epoch // every))
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Adds the learning rate and the epoch's seconds to its logs, for the callbacks after this one."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock."""
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write both into the logs."""
+        if logs is not None:
+            logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            logs["seconds"] = time.monotonic() - self.started
+
+
+class NaNGuard(keras.callbacks.Callback):
+    """Stops a run whose loss is no number any more; `names(epoch, step)` are the samples of a batch."""
+
+    def __init__(self, names, progress):
+        super().__init__()
+        self.names, self.progress = names, progress
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remember the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Raise `MattingError` that says where it happened and what is left."""
+        loss = (logs or {}).get("loss", 0.0)
+        if math.isfinite(loss):
+            return
+        kept = f"the checkpoint of epoch {self.progress.epoch} is kept" if self.progress.epoch else "nothing was kept"
+        raise MattingError(
+            f"The loss became {loss} in epoch {self.epoch + 1}, step {batch + 1}, on "
+            f"{', '.join(self.names(self.epoch, batch))}; {kept}. Look at these files with data check, or lower "
+            "--learning-rate."
+        )
+
+
+class TeacherRefresh(keras.callbacks.Callback):
+    """Makes SOC's teacher what the network is at the start of every epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Refresh it."""
+        self.model.refresh_teacher()
+
+
+class Pictures(keras.callbacks.Callback):
+    """Writes rows of photo, truth, matte and cut-out to TensorBoard every few epochs.
+
+    `image` and `alpha` (or None) are a batch as the model takes it, normalised by `preset`'s mean and std.
+    """
+
+    def __init__(self, log_dir, image, alpha, preset, every):
+        super().__init__()
+        self.log_dir, self.every, self.preset = str(log_dir), every, preset
+        self.image = image[:PICTURES]
+        self.alpha = None if alpha is None else alpha[:PICTURES]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the pictures if it is their turn: after the first epoch, and every `every` epochs."""
+        if epoch and (epoch + 1) % self.every:
+            return
+        import tensorflow as tf
+
+        matte = ops.convert_to_numpy(self.model.network(self.image, training=False)["matte"])
+        writer = tf.summary.create_file_writer(f"{self.log_dir}/pictures")
+        with writer.as_default():
+            tf.summary.image("photo, truth, matte, cut-out", self._rows(matte), step=epoch, max_outputs=PICTURES)
+        writer.close()
+
+    def _rows(self, matte):
+        """Return float32 (N, H, 4 W, 3) in [0, 1], the truth left out where there is none."""
+        photo = np.clip(self.image * np.float32(self.preset.std) + np.float32(self.preset.mean), 0, 1)
+        height, width = photo.shape[1:3]
+        rows, columns = np.mgrid[:height, :width] // CHECKER
+        checkerboard = np.where((rows + columns) % 2, 0.8, 1.0)[..., None]
+        panels = [photo, self.alpha, matte, photo * matte + checkerboard * (1 - matte)]
+        shape = photo.shape
+        return np.concatenate([np.broadcast_to(panel, shape) for panel in panels if panel is not None], axis=2)

@@ -1,0 +1,139 @@
+"""What a run has reached: checkpoints that survive a kill at any moment, the best model, and when to stop."""
+
+import csv
+import io
+import json
+import math
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+
+import keras
+
+from keras_matting.errors import MattingError, UsageError
+from keras_matting.files import write_atomically
+from keras_matting.training.settings import MONITORS
+
+PROGRESS_FILE = "progress.json"
+HISTORY_FILE = "history.csv"
+BEST_FILE = "best.keras"
+
+
+class Progress(keras.callbacks.Callback):
+    """After every epoch writes weights, optimiser state, best model and history into `run_dir`.
+
+    `progress.json` names the checkpoint that belongs to it and is replaced last, in one step: whatever moment a run is
+    killed at, what the file says is whole, and `restore` continues from there. Raises `MattingError` where the disk
+    is full; the last checkpoint stays.
+    """
+
+    def __init__(self, run_dir, monitor, patience=0):
+        super().__init__()
+        self.run_dir = Path(run_dir)
+        self.monitor, self.sign = monitor, 1 if MONITORS[monitor] == "max" else -1
+        self.patience = patience
+        self.state = {"epoch": 0, "checkpoint": None, "best_epoch": 0, "best": None, "history": []}
+        self.has_stopped_early = False
+
+    @property
+    def epoch(self):
+        """How many epochs are done."""
+        return self.state["epoch"]
+
+    @property
+    def history(self):
+        """One dict of metrics for every epoch done, after one of epoch 0: what validation said of the start."""
+        return self.state["history"]
+
+    def read(self):
+        """Read how far the run came; nothing done if there is no file yet."""
+        path = self.run_dir / PROGRESS_FILE
+        try:
+            self.state = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            raise UsageError(f"Expected {path} to be JSON; received: {error}. Start the run anew.") from None
+
+    def restore(self, trainer):
+        """Load the last checkpoint, if there is one: weights, and the optimiser's state if `trainer` is compiled."""
+        if not self.state["checkpoint"]:
+            return
+        path = self.run_dir / self.state["checkpoint"]
+        if trainer.compiled:
+            trainer.optimizer.build(trainer.trainable_variables)
+        try:
+            trainer.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"Expected the run's checkpoint {path} to be readable; received: {error}.") from None
+
+    def record_start(self, trainer, logs):
+        """Write what validation says of the untrained start, which is the best model until an epoch is better."""
+        self.set_model(trainer)
+        self._write(0, {f"val_{name}": value for name, value in logs.items()})
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write everything that a resumed run needs."""
+        self._write(epoch + 1, logs or {})
+        if self.patience and self.epoch - self.state["best_epoch"] >= self.patience:
+            self.has_stopped_early = self.model.stop_training = True
+
+    def metrics_of(self, epoch):
+        """Return the metrics of an epoch, 0 being the start."""
+        return next(row for row in self.history if row["epoch"] == epoch)
+
+    def _write(self, epoch, logs):
+        logs = {name: float(value) for name, value in logs.items()}
+        state = {**self.state, "epoch": epoch, "history": [*self.history, {"epoch": epoch, **logs}]}
+        state["checkpoint"] = f"checkpoint-{epoch:04}.weights.h5"
+        with _told_when_full(self.run_dir, self.epoch):
+            _save(self.run_dir / state["checkpoint"], self.model.save_weights)
+            if self._is_better(logs):
+                state["best"], state["best_epoch"] = logs.get(self.monitor), epoch
+                _save(self.run_dir / BEST_FILE, self.model.network.save)
+            write_atomically(self.run_dir / PROGRESS_FILE, json.dumps(state, indent=1).encode())
+            self.state = state
+            write_atomically(self.run_dir / HISTORY_FILE, _as_csv(self.history))
+        self._remove_older()
+
+    def _is_better(self, logs):
+        """Whether this epoch's model is the best; without validation the last one always is."""
+        value, best = logs.get(self.monitor, math.nan), self.state["best"]
+        return math.isnan(value) or best is None or self.sign * value > self.sign * best
+
+    def _remove_older(self):
+        for path in self.run_dir.glob("checkpoint-*.weights.h5"):
+            if path.name != self.state["checkpoint"]:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_when_full(run_dir, last_epoch):
+    """Turn what HDF5 and the system say of a disk into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError, UsageError) as error:
+        kept = f"the checkpoint of epoch {last_epoch} is whole" if last_epoch else "no checkpoint was written yet"
+        raise MattingError(
+            f"Expected to write a checkpoint into {run_dir}; received: {error}. Free some space and continue with "
+            f"--resume: {kept}."
+        ) from error
+
+
+def _save(path, save):
+    """Call `save` with a temporary name of the same suffixes beside `path`, then rename."""
+    temporary = path.with_name(f".{token_hex(4)}.partial{''.join(path.suffixes)}")
+    try:
+        save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _as_csv(history):
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()

@@ -1,0 +1,268 @@
+"""A training run: settings -> data, network, Keras's `fit`, and a folder that can be resumed and stripped."""
+
+import shutil
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_matting.config import PRESET_FILE, Preset
+from keras_matting.data.pipeline import TrainingData, validation_batches
+from keras_matting.data.sources import read_sources, split
+from keras_matting.errors import UsageError
+from keras_matting.files import require_writable
+from keras_matting.models import MODELS, build_model
+from keras_matting.pretrained import default_preset
+from keras_matting.training import start
+from keras_matting.training.callbacks import EpochLog, NaNGuard, Pictures, TeacherRefresh, step_decay
+from keras_matting.training.progress import BEST_FILE, PROGRESS_FILE, Progress
+from keras_matting.training.settings import SETTINGS_FILE, Settings
+from keras_matting.training.trainers import TRAINERS, SOCTrainer
+
+TENSORBOARD = "tensorboard"
+INIT_RATE = 0.1  # of the model's learning rate, where training starts from trained weights
+SOC_LEARNING_RATE = 1e-5
+
+
+def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda message: None, verbose=2):
+    """Train as `settings` say, into the folder `run_dir`; return the `Progress` that was made.
+
+    `resume` continues a run that was cut off, from its last whole epoch: weights, optimiser state, learning rate, order
+    of the data and best model as if it had not been. A run that exists is refused unless `resume` or `overwrite` says
+    what to do with it. `verbose` is Keras's. Raises `UsageError` on settings or data that do not fit, `MattingError` if
+    the loss becomes NaN or the disk is full; the last checkpoint stays.
+    """
+    run_dir = Path(run_dir)
+    _open_folder(run_dir, settings, resume, overwrite)
+    preset = _preset_of(settings)
+    data, validation = _data_of(settings, preset)
+    with _precision(settings.precision), _strategy(settings.strategy).scope(), data.naming_unreadable():
+        _require_foreground(data, settings)
+        progress = Progress(run_dir, settings.monitor, settings.patience)
+        progress.read()
+        trainer = _trainer_of(settings, preset, data, fresh=not progress.epoch, log=log)
+        if not progress.epoch:
+            settings.save(run_dir)
+            preset.save(run_dir)
+        _fit(
+            trainer,
+            settings,
+            data,
+            validation,
+            progress,
+            _callbacks(settings, preset, data, validation, progress),
+            verbose,
+        )
+    return progress
+
+
+def phases(settings):
+    """Return [(end epoch, the backbone's first trained layer)], the layer None for all frozen, -1 for none frozen."""
+    if not settings.freeze_backbone:
+        return [(settings.epochs, -1)]
+    if settings.unfreeze_from < 0:
+        return [(settings.epochs, None)]
+    frozen = settings.freeze_epochs or max(1, settings.epochs // 2)
+    return [(min(frozen, settings.epochs), None), (settings.epochs, settings.unfreeze_from)]
+
+
+def _open_folder(run_dir, settings, resume, overwrite):
+    """Make `run_dir`, or check that what is there may be continued or replaced."""
+    exists = (run_dir / SETTINGS_FILE).exists()
+    if exists and resume:
+        settings.require_continues(Settings.load(run_dir))
+    elif exists and overwrite:
+        for name in (TENSORBOARD, "pictures"):
+            shutil.rmtree(run_dir / name, ignore_errors=True)
+        for path in (run_dir / PROGRESS_FILE, run_dir / BEST_FILE, *run_dir.glob("checkpoint-*.weights.h5")):
+            path.unlink(missing_ok=True)
+    elif exists:
+        raise UsageError(f"{run_dir} is a run already: continue it with --resume, or replace it with --overwrite.")
+    elif run_dir.exists() and any(run_dir.iterdir()):
+        raise UsageError(f"Expected a new or empty folder for the run; {run_dir} holds other files.")
+    require_writable(run_dir)
+
+
+def _preset_of(settings):
+    """Return what the trained model will expect: its architecture's preset, or that of the folder it starts from."""
+    if settings.model not in MODELS:
+        raise UsageError(f"Expected a model out of {', '.join(MODELS)}; received {settings.model!r}.")
+    preset = default_preset(settings.model, settings.model)
+    if settings.init and (Path(settings.init) / PRESET_FILE).is_file():
+        start_preset = Preset.load(settings.init)
+        if start_preset.architecture == settings.model:
+            preset = start_preset
+    size = tuple(settings.input_size) or preset.input_size
+    # The weights will be others: their digest and source file are not the start's.
+    return replace(preset, input_size=size, weights_sha256="", source_sha256="")
+
+
+def _data_of(settings, preset):
+    """Return (training data, validation batches or None)."""
+    sources, validation = _sources_of(settings)
+    options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
+    data = TrainingData(
+        sources,
+        preset,
+        augment=settings.augment,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        steps_per_epoch=settings.steps_per_epoch or None,
+        **options,
+    )
+    if validation:
+        validation = validation_batches(validation, preset, batch_size=settings.batch_size, **options)
+    return data, validation or None
+
+
+def _sources_of(settings):
+    """Return (training sources, validation sources), which share no sample unless the specs do."""
+    sources, validation = read_sources(settings.data), []
+    if settings.val:
+        validation = read_sources([settings.val])
+        if settings.val_fraction:
+            validation = [split(source, settings.val_fraction)[1] for source in validation]
+    elif settings.val_fraction:
+        parts = [split(source, settings.val_fraction) for source in sources]
+        sources, validation = [part[0] for part in parts], [part[1] for part in parts]
+    _require_truth(validation, "validation photos")
+    if settings.objective == "soc":
+        sources = [replace(source, kind="unlabelled", backgrounds=()) for source in sources]
+    else:
+        _require_truth(sources, "training photos")
+    return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
+
+
+def _require_truth(sources, photos):
+    for source in sources:
+        if source.kind == "unlabelled":
+            raise UsageError(f"Expected {photos} with truth; {source.name} has none. Name pairs, a list or composites.")
+
+
+def _require_foreground(data, settings):
+    """Refuse masks that are all black: the loss would fall, and the model would learn to find nothing."""
+    if settings.objective == "soc":
+        return
+    batches = islice(data.dataset(), data.steps_per_epoch)
+    if not any(float(np.max(targets["alpha"])) > 0 for _, targets in batches):
+        raise UsageError("Expected masks with a subject; those of one epoch are all black. Look with data check.")
+
+
+def _trainer_of(settings, preset, data, fresh, log):
+    network = build_model(settings.model, preset.input_size)
+    if settings.init and fresh:
+        start.load_initial_weights(network, settings.init, log)
+        if settings.objective != "soc":  # SOC leaves the statistics as they are
+            count = max(1, start.RECALIBRATION_IMAGES // settings.batch_size)
+            images = (batch[0].numpy() for batch in islice(data.dataset(), count))
+            start.recalibrate_folded_norms(network, images, log)
+    return SOCTrainer(network) if settings.objective == "soc" else TRAINERS[settings.model](network)
+
+
+def _optimizer(settings):
+    rate = _learning_rate(settings)
+    if settings.objective == "soc":
+        return keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8)
+    if settings.model == "modnet":
+        return keras.optimizers.SGD(rate, momentum=0.9)
+    return keras.optimizers.Adam(rate, epsilon=1e-8)
+
+
+def _learning_rate(settings):
+    """Return the rate asked for, or the official one of the objective and model."""
+    if settings.learning_rate:
+        return settings.learning_rate
+    if settings.objective == "soc":
+        return SOC_LEARNING_RATE
+    official = 0.01 if settings.model == "modnet" else 1e-3
+    return official * INIT_RATE if settings.init else official
+
+
+def _callbacks(settings, preset, data, validation, progress):
+    """Return the callbacks in the order in which they must run; `progress` writes what those before it logged."""
+    log_dir = progress.run_dir / TENSORBOARD
+    callbacks = [NaNGuard(data.names, progress), EpochLog(), progress]
+    if settings.objective == "soc":
+        callbacks.insert(0, TeacherRefresh())
+    elif settings.model == "modnet":
+        callbacks.insert(0, step_decay(_learning_rate(settings), settings.epochs))
+    callbacks.append(keras.callbacks.TensorBoard(log_dir, histogram_freq=int(settings.histograms), write_graph=False))
+    if settings.images_every:
+        batch = next(iter(validation or data.dataset()))
+        alpha = batch[1]["alpha"].numpy() if len(batch) > 1 else None
+        callbacks.append(Pictures(log_dir, batch[0].numpy(), alpha, preset, settings.images_every))
+    _write_hyperparameters(log_dir, settings)
+    return callbacks
+
+
+def _write_hyperparameters(log_dir, settings):
+    """Write the settings for TensorBoard's HParams page."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api as hparams
+
+    writer = tf.summary.create_file_writer(str(log_dir / "train"))
+    values = {
+        name: value if isinstance(value, (int, float, str)) else str(value) for name, value in asdict(settings).items()
+    }
+    with writer.as_default():
+        hparams.hparams(values)
+    writer.close()
+
+
+def _fit(trainer, settings, data, validation, progress, callbacks, verbose):
+    """Fit phase after phase, from the epoch that `progress` has reached."""
+    first = 0
+    for end, trained_from in phases(settings):
+        begin, first = first, end
+        if progress.epoch >= end or progress.has_stopped_early:
+            continue
+        if trained_from != -1:
+            start.freeze_backbone(trainer.network, trained_from)
+        if progress.epoch == begin:  # a new phase has other trained variables: the optimiser starts anew
+            progress.restore(trainer)
+            trainer.compile(optimizer=_optimizer(settings))
+        else:
+            trainer.compile(optimizer=_optimizer(settings))
+            progress.restore(trainer)
+        if not progress.history and validation:
+            progress.record_start(trainer, trainer.evaluate(validation, verbose=0, return_dict=True))
+        trainer.fit(
+            data.dataset(progress.epoch),
+            initial_epoch=progress.epoch,
+            epochs=end,
+            steps_per_epoch=data.steps_per_epoch,
+            shuffle=False,  # the data is in its own random order
+            validation_data=validation,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+
+
+@contextmanager
+def _precision(policy):
+    """Build layers under a dtype policy, and put the earlier one back."""
+    earlier = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(earlier)
+
+
+class _NoStrategy:
+    def scope(self):
+        return nullcontext()
+
+
+def _strategy(name):
+    """Return a TensorFlow distribution strategy, or one that does nothing."""
+    if name == "none":
+        return _NoStrategy()
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(f"Strategy {name} is TensorFlow's; the backend is {keras.backend.backend()}.")
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy() if name == "mirrored" else tf.distribute.MultiWorkerMirroredStrategy()

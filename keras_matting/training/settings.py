@@ -1,0 +1,116 @@
+"""What a training run is: one frozen record, stored as `run.json` beside its checkpoints."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from keras_matting.errors import UsageError
+from keras_matting.files import write_atomically
+
+SETTINGS_FILE = "run.json"
+OBJECTIVES = ("supervised", "soc")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STRATEGIES = ("none", "mirrored", "multi-worker")
+MONITORS = {"val_miou": "max", "val_mae": "min"}
+# A continued run may differ in these: how long, and how fast, but not in what it learns from.
+_MAY_CHANGE = ("epochs", "patience", "images_every", "histograms", "cache_gb", "strategy")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run trains, on what, and how; the command line's options under the same names.
+
+    `data`: specs of training sources (see `data.sources.read_source`); `fraction`: the part of their samples to use.
+    `val`: the spec of validation data, by default the training data's; `val_fraction`: the part of it to use. The hash
+    of the stems decides both parts. `input_size`: (height, width), by default that of the model's preset.
+    `steps_per_epoch`: by default all samples once. `init`: a model folder, `.keras` file or official checkpoint to
+    start from. `learning_rate`: by default 0.01 (MODNet), 1e-3 (U2Net), a tenth of it with `init`, 1e-5 for SOC.
+    `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names the layer from which it is
+    trained afterwards, by default half of them. `patience`: epochs without a better `monitor` after which the run
+    stops; 0: never. `images_every`: epochs between pictures in TensorBoard; 0: never.
+    """
+
+    model: str
+    data: tuple
+    epochs: int
+    val: str = ""
+    val_fraction: float = 0.0
+    batch_size: int = 8
+    augment: str = "custom"
+    objective: str = "supervised"
+    init: str = ""
+    input_size: tuple = ()
+    learning_rate: float = 0.0
+    steps_per_epoch: int = 0
+    fraction: float = 1.0
+    freeze_backbone: bool = False
+    freeze_epochs: int = 0
+    unfreeze_from: int = -1
+    precision: str = "float32"
+    strategy: str = "none"
+    seed: int = 0
+    trimap_px: tuple = ()
+    monitor: str = "val_miou"
+    patience: int = 0
+    images_every: int = 5
+    histograms: bool = False
+    cache_gb: float = 4.0
+
+    def __post_init__(self):
+        for name in ("data", "input_size", "trimap_px"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        choices = {"objective": OBJECTIVES, "precision": PRECISIONS, "strategy": STRATEGIES, "monitor": tuple(MONITORS)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"Expected {name} as one of {', '.join(allowed)}; received {getattr(self, name)!r}.")
+        for name in ("epochs", "batch_size"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("steps_per_epoch", "freeze_epochs", "patience", "images_every"):
+            _require(self, name, getattr(self, name) >= 0, "at least 0")
+        _require(self, "val_fraction", 0 <= self.val_fraction < 1, "from 0 to below 1")
+        _require(self, "fraction", 0 < self.fraction <= 1, "above 0 and up to 1")
+        _require(self, "learning_rate", 0 <= self.learning_rate < math.inf, "a positive number")
+        if not self.data:
+            raise UsageError("Expected training data; received none. Name it with --data.")
+        if self.objective == "soc" and self.model != "modnet":
+            raise UsageError(f"SOC adapts MODNet, whose branches can be compared; received {self.model}.")
+        if self.model != "modnet" and (self.freeze_backbone or self.unfreeze_from >= 0):
+            raise UsageError(f"Only MODNet has a backbone to freeze; received {self.model}.")
+        if self.unfreeze_from >= 0 and not self.freeze_backbone:
+            raise UsageError("--unfreeze-from continues a frozen backbone: add --freeze-backbone.")
+
+    def save(self, run_dir):
+        """Write `run.json` into the folder `run_dir`."""
+        write_atomically(Path(run_dir) / SETTINGS_FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, run_dir):
+        """Read `run.json`; raises `UsageError` if `run_dir` is no run."""
+        path = Path(run_dir) / SETTINGS_FILE
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"Expected a training run; {run_dir} has no readable {SETTINGS_FILE} ({error}).") from None
+
+    @classmethod
+    def from_dict(cls, content, origin):
+        """Return the settings of a JSON object; `origin` says where it stands. Raises `UsageError` if malformed."""
+        try:
+            return cls(**content)
+        except TypeError as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise UsageError(f"Expected {origin} with the fields {names}; received: {error}.") from None
+
+    def require_continues(self, earlier):
+        """Raise `UsageError` if a run with these settings would not continue one with the `earlier` ones."""
+        names = (field.name for field in fields(self) if field.name not in _MAY_CHANGE)
+        changed = [name for name in names if getattr(self, name) != getattr(earlier, name)]
+        if changed:
+            told = "; ".join(f"{name} was {getattr(earlier, name)!r}, now {getattr(self, name)!r}" for name in changed)
+            raise UsageError(f"--resume continues a run as it was: {told}. Use the old values, or another --out.")
+
+
+def _require(settings, name, holds, expected):
+    if not holds:
+        raise UsageError(f"Expected {name.replace('_', ' ')} {expected}; received {getattr(settings, name)}.")

@@ -1,0 +1,111 @@
+"""Where a run's weights come from: fresh, a model folder, a `.keras` file (whole or backbone) or an official file."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_matting.config import KERAS_FILE, PRESET_FILE
+from keras_matting.errors import UsageError, first_line
+from keras_matting.weights import import_checkpoint
+
+BACKBONE = "backbone."  # prefix of its layers in MODNet
+RECALIBRATION_IMAGES = 64
+
+
+def load_initial_weights(network, source, log=lambda message: None):
+    """Set the weights of `network` from `source`, a path, and say what was taken.
+
+    A model folder or `.keras` file gives every variable that it has under the same name and shape: all of them, or
+    all of the backbone. `.pth`, `.ckpt` and `.onnx` are official checkpoints. Raises `UsageError` where neither fits.
+    """
+    path = Path(source)
+    if (path / PRESET_FILE).is_file():
+        path = path / KERAS_FILE
+    if path.suffix != ".keras":
+        import_checkpoint(network, path)
+        log(f"weights of {path.name}")
+        return
+    taken = _copy_by_name(network, _read_keras(path))
+    log(f"{taken} of {len(network.weights)} variables from {path}")
+
+
+def _read_keras(path):
+    if not path.is_file():
+        raise UsageError(f"Expected weights to start from; {path} does not exist.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"Expected a Keras model in {path}; {first_line(error)}") from None
+
+
+def _copy_by_name(network, donor):
+    """Copy every variable of the donor's that `network` has; raises `UsageError` if not all, nor the backbone, fit."""
+    given = {variable.path: variable for variable in donor.weights}
+    wanted = {variable.path: variable for variable in network.weights}
+    fitting = {path for path in wanted if path in given and given[path].shape == wanted[path].shape}
+    backbone = {path for path in wanted if path.startswith(BACKBONE)}
+    if fitting != set(wanted) and not (backbone and backbone <= fitting):
+        raise UsageError(
+            f"Expected weights of {network.name} or of its backbone; {len(fitting)} of {len(wanted)} variables fit, "
+            f"the first that does not: {sorted(set(wanted) - fitting)[0]}. Choose the --model that was trained."
+        )
+    for path in fitting:
+        wanted[path].assign(given[path])
+    return len(fitting)
+
+
+def recalibrate_folded_norms(network, batches, log=lambda message: None):
+    """Give batch norms that came folded into their convolutions the statistics they had lost; return how many.
+
+    An inference export folds each batch norm away: what is left has mean 0 and variance 1, which evaluates right but
+    would normalise otherwise as soon as training uses the batches' own statistics. Here their inputs' mean and variance
+    are measured on `batches` of images (N, H, W, 3), and gamma and beta are set so that evaluation stays equal.
+    """
+    norms = [layer for layer in network.layers if _is_folded(layer)]
+    if not norms:
+        return 0
+    moments = [
+        (ops.mean(norm.input, axis=(0, 1, 2)), ops.mean(ops.square(norm.input), axis=(0, 1, 2))) for norm in norms
+    ]
+    probe = keras.Model(network.input, moments)
+    totals, seen = None, 0
+    for image in batches:
+        values = [np.stack(pair).astype("float64") for pair in probe.predict_on_batch(image)]
+        totals = values if totals is None else [a + b for a, b in zip(totals, values, strict=True)]
+        seen += 1
+    for norm, total in zip(norms, totals, strict=True):
+        mean, square = total / seen
+        _unfold(norm, mean, np.maximum(square - mean**2, 0))
+    log(f"batch statistics of {len(norms)} folded batch norms measured on {seen} batches")
+    return len(norms)
+
+
+def _is_folded(layer):
+    if not isinstance(layer, layers.BatchNormalization):
+        return False
+    mean, variance = (ops.convert_to_numpy(x) for x in (layer.moving_mean, layer.moving_variance))
+    return not mean.any() and np.ptp(variance) == 0
+
+
+def _unfold(norm, mean, variance):
+    gain = ops.convert_to_numpy(norm.gamma) / np.sqrt(ops.convert_to_numpy(norm.moving_variance) + norm.epsilon)
+    offset = ops.convert_to_numpy(norm.beta) - gain * ops.convert_to_numpy(norm.moving_mean)
+    norm.moving_mean.assign(mean)
+    norm.moving_variance.assign(variance)
+    norm.gamma.assign(gain * np.sqrt(variance + norm.epsilon))
+    norm.beta.assign(offset + gain * mean)
+
+
+def freeze_backbone(network, trained_from=None):
+    """Freeze the layers of MODNet's backbone, all or those before number `trained_from`, statistics included.
+
+    Layers are counted as in `network.layers`, from 0 and with those without parameters: the backbone's are the first
+    154, as in `keras.applications.MobileNetV2`. Raises `UsageError` on a number beyond the last.
+    """
+    backbone = {index: layer for index, layer in enumerate(network.layers) if layer.name.startswith(BACKBONE)}
+    if trained_from is not None and trained_from > max(backbone):
+        raise UsageError(f"Expected a layer up to {max(backbone)}, the backbone's last; received {trained_from}.")
+    for index, layer in backbone.items():
+        layer.trainable = trained_from is not None and index >= trained_from

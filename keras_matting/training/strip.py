@@ -1,0 +1,77 @@
+"""A training run -> a model folder that serves: no optimiser, no trainer, float32."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from keras_matting.config import Preset
+from keras_matting.errors import UsageError, first_line
+from keras_matting.export import write_model_folder
+from keras_matting.files import write_atomically
+from keras_matting.models import build_model
+from keras_matting.training.progress import BEST_FILE, Progress
+from keras_matting.training.settings import Settings
+from keras_matting.training.trainers import TRAINERS, SOCTrainer
+
+TRAINING_FILE = "training.json"
+CARD_FILE = "MODEL_CARD.md"
+
+
+def strip(run_dir, out_dir, *, name=None, last=False, force=False):
+    """Write the model folder `out_dir` from a run's best epoch, or its `last` one; return its preset.
+
+    Beside the preset and the weights it gets `training.json` (settings and the epoch's metrics) and a model card to
+    complete. Raises `UsageError` if the run has no whole epoch yet, or `out_dir` exists and `force` is not given.
+    """
+    run_dir, out_dir = Path(run_dir), Path(out_dir)
+    settings, preset = Settings.load(run_dir), Preset.load(run_dir)
+    progress = Progress(run_dir, settings.monitor)
+    progress.read()
+    if not progress.epoch:
+        raise UsageError(f"Expected a run with one whole epoch at least; {run_dir} has none. Continue it first.")
+    network = build_model(settings.model, preset.input_size)
+    epoch = _load_last(network, settings, progress) if last else _load_best(network, progress)
+    preset = replace(preset, name=name or out_dir.name, source=f"trained by keras-matting from {_origin(settings)}")
+    preset = write_model_folder(network, preset, out_dir, force)
+    metrics = progress.metrics_of(epoch)
+    record = {"epoch": epoch, "metrics": metrics, "settings": asdict(settings)}
+    write_atomically(out_dir / TRAINING_FILE, (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(out_dir / CARD_FILE, _card(preset, settings, metrics).encode())
+    return preset
+
+
+def _load_best(network, progress):
+    path = progress.run_dir / BEST_FILE
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"Expected the run's best model in {path}; {first_line(error)}") from None
+    return progress.state["best_epoch"]
+
+
+def _load_last(network, settings, progress):
+    progress.restore(SOCTrainer(network) if settings.objective == "soc" else TRAINERS[settings.model](network))
+    return progress.epoch
+
+
+def _origin(settings):
+    return f"{Path(settings.init).name}" if settings.init else "random weights"
+
+
+def _card(preset, settings, metrics):
+    """Return a model card: what is known is filled in, what only people know is asked for."""
+    height, width = preset.input_size
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
+    return f"""# {preset.name}
+
+{preset.architecture} at {height}x{width}, trained by keras-matting ({settings.objective}, start: {_origin(settings)}).
+
+| | |
+|---|---|
+{rows}
+
+- **Data**: {", ".join(settings.data)}; augmentation {settings.augment}.
+- **Validation**: {settings.val or "split off the data"}{f", a part of {settings.val_fraction}" * (settings.val_fraction > 0)}.
+- **Licence**: TODO: the weights stand under the terms of the data and of the weights they started from.
+- **Limits**: TODO: what the model was not trained on, and where it fails.
+"""
