@@ -1,50 +1,52 @@
-"""Augmentation presets by name, each a short tuple of paired operations.
+"""Augmentation presets by name: how photo and alpha are moved together, then how the photo's colours are changed."""
 
-An operation is a frozen callable, `op(sample, seed) -> sample`, in graph mode, over {"image": float32 (H, W, 3) in
-[0, 1], "alpha": float32 (H, W, 1) in [0, 1]}; `seed`, int64 (2,), decides all of its randomness. What moves pixels
-moves both together and leaves alpha soft; what changes colours leaves alpha alone.
-"""
+from dataclasses import dataclass, replace
 
-from keras_matting.data.colour import ColourJitter, RandomInvert
-from keras_matting.data.geometry import RandomCrop, RandomFlip, RandomWarp
-from keras_matting.data.randomness import fold_in
+from keras_matting.data.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
+from keras_matting.data.geometry import Geometry
 from keras_matting.errors import UsageError
 
-PRESETS = {
-    "none": (),
-    # The clothing project's script, by torchvision: Resize(544), RandomCrop(512), flips, RandomRotation((0, 180)),
-    # ColorJitter(0.5, 0.5, 0.5, 0.3), RandomInvert(0.5).
-    "original": (
-        RandomCrop(resize=544 / 512),
-        RandomFlip(horizontal=0.5, vertical=0.5),
-        RandomWarp(rotation=(0, 180)),
-        ColourJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3),
-        RandomInvert(probability=0.5),
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One `geometry` for photo and alpha, then the operations of `colour` on the photo, in order."""
+
+    geometry: Geometry
+    colour: tuple = ()
+
+    def without(self, kind):
+        """Return the augmentation without the colour operations of a class."""
+        return replace(self, colour=tuple(op for op in self.colour if not isinstance(op, kind)))
+
+
+# The clothing project's script, by torchvision: Resize(544), RandomCrop(512), both flips, RandomRotation((0, 180)),
+# ColorJitter(0.5, 0.5, 0.5, 0.3), RandomInvert(0.5). Rotated corners are black.
+_ORIGINAL = Augmentation(
+    Geometry(resize=544 / 512, mirror=0.5, flip=0.5, rotation=(0, 180)),
+    (ColourJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3), Invert(probability=0.5)),
+)
+_CUSTOM = Augmentation(
+    Geometry(mirror=0.5, rotation=(-20, 20), scale=(0.8, 1.25), perspective=0.1, reflect=True),
+    (
+        CutOut(patches=4, size=(0.05, 0.3)),
+        Relight(strength=0.2, bend=0.4),
+        ColourJitter(brightness=0.2, contrast=0.2, saturation=0.3, hue=0.05),
+        Blur(probability=0.3, sigma_px=1.5),
+        Noise(deviation=0.03),
+        Jpeg(probability=0.3, quality=(40, 95)),
     ),
+)
+AUGMENTATIONS = {
+    "none": Augmentation(Geometry()),
+    "original": _ORIGINAL,
+    "custom": _CUSTOM,
+    "custom-no-rotation": replace(_CUSTOM, geometry=replace(_CUSTOM.geometry, rotation=(0, 0))),
+    "custom-no-jitter": _CUSTOM.without(ColourJitter),
 }
 
 
 def find(name):
-    """Return the operations of a preset; raises `UsageError` on a name that is none."""
-    if name not in PRESETS:
-        raise UsageError(f"Expected an augmentation out of {', '.join(PRESETS)}; received {name!r}.")
-    return PRESETS[name]
-
-
-def load_size(ops, input_size):
-    """Return the (height, width) at which photos enter `ops`, so that they leave at `input_size`."""
-    crops = [op for op in ops if isinstance(op, RandomCrop)]
-    scale = crops[0].resize if crops else 1
-    return tuple(round(side * scale) for side in input_size)
-
-
-def draw(ops, seed):
-    """Return the parameters of all operations, each drawn with a seed of its own."""
-    return [op.draw(fold_in(seed, index)) for index, op in enumerate(ops)]
-
-
-def transform(ops, sample, parameters):
-    """Return the sample after all operations, with parameters from `draw`."""
-    for op, drawn in zip(ops, parameters, strict=True):
-        sample = op.transform(sample, *drawn)
-    return sample
+    """Return the augmentation of that name; raises `UsageError` if there is none."""
+    if name not in AUGMENTATIONS:
+        raise UsageError(f"Expected an augmentation out of {', '.join(AUGMENTATIONS)}; received {name!r}.")
+    return AUGMENTATIONS[name]

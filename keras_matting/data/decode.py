@@ -24,14 +24,14 @@ def load_photo(image_path, alpha_path, orientation, size, interpolation):
 
 
 def load_cutout(image_path, alpha_path, orientation, size):
-    """Return an RGBA cut-out, uint8 (height, width, 4), straight colours, scaled to fit into `size`, centred."""
+    """Return an RGBA cut-out, uint8 (height, width, 4), scaled to fit into `size`, centred; colours premultiplied.
+
+    Resizing straight colours would bleed into the edges what hides behind transparent pixels.
+    """
     rgba = tf.cast(tf.io.decode_png(tf.io.read_file(image_path), 4), tf.float32)
-    # What hides behind transparent pixels must not bleed into the edges: resize premultiplied.
     premultiplied = tf.concat([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3:]], axis=-1)
     fitted = tf.image.resize(premultiplied, size, preserve_aspect_ratio=True, antialias=True)
-    colours = tf.math.divide_no_nan(fitted[..., :3] * 255, fitted[..., 3:])
-    straight = tf.concat([colours, fitted[..., 3:]], axis=-1)
-    return _to_uint8(tf.image.resize_with_crop_or_pad(straight, *size))
+    return _to_uint8(tf.image.resize_with_crop_or_pad(fitted, *size))
 
 
 def load_background(image_path, alpha_path, orientation, size):

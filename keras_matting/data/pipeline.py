@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_matting.data import augment as augmentation
+from keras_matting.data.augment import find
 from keras_matting.data.order import Order
 from keras_matting.data.reader import Reader
 from keras_matting.data.store import naming_unreadable
@@ -19,9 +19,9 @@ class TrainingData:
     (batch_size, height, width, channels) at `preset.input_size`. `image` is normalised as the preset says, `alpha` is
     in [0, 1], `trimap` in {0, 0.5, 1}.
 
-    `augment`: a name in `augment.PRESETS`. `steps_per_epoch`: by default as many batches as all samples fill once.
-    `cache_gb`: decoded photos are kept in memory as far as so many GiB hold them. `trimap_px`: the (dilate, erode)
-    windows, by default 25 and 3 pixels scaled from 512 to the input's height.
+    `augment`: a name in `augment.AUGMENTATIONS`. `steps_per_epoch`: by default as many batches as all samples fill
+    once. `cache_gb`: decoded photos are kept in memory as far as so many GiB hold them. `trimap_px`: the (dilate,
+    erode) windows, by default 25 and 3 pixels scaled from 512 to the input's height.
 
     Raises `UsageError` on sources that cannot be merged, `ImageError` on a file that cannot be read: at once where it
     is to be kept in memory, else where batches are drawn inside `with data.naming_unreadable():`.
@@ -40,7 +40,7 @@ class TrainingData:
         trimap_px=None,
     ):
         _require_positive("batch_size", batch_size)
-        self._reader = Reader(sources, preset, augmentation.find(augment), trimap_px, cache_gb)
+        self._reader = Reader(sources, preset, find(augment), trimap_px, cache_gb)
         self._stems = [sample.stem for source in sources for sample in source.samples]
         self._order = Order([len(source.samples) for source in sources], [source.weight for source in sources], seed)
         self._seed = seed
@@ -55,9 +55,11 @@ class TrainingData:
             draws = self._draws(epoch, 0, self.steps_per_epoch)
             return tf.data.Dataset.from_tensor_slices((self._order.rows(draws), draws))
 
-        samples = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(samples_of)
-        seeded = samples.map(lambda row, draw: self._reader(row, tf.stack([self._seed, draw])), tf.data.AUTOTUNE)
-        return seeded.batch(self.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        def sample(row, draw):
+            return self._reader(row, tf.stack([tf.constant(self._seed, tf.int64), draw]))
+
+        draws = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(samples_of)
+        return _batched(draws.map(sample, tf.data.AUTOTUNE), self.batch_size)
 
     def names(self, epoch, step):
         """Return the stems of the samples in batch `step` of `epoch`, without decoding any."""
@@ -81,9 +83,13 @@ def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=
     smaller. Raises as `TrainingData` does.
     """
     _require_positive("batch_size", batch_size)
-    reader = Reader(sources, preset, (), trimap_px, cache_gb)
+    reader = Reader(sources, preset, find("none"), trimap_px, cache_gb)
     rows = tf.data.Dataset.range(sum(len(source.samples) for source in sources))
     samples = rows.map(lambda row: reader(row, tf.stack([tf.constant(0, tf.int64), row])), tf.data.AUTOTUNE)
+    return _batched(samples, batch_size)
+
+
+def _batched(samples, batch_size):
     return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 

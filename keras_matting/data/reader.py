@@ -1,14 +1,15 @@
 """One sample of some sources, by row: decoded, composited, augmented, normalised, with its trimap; in graph mode."""
 
+from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 import tensorflow as tf
 
-from keras_matting.data import augment as augmentation
+from keras_matting.data.colour import ColourOp
 from keras_matting.data.compositing import BACKGROUND_SCALE, composite
 from keras_matting.data.decode import load_background, load_cutout, load_photo
-from keras_matting.data.geometry import place
-from keras_matting.data.randomness import fold_in, uniform
+from keras_matting.data.randomness import fold_in, place
 from keras_matting.data.store import Store
 from keras_matting.data.trimap import scaled_px, trimap
 from keras_matting.errors import UsageError
@@ -17,63 +18,95 @@ _BYTES_PER_GB = 1 << 30
 
 
 class Reader:
-    """The samples of all sources by row, their own order joined end to end: `reader(row, seed)`.
+    """The samples of all sources by row, each source's in its own order, joined end to end: `reader(row, seed)`.
 
     Returns what one place of a batch holds: `(image, {"alpha", "trimap"})`, or `(image,)` without truth. `seed`: int64
     (2,), decides what is random about it. `files`: all samples and backgrounds that it reads.
     """
 
-    def __init__(self, sources, preset, ops, trimap_px, cache_gb):
+    def __init__(self, sources, preset, augmentation, trimap_px, cache_gb):
         _require_mergeable(sources)
-        self._preset = preset
-        self._ops = ops
-        self._trimap_px = scaled_px(preset.input_size[0], trimap_px)
+        self._size = preset.input_size
+        self._geometry = augmentation.geometry
+        self._trimap_px = scaled_px(self._size[0], trimap_px)
         self._is_labelled = sources[0].kind != "unlabelled"
         self._starts = tf.cumsum(tf.constant([len(source.samples) for source in sources], tf.int64), exclusive=True)
-        size = augmentation.load_size(ops, preset.input_size)
-        stores = [_stores(source, size, preset.interpolation) for source in sources]
-        self._draw = [_composited if len(pair) == 2 else _plain for pair in stores]
-        self._stores = stores
-        every_store = [store for pair in stores for store in pair]
+        load_size = self._geometry.load_size(self._size)
+        self._stores = [_stores(source, load_size, preset.interpolation) for source in sources]
+        every_store = [store for stores in self._stores for store in stores]
         self.files = [sample for store in every_store for sample in store.samples]
         _keep_what_fits(every_store, cache_gb * _BYTES_PER_GB)
-        self._compiled = tf.function(self._finished, autograph=False, jit_compile=True)
+        self._develop = Developer(augmentation.colour, preset)
 
     def __call__(self, row, seed):
+        """Return the sample of a row, a scalar int64 tensor."""
         source = tf.searchsorted(self._starts, [row], side="right")[0] - 1
         branches = [
-            partial(draw, stores, row - self._starts[index], seed)
-            for index, (draw, stores) in enumerate(zip(self._draw, self._stores, strict=True))
+            partial(_rgba, stores, row - self._starts[index], fold_in(seed, 0))
+            for index, stores in enumerate(self._stores)
         ]
-        sample = tf.switch_case(source, branches) if len(branches) > 1 else branches[0]()
-        image, alpha = self._compiled(sample, augmentation.draw(self._ops, seed))
+        rgba = branches[0]() if len(branches) == 1 else tf.switch_case(source, branches)
+        rgba = self._geometry(rgba, self._size, fold_in(seed, 1))
+        image, alpha = self._develop(rgba, fold_in(seed, 2))
         if not self._is_labelled:
             return (image,)
         return image, {"alpha": alpha, "trimap": trimap(alpha, *self._trimap_px)}
 
-    def _finished(self, sample, parameters):
-        sample = augmentation.transform(self._ops, sample, parameters)
-        return normalise(sample["image"], self._preset), sample["alpha"]
+
+class Developer:
+    """Turns uint8 RGBA into the model's input and alpha: colour operations, then normalisation.
+
+    XLA makes a few loops of all operations up to the first that it cannot compile, where TensorFlow makes many.
+    """
+
+    def __init__(self, ops, preset):
+        ops = [*ops, Normalise(preset.scale, preset.mean, preset.std)]
+        self._first = list(takewhile(lambda op: op.compiles, ops))
+        self._rest = ops[len(self._first) :]
+        self._compiled = tf.function(self._start, autograph=False, jit_compile=True)
+
+    def __call__(self, rgba, seed):
+        """Return float32 (H, W, 3), normalised, and float32 (H, W, 1) in [0, 1]; `seed` decides."""
+        seeds = [fold_in(seed, index) for index in range(len(self._first) + len(self._rest))]
+        image, alpha = self._compiled(rgba, [op.draw(drawn) for op, drawn in zip(self._first, seeds, strict=False)])
+        for op, drawn in zip(self._rest, seeds[len(self._first) :], strict=True):
+            image = op(image, alpha, drawn)
+        return image, alpha
+
+    def _start(self, rgba, parameters):
+        pixels = tf.cast(rgba, tf.float32) / 255
+        image, alpha = pixels[..., :3], pixels[..., 3:]
+        for op, drawn in zip(self._first, parameters, strict=True):
+            image = op.apply(image, alpha, *drawn)
+        return image, alpha
 
 
-def normalise(image, preset):
-    """Return the model's input from float (H, W, 3) in [0, 1], as `imaging.prepare` does from the photo."""
-    if preset.scale == "image-max":
-        brightest = tf.reduce_max(image)
-        image /= tf.where(brightest > 0, brightest, 1.0)
-    return (image - tf.constant(preset.mean, tf.float32)) / tf.constant(preset.std, tf.float32)
+@dataclass(frozen=True)
+class Normalise(ColourOp):
+    """The last operation: scale, mean and deviation of the model's preset, as `imaging.prepare` applies them."""
+
+    scale: str
+    mean: tuple
+    std: tuple
+
+    def draw(self, seed):
+        """Return nothing: this is not random."""
+        return ()
+
+    def apply(self, image, alpha):
+        """Return the model's input."""
+        if self.scale == "image-max":
+            brightest = tf.reduce_max(image)
+            image /= tf.where(brightest > 0, brightest, 1.0)
+        return (image - tf.constant(self.mean, tf.float32)) / tf.constant(self.std, tf.float32)
 
 
-def _plain(stores, index, seed):
-    pixels = tf.cast(stores[0](index), tf.float32) / 255
-    return {"image": pixels[..., :3], "alpha": pixels[..., 3:]}
-
-
-def _composited(stores, index, seed):
+def _rgba(stores, index, seed):
+    """Return a row of one source, uint8 (H, W, 4)."""
+    if len(stores) == 1:
+        return stores[0](index)
     cutouts, backgrounds = stores
-    (part,) = uniform(fold_in(seed, -1), (0, 1))
-    background = place(part, len(backgrounds.samples) - 1)
-    return composite(cutouts(index), backgrounds(background), fold_in(seed, -2))
+    return composite(cutouts(index), backgrounds(place(fold_in(seed, 0), len(backgrounds.samples))), fold_in(seed, 1))
 
 
 def _stores(source, size, interpolation):

@@ -39,6 +39,7 @@ class Store:
             self._kept = everything.with_options(options).get_single_element()
 
     def __call__(self, index):
+        """Return the image at `index`, uint8."""
         if self._kept is not None:
             return self._kept[index]
         paths = [tf.gather(tf.constant(paths), index) for paths in (self._images, self._alphas)]
