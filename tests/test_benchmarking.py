@@ -123,6 +123,7 @@ def test_a_benchmark_measures_speed_error_and_cost_of_each_engine(measured_folde
         assert all(speed["n"] >= 4 for speed in result["speed"])
         assert min(result["load_s"], result["peak_memory_mb"], result["file_mb"]) > 0
         assert result["precision"] == "f32"
+        assert "peak_gpu_memory_mb" in result
     assert list(report["skipped"]) == ["onnx-cuda"]
     assert report["environment"]["cpu"]["cores"] >= 1
 
@@ -149,6 +150,42 @@ def test_a_report_is_a_table_and_a_picture(measured_folder, tmp_path):
     assert "- onnx-cuda not measured: " in table
     reports.plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gpu_memory_is_a_column_only_where_there_is_a_gpu(measured_folder):
+    _, report = measured_folder
+    report = json.loads(json.dumps(report))
+    for result in report["results"]:
+        result["peak_gpu_memory_mb"] = None
+    assert "GPU MB" not in reports.markdown(report)
+    report["results"][0]["peak_gpu_memory_mb"] = 4321
+    rows = [line for line in reports.markdown(report).splitlines() if line.startswith("|")]
+    assert rows[0].endswith("| GPU MB |")
+    assert len({row.count("|") for row in rows}) == 1
+    assert sum(row.endswith("| 4321 |") for row in rows) == 2  # one engine, two batches
+    assert sum(row.endswith("| - |") for row in rows) == len(rows) - 4
+
+
+def test_the_peak_of_gpu_memory_is_the_larger_sample_of_the_engine_s_own_process(one_layer_dir, tmp_path, monkeypatch):
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(
+        """#!/bin/sh
+case "$1" in
+  --query-gpu*) echo "Fake GPU, 1.0, 9.0" ;;
+  *) echo "1, 5000"; if [ -e "$0.called" ]; then echo "$PPID, 70"; else touch "$0.called"; echo "$PPID, 100"; fi ;;
+esac
+"""
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with WorkerProcess(one_layer_dir, "onnx-cpu") as worker:
+        worker.ask("open")
+        memory = worker.ask("memory")
+    assert memory["peak_gpu_memory_mb"] == 100
+    fake.write_text("#!/bin/sh\ncase $1 in --query-gpu*) echo 'Fake GPU, 1.0, 9.0' ;; *) echo '[N/A], [N/A]' ;; esac\n")
+    with WorkerProcess(one_layer_dir, "onnx-cpu") as worker:
+        worker.ask("open")
+        assert worker.ask("memory")["peak_gpu_memory_mb"] is None
 
 
 def test_an_engine_whose_process_dies_is_told(one_layer_dir):

@@ -7,22 +7,23 @@ from keras_matting.errors import UsageError
 def markdown(report):
     """Return the report as Markdown: one row an engine and batch, then the verdict, the refused and the skipped."""
     verdict = report["verdict"]
+    with_gpu = any(result.get("peak_gpu_memory_mb") is not None for result in report["results"])
     lines = [
         f"{report['model']} on {report['fingerprint']['device']}, {report['photos']} photos.",
         "",
         "| engine | batch | images/s | p50 ms | 95 % interval | p90 | p99 | CV | n | MAE | worst photo | band MAE "
-        "| max | runs as | load s | memory MB | file MB |",
-        "|---|" + "---:|" * 12 + "---|" + "---:|" * 3,
+        "| max | runs as | load s | memory MB | file MB |" + " GPU MB |" * with_gpu,
+        "|---|" + "---:|" * 12 + "---|" + "---:|" * (3 + with_gpu),
     ]
     for result in sorted(report["results"], key=lambda result: result["speed"][0]["p50_ms"]):
-        lines += [_row(result, speed) for speed in result["speed"]]
+        lines += [_row(result, speed, with_gpu) for speed in result["speed"]]
     lines += ["", f"**{verdict['engine'] or 'No engine'}** ({verdict['objective']}): {verdict['reason']}"]
     lines += [f"- {engine} refused: {why}." for engine, why in verdict["refused"].items()]
     lines += [f"- {engine} not measured: {why}" for engine, why in report["skipped"].items()]
     return "\n".join(lines) + "\n"
 
 
-def _row(result, speed):
+def _row(result, speed, with_gpu):
     error, (low, high) = result["error"], speed["ci95_ms"]
     name = f"*{result['engine']}*" if result["engine"] in BASELINES else result["engine"]
     cells = (
@@ -40,8 +41,13 @@ def _row(result, speed):
         f"{result['load_s']:.1f}",
         f"{result['peak_memory_mb']:.0f}",
         f"{result['file_mb']:.1f}",
+        *([_megabytes(result.get("peak_gpu_memory_mb"))] if with_gpu else []),
     )
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _megabytes(value):
+    return "-" if value is None else value
 
 
 def _error(value):

@@ -85,7 +85,7 @@ class WorkerProcess:
     """The parent's end of a `worker`."""
 
     def __init__(self, model_dir, name):
-        self.name, self.opened, self.peak_memory_mb = name, {}, 0.0
+        self.name, self.opened = name, {}
         command = [sys.executable, "-m", "keras_matting.benchmarking.worker", str(model_dir), name]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -108,9 +108,7 @@ class WorkerProcess:
 
     def round(self, batch, seconds=ROUND_S, min_calls=2):
         """Return the latencies of one round, in milliseconds."""
-        answer = self.ask("round", batch=batch, seconds=seconds, min_calls=min_calls)
-        self.peak_memory_mb = answer["peak_memory_mb"]
-        return answer["calls_ms"]
+        return self.ask("round", batch=batch, seconds=seconds, min_calls=min_calls)["calls_ms"]
 
     def __enter__(self):
         return self
@@ -177,7 +175,7 @@ def _result(name, worker, error, calls):
         "speed": [
             statistics.speed(rounds, batch) for (engine, batch), rounds in sorted(calls.items()) if engine == name
         ],
-        "peak_memory_mb": worker.peak_memory_mb,
+        **worker.ask("memory"),
         **worker.opened,
     }
 

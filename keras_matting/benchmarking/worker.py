@@ -1,7 +1,7 @@
 """One engine in a process of its own, driven over standard input: nothing that one engine loads disturbs another.
 
 Each request is a line of JSON, each answer too. Requests: {"op": "open"}, {"op": "outputs", "inputs": FILE, "to": FILE}
-(.npy), {"op": "round", "batch": N, "seconds": S, "min_calls": N}.
+(.npy), {"op": "round", "batch": N, "seconds": S, "min_calls": N}, {"op": "memory"}.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.config import KERAS_FILE
-from keras_matting.engines import open_engine
+from keras_matting.engines import devices, open_engine
 from keras_matting.engines.artefacts import size_mb
 from keras_matting.errors import MattingError
 
@@ -66,14 +66,16 @@ class Worker:
 
     def __init__(self, model_dir, name):
         self._model_dir, self._name = model_dir, name
-        self._engine, self._batch = None, None
+        self._engine, self._batch, self._gpu_memory_mb = None, None, []
 
     def open(self):
         """Open the engine and predict once; return how long that took and what the engine is."""
         start = time.perf_counter()
         opened = KerasBaseline if self._name in BASELINES else lambda folder, name: open_engine(name, folder)
         self._engine = opened(self._model_dir, self._name)
-        return {"load_s": time.perf_counter() - start, "file_mb": size_mb(self._engine.path), **self._engine.describe()}
+        load_s = time.perf_counter() - start
+        self._sample_gpu()
+        return {"load_s": load_s, "file_mb": size_mb(self._engine.path), **self._engine.describe()}
 
     def outputs(self, inputs, to):
         """Predict each input by itself and store the outputs."""
@@ -90,7 +92,16 @@ class Worker:
             start = time.perf_counter()
             self._engine.predict(images)
             calls.append((time.perf_counter() - start) * 1000)
-        return {"calls_ms": calls, "peak_memory_mb": _peak_memory_mb()}
+        return {"calls_ms": calls}
+
+    def memory(self):
+        """Return the most memory held: of the machine, and of the GPU as sampled after the load and now (or None)."""
+        self._sample_gpu()
+        return {"peak_memory_mb": _peak_memory_mb(), "peak_gpu_memory_mb": max(self._gpu_memory_mb, default=None)}
+
+    def _sample_gpu(self):
+        if devices.gpu() and (held := devices.gpu_memory_mb(_own_processes())) is not None:
+            self._gpu_memory_mb.append(held)
 
 
 def _peak_memory_mb():
@@ -105,10 +116,17 @@ def _peak_memory_mb():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _own_processes():
+    """Return the ids of this process and its children: TF-TRT computes in one."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {os.getpid(), *(int(pid) for path in lists for pid in path.read_text().split())}
+
+
 def main(model_dir, name):
     """Answer requests until standard input closes."""
     if name == TORCH_BASELINE:
         os.environ["KERAS_BACKEND"] = "torch"  # before anything imports Keras
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else TensorFlow takes the GPU's whole memory
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
     worker = Worker(model_dir, name)

@@ -42,11 +42,9 @@ def cpu_name():
 @functools.cache
 def gpu():
     """Return {"name", "driver", "compute_capability"} of the first NVIDIA GPU, or None."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-        name, driver, capability = done.stdout.splitlines()[0].split(", ")
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        name, driver, capability = _nvidia_smi("--query-gpu=name,driver_version,compute_cap")[0]
+    except (ValueError, IndexError):
         return None
     return {"name": name, "driver": driver, "compute_capability": capability}
 
@@ -59,3 +57,20 @@ def gpu_name():
 def missing_gpu():
     """Return why a CUDA engine cannot run here, or None."""
     return None if gpu() else "no NVIDIA GPU was found (nvidia-smi lists none)."
+
+
+def gpu_memory_mb(pids):
+    """Return the GPU memory that the processes `pids` hold together, in 2^20 bytes; None where no GPU lists them."""
+    rows, names = _nvidia_smi("--query-compute-apps=pid,used_memory"), set(map(str, pids))
+    held = [int(row[-1]) for row in rows if row[0] in names and row[-1].isdecimal()]
+    return sum(held) if held else None
+
+
+def _nvidia_smi(query):
+    """Return the rows of a query as lists of text, none where it cannot be asked."""
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.split(", ") for line in done.stdout.splitlines()]
