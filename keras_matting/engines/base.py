@@ -27,16 +27,17 @@ class Engine(Protocol):
         """Free what the engine holds; it is not used afterwards."""
 
 
-# Layers whose rounding to 8 bits ruins the matte, by name: they stay float32. Found for the official weights on
-# clothing photos: in U2NetP two convolutions cause most of the error, and the first stage the worst photo's.
+# Layers whose rounding ruins the matte, by precision and name: they stay in float32. Found for the official weights on
+# clothing photos: in U2NetP two convolutions cause most of the error, and for int8 the first stage the worst photo's.
 _SENSITIVE_LAYERS = {
-    "u2netp": ("stage1.", "stage2d.rebnconv2d", "stage2d.rebnconv1d"),
+    ("u2netp", "bf16"): ("stage2d.rebnconv2d", "stage2d.rebnconv1d"),
+    ("u2netp", "int8"): ("stage1.", "stage2d.rebnconv2d", "stage2d.rebnconv1d"),
 }
 
 
-def sensitive_layers(model_dir):
-    """Return parts of the names of the layers that int8 engines of this model leave in float32."""
-    return _SENSITIVE_LAYERS.get(Preset.load(model_dir).architecture, ())
+def sensitive_layers(model_dir, precision):
+    """Return parts of the names of the layers that engines of this model and `precision` leave in float32."""
+    return _SENSITIVE_LAYERS.get((Preset.load(model_dir).architecture, precision), ())
 
 
 @dataclass(frozen=True)

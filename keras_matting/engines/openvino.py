@@ -1,15 +1,16 @@
-"""OpenVINO on the CPU, in float32, bfloat16 and int8."""
+"""OpenVINO on the CPU, in float32, bfloat16 and int8; layers that a low precision ruins stay in float32."""
 
 import logging
 from collections import Counter
 
 from keras_matting.config import ONNX_FILE
-from keras_matting.engines.artefacts import building, built, exported
+from keras_matting.engines import openvino_mixed
+from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
 from keras_matting.engines.base import cannot_open, checked_batch, missing_package, runtime, sensitive_layers
 from keras_matting.engines.devices import cpu_name
 
 _IR = "model.xml"
-_PRECISIONS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: what is not quantised stays float32
+_BUILT = ("bf16", "int8")
 
 
 def unavailable_reason(variant):
@@ -32,73 +33,80 @@ def build_unavailable_reason(variant):
 
 
 def build(model_dir, variant, options):
-    """Quantise for int8 with the calibration photos; the other precisions are decided when the graph is compiled."""
-    path = exported(model_dir, ONNX_FILE, f"openvino-{variant}")
-    if variant != "int8":
+    """Quantise for int8 with the calibration photos; cut out for bf16 what stays in float32; f32 needs nothing."""
+    engine, kept = f"openvino-{variant}", sensitive_layers(model_dir, variant)
+    path = exported(model_dir, ONNX_FILE, engine)
+    if variant not in _BUILT:
         return
     import openvino
 
-    kept = sensitive_layers(model_dir)
-    with building(model_dir, "openvino-int8", _runtime(), cpu_name(), kept_in_f32=kept) as (folder, _):
-        model = _quantised(openvino.Core().read_model(path), options.calibration_for("openvino-int8"), kept)
-        openvino.save_model(model, folder / _IR, compress_to_fp16=False)
+    with building(model_dir, engine, _runtime(), cpu_name(), kept_in_f32=kept) as (folder, extra):
+        model = openvino.Core().read_model(path)
+        if variant == "bf16":
+            pieces = openvino_mixed.save(model, kept, folder)
+        else:
+            pieces = [(_IR, "f32")]  # what is not quantised stays in float32
+            quantised = _quantised(model, options.calibration_for(engine), kept)
+            openvino.save_model(quantised, folder / _IR, compress_to_fp16=False)
+        extra["pieces"] = [{"file": file, "requested_precision": precision} for file, precision in pieces]
 
 
 def check_current(model_dir, variant):
     """Raise `EngineError` unless what `build` makes is there and fits."""
-    if variant == "int8":
-        built(model_dir, "openvino-int8", _runtime(), cpu_name())
+    if variant in _BUILT:
+        built(model_dir, f"openvino-{variant}", _runtime(), cpu_name())
     exported(model_dir, ONNX_FILE, f"openvino-{variant}")
 
 
 def open_engine(model_dir, variant):
     """Compile a model folder's graph for this CPU."""
     engine = f"openvino-{variant}"
-    if variant == "int8":
-        return OpenVinoEngine(built(model_dir, engine, _runtime(), cpu_name()) / _IR, variant)
-    return OpenVinoEngine(exported(model_dir, ONNX_FILE, engine), variant)
+    if variant not in _BUILT:
+        path = exported(model_dir, ONNX_FILE, engine)
+        return OpenVinoEngine(path, variant, [(path, variant)])
+    folder = built(model_dir, engine, _runtime(), cpu_name())
+    pieces = read_manifest(folder / MANIFEST).get("pieces", [{"file": _IR, "requested_precision": "f32"}])
+    return OpenVinoEngine(folder, variant, [(folder / piece["file"], piece["requested_precision"]) for piece in pieces])
 
 
 class OpenVinoEngine:
-    """A model compiled by OpenVINO."""
+    """A model compiled by OpenVINO, whole or as a chain of `pieces`, (file, precision) each."""
 
-    def __init__(self, path, variant):
-        import openvino
-
-        self.name = f"openvino-{variant}"
-        self.path = path.parent if variant == "int8" else path
-        hints = {"INFERENCE_PRECISION_HINT": _PRECISIONS[variant], "PERFORMANCE_HINT": "LATENCY"}
-        core = openvino.Core()
+    def __init__(self, path, variant, pieces):
+        self.name, self.path = f"openvino-{variant}", path
+        self._requested = [precision for _, precision in pieces]
         try:
-            self._compiled = core.compile_model(core.read_model(path), "CPU", hints)
+            self._chain = openvino_mixed.Chain(pieces)
         except RuntimeError as error:
             raise cannot_open(self.name, path, error) from error
-        batch, height, width, _ = self._compiled.input(0).partial_shape
+        batch, height, width, _ = self._chain.input.partial_shape
         self.size = (height.get_length(), width.get_length())
         self._fixed_batch = batch.get_length() if batch.is_static else None
-        self._request = self._compiled.create_infer_request()
 
     def predict(self, batch):
         """See `Engine.predict`."""
-        batch = checked_batch(batch, self.size, self.name, self._fixed_batch)
-        self._request.infer({0: batch}, share_inputs=True)
-        return self._request.get_output_tensor(0).data.copy()
+        return self._chain(checked_batch(batch, self.size, self.name, self._fixed_batch))
 
     def describe(self):
-        """See `Engine.describe`: the precision in which the compiled convolutions really run."""
+        """See `Engine.describe`: the precision in which the compiled convolutions really run, and what was asked for.
+
+        The two differ where a processor lacks bfloat16: OpenVINO then computes in float32 without a word.
+        """
         precisions = Counter(
-            _rt_info(node, "runtimePrecision")
-            for node in self._compiled.get_runtime_model().get_ops()
-            if _rt_info(node, "layerType") in ("Convolution", "GroupConvolution")
+            precision
+            for kind, _, precision in self._chain.runtime_nodes()
+            if kind in ("Convolution", "GroupConvolution")
         )
         total = sum(precisions.values())
         listed = ", ".join(f"{count} of {total} convolutions {name}" for name, count in precisions.most_common())
         lowest = "int8" if {"i8", "u8"} & set(precisions) else "bf16" if "bf16" in precisions else "f32"
+        if len(self._requested) > 1:
+            listed += f"; pieces asked for {', '.join(self._requested)}"
         return {"precision": lowest, "coverage": listed}
 
     def close(self):
         """Drop the compiled model."""
-        self._request = self._compiled = None
+        self._chain = None
 
 
 def _quantised(model, calibration, kept):
@@ -117,8 +125,3 @@ def _quantised(model, calibration, kept):
 
 def _runtime():
     return runtime("openvino")
-
-
-def _rt_info(node, key):
-    info = node.get_rt_info()
-    return info[key].astype(str).lower() if key == "runtimePrecision" else info[key].astype(str)

@@ -50,7 +50,7 @@ def build(model_dir, variant, options):
     source = exported(model_dir, ONNX_FILE, engine)
     cache = engine_dir(model_dir, _TIMING_CACHE)
     with building(model_dir, engine, _runtime(), _device(), precision=variant) as (folder, extra):
-        typed = _in_precision(source, variant, folder, options, sensitive_layers(model_dir))
+        typed = _in_precision(source, variant, folder, options, sensitive_layers(model_dir, variant))
         plan, extra["layers"] = _build_plan(typed, variant, options.max_batch, cache)
         (folder / _PLAN).write_bytes(plan)
         if typed != source:

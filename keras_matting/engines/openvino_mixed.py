@@ -1,0 +1,196 @@
+"""A few layers of an OpenVINO model in float32, the others in bfloat16.
+
+The CPU plugin takes one INFERENCE_PRECISION_HINT for a whole model. Since 2026 its graph obeys a tag that keeps a node
+as it is (`ov::DisablePrecisionConversion`, made for float16 but heeded for bfloat16 too; nothing documents it for
+users). So the tag is written, and the plugin asked what it made of it. Where it did not obey, the graph is cut: pieces
+of the two precisions take turns, and what crosses a cut is a float32 tensor that one infer request hands to the next
+without a copy.
+"""
+
+import xml.etree.ElementTree as ET
+
+# Layers that compute have a precision; what lies between them (activations, sums, resizes) follows its neighbours.
+_COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
+# What makes a tensor larger goes to the next precision, unless a float32 layer reads it: so less crosses a cut.
+_ENLARGING = ("Concat", "Interpolate")
+RUNTIME_KINDS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul")
+_TAG = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
+
+
+def save(model, kept, folder):
+    """Write an `openvino.Model` into `folder` as one graph or several; return [(file name, precision)] in order.
+
+    `kept`: parts of the names of the computing layers to keep in float32, with what lies between them; the rest is
+    bfloat16. The model itself is used up.
+    """
+    import openvino
+
+    path, places = folder / "model.xml", _places(model, kept)
+    openvino.save_model(model, path, compress_to_fp16=False)
+    _tag(path, {node.get_friendly_name() for node, place in places if place % 2})
+    if not kept or _obeyed(path, kept):
+        return [(path.name, "bf16")]
+    for written in (path, path.with_suffix(".bin")):
+        written.unlink()
+    pieces = [(f"piece{index}.xml", *piece) for index, piece in enumerate(split(model, kept))]
+    for file, piece, _ in pieces:
+        openvino.save_model(piece, folder / file, compress_to_fp16=False)
+    return [(file, precision) for file, _, precision in pieces]
+
+
+def _tag(path, names):
+    """Tag the layers of an IR file that are called one of `names`: they keep their precision."""
+    tree = ET.parse(path)
+    for layer in tree.getroot().find("layers"):
+        if layer.get("name") not in names or layer.get("type") == "Const":
+            continue
+        info = layer.find("rt_info")
+        if info is None:
+            info = ET.Element("rt_info")
+            layer.insert(0 if layer.find("data") is None else 1, info)
+        ET.SubElement(info, "attribute", _TAG)
+    tree.write(path)
+
+
+def _obeyed(path, kept):
+    """Return whether the plugin, asked for bfloat16, compiles the layers `kept` in float32."""
+    nodes = Chain([(path, "bf16")]).runtime_nodes()
+    computing = [layers_and_precision for kind, *layers_and_precision in nodes if kind in RUNTIME_KINDS]
+    precisions = {precision for layers, precision in computing if any(part in layers for part in kept)}
+    return precisions == {"f32"}
+
+
+def split(model, kept):
+    """Cut a model (see `save`) into [(model, precision)], to be run in order; the model itself is used up.
+
+    Tensors are passed on by name: every input of a piece is called as an output of an earlier one, or as an input of
+    the model. A model without layers to keep is one piece.
+    """
+    import openvino
+
+    nodes = _places(model, kept)
+    place = {node.get_name(): index for node, index in nodes}
+    inputs, outputs = {}, {}
+    for parameter in model.get_parameters():
+        inputs.setdefault(place[parameter.get_name()], []).append(parameter)
+    for result in model.get_results():
+        outputs.setdefault(place[result.get_name()], []).append(result)
+    for node, _ in nodes:
+        for output in node.outputs():
+            _cut(output, node, place, inputs, outputs)
+    return [
+        (openvino.Model(outputs[index], inputs[index], f"piece{index}"), "f32" if index % 2 else "bf16")
+        for index in sorted(outputs)
+    ]
+
+
+def _places(model, kept):
+    """Return [(node, index of its piece)] in order, odd where it stays in float32; no node reads from a later piece."""
+    from openvino.passes import ConstantFolding, Manager
+
+    passes = Manager()
+    passes.register_pass(ConstantFolding())  # else a piece may compute a shape from another piece's tensor
+    passes.run_passes(model)
+    nodes = [node for node in model.get_ordered_ops() if not _is(node, "Constant")]
+
+    def is_kept(node):
+        return _is(node, *_COMPUTING) and any(part in node.get_friendly_name() for part in kept)
+
+    leads = {}  # to a kept layer, with no other computing layer on the way
+    for node in reversed(nodes):
+        leads[node.get_name()] = any(
+            is_kept(reader) or (leads[reader.get_name()] and not _is(reader, *_COMPUTING)) for reader in _readers(node)
+        )
+    place = {}
+    for node in nodes:
+        name, before = node.get_name(), [place[source.get_name()] for source in _sources(node)]
+        if _is(node, *_COMPUTING):
+            single = is_kept(node)
+        elif not before:
+            single = leads[name]
+        else:
+            single = any(index % 2 for index in before) and (leads[name] or not _is(node, *_ENLARGING))
+        latest = max(before, default=0)
+        place[name] = latest if latest % 2 == single else latest + 1
+    return [(node, place[node.get_name()]) for node in nodes]
+
+
+def _cut(output, node, place, inputs, outputs):
+    """Where later pieces read `output`, let them read an input of the same name instead."""
+    from openvino import op
+
+    here, later = place[node.get_name()], {}
+    for reader in output.get_target_inputs():
+        index = place[reader.get_node().get_name()]
+        if index != here:
+            later.setdefault(index, []).append(reader)
+    if not later:
+        return
+    if _is(node, "Parameter"):
+        name = output.get_any_name()
+    else:
+        name = f"cut_{node.get_name()}_{output.get_index()}"
+        output.get_tensor().set_names({name})
+        outputs.setdefault(here, []).append(op.Result(output))
+    for index, readers in later.items():
+        parameter = op.Parameter(output.get_element_type(), output.get_partial_shape())
+        parameter.output(0).get_tensor().set_names({name})
+        for reader in readers:
+            reader.replace_source_output(parameter.output(0))
+        inputs.setdefault(index, []).append(parameter)
+
+
+def _is(node, *kinds):
+    return node.get_type_name() in kinds
+
+
+def _sources(node):
+    sources = (source.get_source_output().get_node() for source in node.inputs())
+    return [source for source in sources if not _is(source, "Constant")]
+
+
+def _readers(node):
+    return [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
+
+
+class Chain:
+    """Graphs compiled for the CPU that run one after another as one model.
+
+    `pieces`: (`openvino.Model` or path of one, precision) in order. Raises `RuntimeError` where OpenVINO cannot read or
+    compile.
+    """
+
+    def __init__(self, pieces):
+        import openvino
+
+        core = openvino.Core()
+        self._tensor, self._steps = openvino.Tensor, []
+        for model, precision in pieces:
+            model = model if isinstance(model, openvino.Model) else core.read_model(model)
+            hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+            compiled = core.compile_model(model, "CPU", hints)
+            reads, writes = ([port.get_any_name() for port in ports] for ports in (compiled.inputs, compiled.outputs))
+            self._steps.append((compiled, compiled.create_infer_request(), reads, writes))
+        self.input = self._steps[0][0].input(0)
+
+    def __call__(self, batch):
+        """Return the last graph's output for a contiguous batch."""
+        tensors = {self.input.get_any_name(): self._tensor(batch, shared_memory=True)}
+        for _, request, reads, writes in self._steps:
+            for name in reads:
+                request.set_tensor(name, tensors[name])
+            request.infer()
+            tensors |= {name: request.get_tensor(name) for name in writes}
+        return tensors[writes[0]].data.copy()
+
+    def runtime_nodes(self):
+        """Return [(kind, names of the layers it computes, precision)] of what the plugin really runs."""
+        return [
+            (_info(node, "layerType"), _info(node, "originalLayersNames"), _info(node, "runtimePrecision").lower())
+            for compiled, *_ in self._steps
+            for node in compiled.get_runtime_model().get_ops()
+        ]
+
+
+def _info(node, key):
+    return node.get_rt_info()[key].astype(str)
