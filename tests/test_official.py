@@ -1,15 +1,21 @@
 """The official weights end to end, against the authors' own maps and against published parity."""
 
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from keras_matting.config import find_model_dir
+from keras_matting import engines, imaging
+from keras_matting.benchmarking import statistics
+from keras_matting.benchmarking.selection import Gate, refusal
+from keras_matting.config import ONNX_FILE, Preset, find_model_dir
+from keras_matting.engines import openvino as openvino_engine
 from keras_matting.errors import WeightsError
 from keras_matting.image_files import EXTENSIONS
 from keras_matting.matting import OutputOptions, Session, read_photo
+from keras_matting.samples import sample_photos
 
 ROOT = Path(__file__).parents[1]
 MAX_MEAN_DIFFERENCE = 1.5  # of 255; the authors' maps were saved by another runtime
@@ -46,6 +52,34 @@ def test_official_u2netp_cuts_the_astronaut_out():
     mask = session.matte(Photo(skimage_data.astronaut()), OutputOptions("mask"))
     assert mask[300, 230] > 250  # her suit
     assert mask[20, 480] < 5  # the shuttle's corner
+
+
+@pytest.mark.long
+def test_the_gate_refuses_int8_of_the_whole_graph_and_admits_it_without_the_sensitive_layers(tmp_path, monkeypatch):
+    pytest.importorskip("skimage.data")
+    if reason := engines.build_unavailable_reason("openvino-int8"):
+        pytest.skip(reason)
+    official, folder = official_model_dir("u2netp"), tmp_path / "model"
+    folder.mkdir()
+    for name in ("preset.json", "export.json", ONNX_FILE):
+        shutil.copy(official / name, folder)
+    preset = Preset.load(folder)
+    images = np.stack([imaging.prepare(photo, preset) for photo in sample_photos()])
+
+    def mattes(engine):
+        outputs = engines.open_engine(engine, folder).predict(images)
+        return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
+
+    def built_error():
+        engines.build("openvino-int8", folder, engines.BuildOptions(tuple(images[:, None])))
+        return statistics.error(mattes("openvino-int8"), reference)
+
+    reference = mattes("onnx-cpu")
+    assert refusal(built_error(), Gate()) is None
+    monkeypatch.setattr(openvino_engine, "sensitive_layers", lambda model_dir, precision: ())
+    error = built_error()
+    assert refusal(error, Gate()).startswith("mae 0.")
+    assert error["mae"] > 10 * Gate().mae  # measured: .166
 
 
 def test_a_damaged_download_is_refused(tmp_path):
