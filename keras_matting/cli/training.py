@@ -41,6 +41,7 @@ def _add_run_arguments(parser):
     parser.add_argument("--steps-per-epoch", type=int, default=0, metavar="N", help="default: every sample once")
     parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="part of the training samples to use")
     parser.add_argument("--learning-rate", type=float, default=0.0, help="default: official, a tenth with --init")
+    parser.add_argument("--schedule", default="", help="step or constant (default: the official one)")
     parser.add_argument("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
     parser.add_argument("--strategy", default="none", help="none (default), mirrored or multi-worker")
     parser.add_argument("--monitor", default="val_miou", help="what is best: val_miou (default) or val_mae")

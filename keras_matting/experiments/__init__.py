@@ -16,7 +16,14 @@ from keras_matting.training.settings import SETTINGS_FILE, Settings
 
 # What a scale fixes for every experiment. Small: two cores, about an hour in all. Full: one GPU, the original's sizes.
 SCALES = {
-    "small": {"input_size": (160, 160), "epochs": 3, "steps_per_epoch": 40, "batch_size": 8, "images_every": 0},
+    "small": {
+        "input_size": (160, 160),
+        "epochs": 3,
+        "steps_per_epoch": 40,
+        "batch_size": 8,
+        "schedule": "constant",
+        "images_every": 0,
+    },
     "full": {"epochs": 40, "batch_size": 8, "patience": 10},
 }
 TABLE_FILE = "experiments"

@@ -9,14 +9,17 @@ from pathlib import Path
 from secrets import token_hex
 
 import keras
+import numpy as np
+from keras import ops
 
-from keras_matting.errors import MattingError, UsageError
+from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import write_atomically
 from keras_matting.training.settings import MONITORS
 
 PROGRESS_FILE = "progress.json"
 HISTORY_FILE = "history.csv"
 BEST_FILE = "best.keras"
+CHECKPOINT = "checkpoint-{}.npz"
 
 
 class Progress(keras.callbacks.Callback):
@@ -60,12 +63,14 @@ class Progress(keras.callbacks.Callback):
         if not self.state["checkpoint"]:
             return
         path = self.run_dir / self.state["checkpoint"]
-        if trainer.compiled:
-            trainer.optimizer.build(trainer.trainable_variables)
         try:
-            trainer.load_weights(path)
+            with np.load(path) as checkpoint:
+                for name, variable in _variables(trainer).items():
+                    variable.assign(checkpoint[name])
         except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"Expected the run's checkpoint {path} to be readable; received: {error}.") from None
+            raise UsageError(
+                f"Expected the run's checkpoint {path} to be whole; received: {first_line(error)}. Start the run anew."
+            ) from None
 
     def record_start(self, trainer, logs):
         """Write what validation says of the untrained start, which is the best model until an epoch is better."""
@@ -85,12 +90,12 @@ class Progress(keras.callbacks.Callback):
     def _write(self, epoch, logs):
         logs = {name: float(value) for name, value in logs.items()}
         state = {**self.state, "epoch": epoch, "history": [*self.history, {"epoch": epoch, **logs}]}
-        state["checkpoint"] = f"checkpoint-{epoch:04}.weights.h5"
+        state["checkpoint"] = CHECKPOINT.format(epoch)
         with _told_when_full(self.run_dir, self.epoch):
-            _save(self.run_dir / state["checkpoint"], self.model.save_weights)
+            write_atomically(self.run_dir / state["checkpoint"], _as_npz(_variables(self.model)))
             if self._is_better(logs):
                 state["best"], state["best_epoch"] = logs.get(self.monitor), epoch
-                _save(self.run_dir / BEST_FILE, self.model.network.save)
+                _save_model(self.model.network, self.run_dir / BEST_FILE)
             write_atomically(self.run_dir / PROGRESS_FILE, json.dumps(state, indent=1).encode())
             self.state = state
             write_atomically(self.run_dir / HISTORY_FILE, _as_csv(self.history))
@@ -102,7 +107,7 @@ class Progress(keras.callbacks.Callback):
         return math.isnan(value) or best is None or self.sign * value > self.sign * best
 
     def _remove_older(self):
-        for path in self.run_dir.glob("checkpoint-*.weights.h5"):
+        for path in self.run_dir.glob(CHECKPOINT.format("*")):
             if path.name != self.state["checkpoint"]:
                 path.unlink(missing_ok=True)
 
@@ -120,11 +125,31 @@ def _told_when_full(run_dir, last_epoch):
         ) from error
 
 
-def _save(path, save):
-    """Call `save` with a temporary name of the same suffixes beside `path`, then rename."""
-    temporary = path.with_name(f".{token_hex(4)}.partial{''.join(path.suffixes)}")
+def _variables(trainer):
+    """Return what a run consists of by name: the network, and the optimiser where there is one.
+
+    SOC's teacher is not among them: it is made anew at the start of every epoch.
+    """
+    variables = {variable.path: variable for variable in trainer.network.weights}
+    if trainer.compiled:
+        trainer.optimizer.build(trainer.trainable_variables)
+        state = trainer.optimizer.variables
+        variables |= {f"optimizer/{index}/{variable.name}": variable for index, variable in enumerate(state)}
+    return variables
+
+
+def _as_npz(variables):
+    """Return the bytes of an .npz file: written in one go, unlike HDF5, which leaves a full disk in a muddle."""
+    file = io.BytesIO()
+    np.savez(file, **{name: ops.convert_to_numpy(variable.value) for name, variable in variables.items()})
+    return file.getvalue()
+
+
+def _save_model(network, path):
+    """Save a Keras model under a temporary name, then rename."""
+    temporary = path.with_name(f".{token_hex(4)}.partial{path.suffix}")
     try:
-        save(temporary)
+        network.save(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

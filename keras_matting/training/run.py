@@ -18,7 +18,7 @@ from keras_matting.models import MODELS, build_model
 from keras_matting.pretrained import default_preset
 from keras_matting.training import start
 from keras_matting.training.callbacks import EpochLog, NaNGuard, Pictures, TeacherRefresh, step_decay
-from keras_matting.training.progress import BEST_FILE, PROGRESS_FILE, Progress
+from keras_matting.training.progress import BEST_FILE, CHECKPOINT, PROGRESS_FILE, Progress
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
 
@@ -75,9 +75,8 @@ def _open_folder(run_dir, settings, resume, overwrite):
     if exists and resume:
         settings.require_continues(Settings.load(run_dir))
     elif exists and overwrite:
-        for name in (TENSORBOARD, "pictures"):
-            shutil.rmtree(run_dir / name, ignore_errors=True)
-        for path in (run_dir / PROGRESS_FILE, run_dir / BEST_FILE, *run_dir.glob("checkpoint-*.weights.h5")):
+        shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
+        for path in (run_dir / PROGRESS_FILE, run_dir / BEST_FILE, *run_dir.glob(CHECKPOINT.format("*"))):
             path.unlink(missing_ok=True)
     elif exists:
         raise UsageError(f"{run_dir} is a run already: continue it with --resume, or replace it with --overwrite.")
@@ -181,13 +180,18 @@ def _learning_rate(settings):
     return official * INIT_RATE if settings.init else official
 
 
+def _schedule(settings):
+    official = "step" if (settings.model, settings.objective) == ("modnet", "supervised") else "constant"
+    return settings.schedule or official
+
+
 def _callbacks(settings, preset, data, validation, progress):
     """Return the callbacks in the order in which they must run; `progress` writes what those before it logged."""
     log_dir = progress.run_dir / TENSORBOARD
     callbacks = [NaNGuard(data.names, progress), EpochLog(), progress]
     if settings.objective == "soc":
         callbacks.insert(0, TeacherRefresh())
-    elif settings.model == "modnet":
+    if _schedule(settings) == "step":
         callbacks.insert(0, step_decay(_learning_rate(settings), settings.epochs))
     callbacks.append(keras.callbacks.TensorBoard(log_dir, histogram_freq=int(settings.histograms), write_graph=False))
     if settings.images_every:

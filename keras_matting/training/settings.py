@@ -11,6 +11,7 @@ from keras_matting.files import write_atomically
 SETTINGS_FILE = "run.json"
 OBJECTIVES = ("supervised", "soc")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SCHEDULES = ("constant", "step")
 STRATEGIES = ("none", "mirrored", "multi-worker")
 MONITORS = {"val_miou": "max", "val_mae": "min"}
 # A continued run may differ in these: how long, and how fast, but not in what it learns from.
@@ -26,6 +27,7 @@ class Settings:
     of the stems decides both parts. `input_size`: (height, width), by default that of the model's preset.
     `steps_per_epoch`: by default all samples once. `init`: a model folder, `.keras` file or official checkpoint to
     start from. `learning_rate`: by default 0.01 (MODNet), 1e-3 (U2Net), a tenth of it with `init`, 1e-5 for SOC.
+    `schedule`: "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "constant" not.
     `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names the layer from which it is
     trained afterwards, by default half of them. `patience`: epochs without a better `monitor` after which the run
     stops; 0: never. `images_every`: epochs between pictures in TensorBoard; 0: never.
@@ -42,6 +44,7 @@ class Settings:
     init: str = ""
     input_size: tuple = ()
     learning_rate: float = 0.0
+    schedule: str = ""
     steps_per_epoch: int = 0
     fraction: float = 1.0
     freeze_backbone: bool = False
@@ -60,7 +63,13 @@ class Settings:
     def __post_init__(self):
         for name in ("data", "input_size", "trimap_px"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        choices = {"objective": OBJECTIVES, "precision": PRECISIONS, "strategy": STRATEGIES, "monitor": tuple(MONITORS)}
+        choices = {
+            "objective": OBJECTIVES,
+            "precision": PRECISIONS,
+            "strategy": STRATEGIES,
+            "schedule": ("", *SCHEDULES),
+            "monitor": tuple(MONITORS),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"Expected {name} as one of {', '.join(allowed)}; received {getattr(self, name)!r}.")

@@ -71,7 +71,7 @@ def _card(preset, settings, metrics):
 {rows}
 
 - **Data**: {", ".join(settings.data)}; augmentation {settings.augment}.
-- **Validation**: {settings.val or "split off the data"}{f", a part of {settings.val_fraction}" * (settings.val_fraction > 0)}.
+- **Validation**: {settings.val or "split off the data"}, a part of {settings.val_fraction or 1}.
 - **Licence**: TODO: the weights stand under the terms of the data and of the weights they started from.
 - **Limits**: TODO: what the model was not trained on, and where it fails.
 """

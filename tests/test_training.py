@@ -1,0 +1,252 @@
+"""Training runs: their folder, resume after a kill, refusals, and what becomes of a full disk or a NaN."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from keras_matting.cli import main
+from keras_matting.errors import MattingError, UsageError
+from keras_matting.export import load_model
+from keras_matting.training.callbacks import NaNGuard
+from keras_matting.training.progress import Progress
+from keras_matting.training.run import phases, train
+from keras_matting.training.settings import Settings
+from keras_matting.training.strip import strip
+
+
+@pytest.fixture(autouse=True)
+def tiny_model():
+    tiny.register()
+    yield
+    tiny.unregister()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def finished(pairs, tmp_path_factory):
+    """(settings, folder, progress) of a run that nothing disturbed."""
+    tiny.register()
+    settings = tiny.settings(pairs, images_every=2)
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return settings, folder, train(settings, folder, verbose=0)
+
+
+def in_process(script, *arguments):
+    """Run a script that has `tiny` and `train` at hand."""
+    header = (
+        "import sys, os, signal, tiny\n"
+        "from keras_matting.training import callbacks, run\n"
+        "from keras_matting.training.run import train\n"
+        "tiny.register()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", header + script, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def losses_of(progress):
+    return [row["loss"] for row in progress.history if "loss" in row]
+
+
+def test_a_run_learns_and_keeps_its_best_epoch(finished):
+    _, folder, progress = finished
+    start, best = progress.metrics_of(0), progress.metrics_of(progress.state["best_epoch"])
+    assert best["val_miou"] == max(row["val_miou"] for row in progress.history) >= start["val_miou"]
+    assert losses_of(progress)[-1] < losses_of(progress)[0]
+    assert len((folder / "history.csv").read_text().splitlines()) == 1 + len(progress.history)
+
+
+def test_tensorboard_gets_losses_learning_rate_pictures_and_settings(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, folder, _ = finished
+    tags = {}
+    for part in ("train", "validation", "pictures"):
+        events = EventAccumulator(str(folder / "tensorboard" / part))
+        events.Reload()
+        tags[part] = {tag for names in events.Tags().values() if isinstance(names, list) for tag in names}
+    assert {"epoch_loss", "epoch_matte_loss", "epoch_learning_rate", "epoch_miou"} <= tags["train"]
+    assert {"epoch_loss", "epoch_miou", "epoch_mae"} <= tags["validation"]
+    assert any(tag.startswith("photo, truth, matte, cut-out") for tag in tags["pictures"])
+    assert any("hparams" in tag for tag in tags["train"])
+
+
+def test_a_run_killed_in_an_epoch_continues_as_if_it_had_not_been(finished, pairs, tmp_path):
+    script = (
+        "def kill(self, batch, logs=None):\n"
+        "    if (self.epoch, batch) == (2, 1):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "callbacks.NaNGuard.on_train_batch_end = kill\n"
+        "train(tiny.settings(sys.argv[1]), sys.argv[2], verbose=0)\n"
+    )
+    killed = in_process(script, pairs, tmp_path / "run")
+    assert killed.returncode == -9, killed.stderr
+    progress = train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0)
+    assert progress.epoch == 4
+    _, _, undisturbed = finished
+    np.testing.assert_allclose(losses_of(progress), losses_of(undisturbed), rtol=1e-5)
+    for row, expected in zip(progress.history, undisturbed.history, strict=True):
+        assert row["val_miou"] == pytest.approx(expected["val_miou"], rel=1e-5), row["epoch"]
+
+
+def test_a_checkpoint_that_was_cut_off_is_never_read(finished, tmp_path):
+    _, folder, progress = finished
+    (folder / "checkpoint-9.npz").write_bytes(b"half")
+    again = Progress(folder, "val_miou")
+    again.read()
+    assert again.state["checkpoint"] == progress.state["checkpoint"] == "checkpoint-4.npz"
+    (folder / "checkpoint-9.npz").unlink()
+
+
+def test_a_finished_run_trains_on_when_it_gets_more_epochs(finished, pairs, tmp_path):
+    train(tiny.settings(pairs, epochs=2), tmp_path / "run", verbose=0)
+    progress = train(tiny.settings(pairs, epochs=4), tmp_path / "run", resume=True, verbose=0)
+    np.testing.assert_allclose(losses_of(progress), losses_of(finished[2]), rtol=1e-5)
+
+
+def test_an_existing_run_is_not_overwritten(finished):
+    settings, folder, _ = finished
+    with pytest.raises(UsageError, match="--resume, or replace it with --overwrite"):
+        train(settings, folder)
+
+
+def test_a_folder_of_other_things_is_not_used(pairs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"):
+        train(tiny.settings(pairs), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"augment": "original"}, {"model": "u2netp"}, {"seed": 1}])
+def test_resume_refuses_a_run_of_other_settings(finished, pairs, change):
+    _, folder, _ = finished
+    (name,) = change
+    with pytest.raises(UsageError, match=f"{name} was .*, now {change[name]!r}"):
+        train(tiny.settings(pairs, images_every=2, **change), folder, resume=True)
+
+
+def test_nan_stops_the_run_and_names_step_and_files(pairs, tmp_path):
+    with pytest.raises(
+        MattingError, match=r"became nan in epoch 1, step [23], on \d\d, \d\d; .* lower --learning-rate"
+    ):
+        train(tiny.settings(pairs, learning_rate=1e38), tmp_path / "run", verbose=0)
+
+
+def test_nan_leaves_the_last_good_checkpoint(finished):
+    _, _, progress = finished
+    guard = NaNGuard(lambda epoch, step: [f"photo {epoch}-{step}"], progress)
+    guard.on_epoch_begin(4)
+    with pytest.raises(MattingError, match="epoch 5, step 18, on photo 4-17; the checkpoint of epoch 4 is kept"):
+        guard.on_train_batch_end(17, {"loss": float("nan")})
+
+
+def test_black_masks_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="all black"):
+        train(tiny.settings(tiny.write_pairs(tmp_path / "pairs", white=0)), tmp_path / "run", verbose=0)
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(pairs, tmp_path):
+    script = (
+        "import resource\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from keras_matting.errors import MattingError\n"
+        "begin = callbacks.NaNGuard.on_epoch_begin\n"
+        "def limited(self, epoch, logs=None):\n"
+        "    begin(self, epoch, logs)\n"
+        "    if epoch == 1:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "callbacks.NaNGuard.on_epoch_begin = limited\n"
+        "try:\n"
+        "    train(tiny.settings(sys.argv[1]), sys.argv[2], verbose=0)\n"
+        "except MattingError as error:\n"
+        "    print(error)\n"
+    )
+    done = in_process(script, pairs, tmp_path / "run")
+    assert "Expected to write a checkpoint" in done.stdout, done.stdout + done.stderr
+    assert "the checkpoint of epoch 1 is whole" in done.stdout
+    assert not list((tmp_path / "run").glob(".*partial*"))
+    assert train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0).epoch == 4
+
+
+def test_patience_ends_a_run_that_does_not_improve(pairs, tmp_path):
+    progress = train(tiny.settings(pairs, learning_rate=1e-12, patience=2, epochs=9), tmp_path / "run", verbose=0)
+    assert progress.epoch < 9
+
+
+def test_strip_gives_a_folder_that_serves_the_best_epoch(finished, tmp_path):
+    _, run_dir, progress = finished
+    preset = strip(run_dir, tmp_path / "model", name="mine")
+    assert (preset.name, preset.architecture, preset.input_size) == ("mine", "tiny", (tiny.SIZE, tiny.SIZE))
+    image = np.random.default_rng(0).random((1, tiny.SIZE, tiny.SIZE, 3)).astype("float32")
+    best = keras.saving.load_model(run_dir / "best.keras", compile=False)
+    model = load_model(tmp_path / "model")
+    np.testing.assert_array_equal(np.asarray(model(image)["matte"]), np.asarray(best(image)["matte"]))
+    assert len(model.weights) == 8  # two convolutions and a batch norm: no optimiser, no metrics
+    assert f'"epoch": {progress.state["best_epoch"]}' in (tmp_path / "model" / "training.json").read_text()
+    assert "TODO" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+
+
+def test_strip_can_take_the_last_epoch(finished, tmp_path):
+    _, run_dir, _ = finished
+    strip(run_dir, tmp_path / "model", last=True)
+    assert '"epoch": 4' in (tmp_path / "model" / "training.json").read_text()
+
+
+def test_strip_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(UsageError, match="Expected a training run"):
+        strip(tmp_path, tmp_path / "model")
+
+
+def test_mixed_precision_trains_and_strips_to_float32(pairs, tmp_path):
+    train(tiny.settings(pairs, precision="mixed_bfloat16", epochs=1), tmp_path / "run", verbose=0)
+    strip(tmp_path / "run", tmp_path / "model")
+    assert {layer.compute_dtype for layer in load_model(tmp_path / "model").layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_frozen_backbone_is_trained_in_two_phases():
+    common = {"model": "modnet", "data": ["x"], "epochs": 10, "freeze_backbone": True}
+    assert phases(Settings(**common)) == [(10, None)]
+    assert phases(Settings(**common, unfreeze_from=115)) == [(5, None), (10, 115)]
+    assert phases(Settings(**common, unfreeze_from=115, freeze_epochs=2)) == [(2, None), (10, 115)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs at least 1; received 0"),
+        ({"data": []}, "none. Name it with --data"),
+        ({"objective": "soc"}, "SOC adapts MODNet.*received tiny"),
+        ({"freeze_backbone": True}, "Only MODNet has a backbone"),
+        ({"precision": "int4"}, "mixed_bfloat16, mixed_float16; received 'int4'"),
+        ({"fraction": 0}, "fraction above 0 and up to 1; received 0"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_explained(pairs, change, message):
+    with pytest.raises(UsageError, match=message):
+        tiny.settings(pairs, **change)
+
+
+def test_training_without_truth_is_refused(pairs, tmp_path):
+    with pytest.raises(UsageError, match="Expected training photos with truth"):
+        train(tiny.settings(pairs, data=[f"unlabelled:{pairs}/image"], val=str(pairs)), tmp_path / "run")
+
+
+def test_the_command_line_trains_resumes_and_strips(pairs, tmp_path, capsys):
+    words = ["--model", "tiny", "--data", str(pairs), "--val-fraction", "0.25", "--batch", "2", "--augment", "none"]
+    run_dir, model_dir = str(tmp_path / "run"), str(tmp_path / "model")
+    assert main(["train", *words, "--epochs", "1", "--images-every", "0", "--out", run_dir]) == 0
+    assert main(["train", *words, "--epochs", "2", "--images-every", "0", "--out", run_dir, "--resume"]) == 0
+    assert "2 of 2 epochs" in capsys.readouterr().err
+    assert main(["strip", run_dir, "--out", model_dir]) == 0
+    assert main(["train", *words, "--epochs", "2", "--out", run_dir]) == 2
+    assert "is a run already" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""A model of two convolutions that trains in a second, for what runs do whatever the architecture."""
+
+import cv2
+import keras
+import numpy as np
+
+from keras_matting import losses, models, pretrained
+from keras_matting.layers import batch_norm, conv, probability
+from keras_matting.training import trainers
+from keras_matting.training.settings import Settings
+
+SIZE = 16
+
+
+def build(input_size):
+    image = keras.Input((*input_size, 3), name="image")
+    x = keras.layers.ReLU()(batch_norm("norm")(conv(image, 8, 3, "first")))
+    return keras.Model(image, {"matte": probability(conv(x, 1, 3, "last"))}, name="tiny")
+
+
+class TinyTrainer(trainers.Trainer):
+    TERMS = ("matte",)
+
+    def terms(self, image, targets, outputs):
+        return losses.deep_supervision(targets["alpha"], outputs)
+
+
+def register():
+    """Make "tiny" a model that runs can train."""
+    keras.utils.set_random_seed(0)
+    models.MODELS["tiny"] = (build, 1)
+    trainers.TRAINERS["tiny"] = TinyTrainer
+    preset = {"architecture": "tiny", "input_size": (SIZE, SIZE), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    pretrained.PRETRAINED["tiny"] = pretrained.Pretrained("", "", "", preset)
+    pretrained.ARCHITECTURES = sorted({*pretrained.ARCHITECTURES, "tiny"})
+
+
+def unregister():
+    for registry in (models.MODELS, trainers.TRAINERS, pretrained.PRETRAINED):
+        registry.pop("tiny", None)
+    pretrained.ARCHITECTURES = [name for name in pretrained.ARCHITECTURES if name != "tiny"]
+
+
+def write_pairs(folder, count=12, white=255):
+    """Write photos of bright discs on dark ground and their masks, and return the folder."""
+    random = np.random.default_rng(0)
+    for part in ("image", "mask"):
+        (folder / part).mkdir(parents=True)
+    for index in range(count):
+        centre, radius = random.integers(8, 24, 2), random.integers(5, 9)
+        disc = np.hypot(*(np.mgrid[:32, :32] - centre[:, None, None])) < radius
+        noise = random.integers(0, 60, (32, 32, 3))
+        photo = np.where(disc[..., None], (220, 180, 140), noise).astype(np.uint8)
+        cv2.imwrite(str(folder / "image" / f"{index:02}.png"), photo)
+        cv2.imwrite(str(folder / "mask" / f"{index:02}.png"), (disc * white).astype(np.uint8))
+    return folder
+
+
+def settings(folder, **changes):
+    """Return the settings of a short run of the tiny model on a folder of pairs."""
+    options = {"model": "tiny", "data": [str(folder)], "val_fraction": 0.25, "epochs": 4, "batch_size": 2}
+    options |= {"augment": "none", "steps_per_epoch": 3, "images_every": 0}
+    return Settings(**{**options, **changes})
