@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from keras_matting.cli.status import OK, say
+from keras_matting.errors import UsageError
 
 CHECKED_PHOTOS = 8
 
@@ -53,7 +54,10 @@ def add_export_arguments(parser):
     parser.add_argument("--simplify", action="store_true", help="pass the ONNX file through onnxslim")
     parser.add_argument("--photos", type=Path, help="folder of photos to check on (default: three samples)")
     parser.add_argument("--triton", type=Path, metavar="REPOSITORY", help="write the exported graph for Triton, too")
-    parser.add_argument("--triton-device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--triton-device", choices=("cpu", "gpu"), help="default: cpu, for an engine gpu")
+    parser.add_argument(
+        "--triton-engine", metavar="ENGINE", help="serve this built engine (tensorrt-fp16, say) instead"
+    )
     parser.add_argument("--force", action="store_true", help="replace the model in the Triton repository")
 
 
@@ -62,6 +66,8 @@ def export(arguments):
     from keras_matting.config import Preset
     from keras_matting.samples import folder_photos
 
+    if arguments.triton_engine and not arguments.triton:
+        raise UsageError("--triton-engine says what to serve; expected --triton REPOSITORY too.")
     Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
     photos = folder_photos(arguments.photos, CHECKED_PHOTOS) if arguments.photos else None
     from keras_matting.export import export
@@ -80,7 +86,10 @@ def export(arguments):
     if arguments.triton:
         from keras_matting.triton import export_triton
 
-        say(f"Triton: {export_triton(arguments.model_dir, arguments.triton, arguments.triton_device, arguments.force)}")
+        target = export_triton(
+            arguments.model_dir, arguments.triton, arguments.triton_device, arguments.triton_engine, arguments.force
+        )
+        say(f"Triton: {target}")
     return OK
 
 

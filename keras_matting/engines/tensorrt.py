@@ -19,7 +19,7 @@ from keras_matting.files import write_atomically
 
 # TensorRT for RTX first: it also builds on machines without a GPU, for any RTX card.
 _PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
-_PLAN = "engine.plan"
+PLAN = "engine.plan"
 _TIMING_CACHE = "tensorrt-timing.cache"
 _WORKSPACE_BYTES = 2 << 30
 _RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "12.0")
@@ -49,10 +49,12 @@ def build(model_dir, variant, options):
     engine = f"tensorrt-{variant}"
     source = exported(model_dir, ONNX_FILE, engine)
     cache = engine_dir(model_dir, _TIMING_CACHE)
-    with building(model_dir, engine, _runtime(), _device(), precision=variant) as (folder, extra):
+    fields = {"precision": variant, "max_batch": options.max_batch}
+    with building(model_dir, engine, _runtime(), _device(), **fields) as (folder, extra):
         typed = _in_precision(source, variant, folder, options, sensitive_layers(model_dir, variant))
-        plan, extra["layers"] = _build_plan(typed, variant, options.max_batch, cache)
-        (folder / _PLAN).write_bytes(plan)
+        plan, network = _build_plan(typed, variant, options.max_batch, cache)
+        extra |= network
+        (folder / PLAN).write_bytes(plan)
         if typed != source:
             typed.unlink()
 
@@ -77,9 +79,9 @@ class TensorRtEngine:
         trt = import_module(_package())
         self.name, self.path, self._variant = f"tensorrt-{variant}", folder, variant
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self._engine = self._runtime.deserialize_cuda_engine((folder / _PLAN).read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine((folder / PLAN).read_bytes())
         if self._engine is None:
-            raise EngineError(f"Engine {self.name}: TensorRT cannot load {folder / _PLAN}; build it again.")
+            raise EngineError(f"Engine {self.name}: TensorRT cannot load {folder / PLAN}; build it again.")
         self._context = self._engine.create_execution_context()
         self._stream, self._image, self._matte = Stream(), Buffer(), Buffer()
         self.size = tuple(self._engine.get_tensor_shape(_INPUT))[1:3]
@@ -138,7 +140,7 @@ def _in_precision(source, variant, folder, options, kept):
 
 
 def _build_plan(path, variant, max_batch, cache_path):
-    """Return (serialised engine, number of layers of the parsed network)."""
+    """Return (serialised engine, {"layers", "batch" (None if any up to `max_batch`)} of the parsed network)."""
     trt = import_module(_package())
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
@@ -164,7 +166,8 @@ def _build_plan(path, variant, max_batch, cache_path):
         raise EngineError(f"TensorRT cannot build {variant} from {path}; see its message above.")
     if keeps_timings:
         write_atomically(cache_path, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan), network.num_layers
+    batch = network.get_input(0).shape[0]
+    return bytes(plan), {"layers": network.num_layers, "batch": None if batch == -1 else batch}
 
 
 def _allow_precision(trt, config, network, variant):
