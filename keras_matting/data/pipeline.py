@@ -68,7 +68,7 @@ class TrainingData:
 
     def naming_unreadable(self):
         """Return a context in which TensorFlow's complaint of a file becomes an `ImageError` that names it."""
-        return naming_unreadable(self._reader.files)
+        return naming_unreadable(self._reader.every_store)
 
     def _draws(self, epoch, step, steps):
         """Return the numbers, counted from the first epoch's first, of the draws of some batches."""
@@ -90,7 +90,10 @@ def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=
 
 
 def _batched(samples, batch_size):
-    return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # Rewriting the graph would copy all photos kept in memory, and finds nothing to improve.
+    options.experimental_optimization.apply_default_optimizations = False
+    return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _require_positive(name, value):

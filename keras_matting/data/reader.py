@@ -21,7 +21,7 @@ class Reader:
     """The samples of all sources by row, each source's in its own order, joined end to end: `reader(row, seed)`.
 
     Returns what one place of a batch holds: `(image, {"alpha", "trimap"})`, or `(image,)` without truth. `seed`: int64
-    (2,), decides what is random about it. `files`: all samples and backgrounds that it reads.
+    (2,), decides what is random about it.
     """
 
     def __init__(self, sources, preset, augmentation, trimap_px, cache_gb):
@@ -33,9 +33,8 @@ class Reader:
         self._starts = tf.cumsum(tf.constant([len(source.samples) for source in sources], tf.int64), exclusive=True)
         load_size = self._geometry.load_size(self._size)
         self._stores = [_stores(source, load_size, preset.interpolation) for source in sources]
-        every_store = [store for stores in self._stores for store in stores]
-        self.files = [sample for store in every_store for sample in store.samples]
-        _keep_what_fits(every_store, cache_gb * _BYTES_PER_GB)
+        self.every_store = [store for stores in self._stores for store in stores]
+        _keep_what_fits(self.every_store, cache_gb * _BYTES_PER_GB)
         self._develop = Developer(augmentation.colour, preset)
 
     def __call__(self, row, seed):

@@ -1,19 +1,22 @@
 """Images of one size by index, in graph mode: kept in memory where they fit, else decoded anew each time."""
 
+import math
 from contextlib import contextmanager
 
+import numpy as np
 import tensorflow as tf
 
 from keras_matting.data.base import read_sample
 from keras_matting.errors import ImageError, first_line
+
+_ALIGNMENT = 64
 
 
 class Store:
     """The images of some samples as uint8 tensors: `store(index)`, with a scalar integer tensor.
 
     `decode(image_path, alpha_path, orientation)` returns one, of static shape, in graph mode; `alpha_path` is "" where
-    there is none. With `keep`, all are decoded now, `num_bytes` of them, in parallel. Raises `ImageError` naming the
-    first file that cannot be read.
+    there is none. After `keep` they come from memory.
     """
 
     def __init__(self, samples, decode):
@@ -27,39 +30,60 @@ class Store:
     @property
     def num_bytes(self):
         """How much memory all images take."""
-        shape = tf.data.Dataset.range(1).map(self).element_spec.shape
-        return len(self.samples) * shape.num_elements()
+        return len(self.samples) * self._shape().num_elements()
 
     def keep(self):
-        """Decode all images into memory."""
-        everything = tf.data.Dataset.range(len(self.samples)).map(self, tf.data.AUTOTUNE).batch(len(self.samples))
-        options = tf.data.Options()
-        options.experimental_optimization.map_and_batch_fusion = True  # each image straight into its place
-        with naming_unreadable(self.samples):
-            self._kept = everything.with_options(options).get_single_element()
+        """Decode all images into memory; raises `ImageError` naming the first file that cannot be read."""
+        array = _aligned((len(self.samples), *self._shape()))
+        images = tf.data.Dataset.range(len(self.samples)).map(self, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        with naming_unreadable([self]):
+            for index, image in enumerate(images.as_numpy_iterator()):
+                array[index] = image
+        self._kept = tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # the same memory, not another
+
+    def require_readable(self):
+        """Raise `ImageError` naming the first file that cannot be decoded."""
+        for index, sample in enumerate(self.samples):
+            try:
+                self._decoded(index)
+            except tf.errors.OpError as error:
+                raise ImageError(_complaint(sample, error)) from None
+
+    def _shape(self):
+        return tf.data.Dataset.range(1).map(self).element_spec.shape
 
     def __call__(self, index):
         """Return the image at `index`, uint8."""
-        if self._kept is not None:
-            return self._kept[index]
+        return self._decoded(index) if self._kept is None else self._kept[index]
+
+    def _decoded(self, index):
         paths = [tf.gather(tf.constant(paths), index) for paths in (self._images, self._alphas)]
         return self._decode(*paths, tf.gather(tf.constant(self._orientations), index))
 
 
+def _complaint(sample, error):
+    files = " and ".join(str(path) for path in (sample.image, sample.alpha) if path)
+    try:
+        read_sample(sample)
+    except (OSError, ImageError) as reason:
+        error = reason  # in the words of our own reader
+    return f"Cannot read {files}: {first_line(error)}"
+
+
+def _aligned(shape):
+    """Return an empty uint8 array where TensorFlow may use it as it is: at a multiple of 64 bytes."""
+    size = math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].reshape(shape)
+
+
 @contextmanager
-def naming_unreadable(samples):
+def naming_unreadable(stores):
     """Turn TensorFlow's complaint of a damaged file or a wrong mask into an `ImageError` that names it."""
     try:
         yield
     except tf.errors.OpError:
-        for sample in samples:
-            _require_readable(sample)
+        for store in stores:
+            store.require_readable()
         raise  # the files are not to blame
-
-
-def _require_readable(sample):
-    try:
-        read_sample(sample)
-    except (OSError, ImageError) as error:
-        truth = f" and {sample.alpha}" if sample.alpha else ""
-        raise ImageError(f"Cannot read {sample.image}{truth}: {first_line(error)}") from None
