@@ -10,7 +10,6 @@ from secrets import token_hex
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import write_atomically
@@ -141,7 +140,7 @@ def _variables(trainer):
 def _as_npz(variables):
     """Return the bytes of an .npz file: written in one go, unlike HDF5, which leaves a full disk in a muddle."""
     file = io.BytesIO()
-    np.savez(file, **{name: ops.convert_to_numpy(variable.value) for name, variable in variables.items()})
+    np.savez(file, **{name: variable.numpy() for name, variable in variables.items()})
     return file.getvalue()
 
 

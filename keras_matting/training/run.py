@@ -269,4 +269,7 @@ def _strategy(name):
         raise UsageError(f"Strategy {name} is TensorFlow's; the backend is {keras.backend.backend()}.")
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy() if name == "mirrored" else tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "multi-worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
