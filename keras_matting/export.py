@@ -147,8 +147,20 @@ def save_saved_model(model, serve, path):
 def _save_onnx(serve, path, opset, preset, simplify):
     import onnx
     import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+    # Not from_function: tf2onnx 1.17 takes constants that a layer captures (Keras's Normalization) for further inputs.
+    frozen = convert_variables_to_constants_v2(
+        serve.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
+    )
+    (source,), (matte,) = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs[:1], frozen.outputs))
+    graph, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(add_shapes=True),
+        input_names=[source],
+        output_names=[matte],
+        opset=opset,
+        tensors_to_rename={source: "image", matte: "matte"},
+    )
     if simplify:
         graph = _simplified(graph)
     onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})

@@ -1,6 +1,7 @@
 import shutil
 import sys
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +11,7 @@ from keras_matting.engines import lower
 from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.errors import EngineError
 from keras_matting.export import export
+from keras_matting.foreign import write_keras_folder
 from keras_matting.layers import ExactResizeLike, ResizeLike, with_exact_resizes
 from keras_matting.models import build_model, inference_model
 
@@ -75,6 +77,17 @@ def test_float16_keeps_statistics_in_float32_and_stays_near(request, tmp_path, n
     expected = OnnxEngine(folder / ONNX_FILE, "cpu").predict(image)
     difference = np.abs(OnnxEngine(tmp_path / "half.onnx", "cpu").predict(image) - expected)
     assert difference.mean() < 0.01  # ten bits, through a hundred layers of random weights
+
+
+def test_constants_that_a_layer_captures_are_no_inputs(tmp_path):
+    layers = [
+        keras.Input((64, 64, 3)),
+        keras.layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[0.2, 0.3, 0.4]),  # as in EfficientNet
+        keras.layers.Conv2D(1, 3, padding="same"),
+    ]
+    write_keras_folder(keras.Sequential(layers), "normalized", tmp_path / "model")
+    assert max(export(tmp_path / "model").values()) < 1e-4
+    assert [source.name for source in onnx.load(tmp_path / "model" / ONNX_FILE).graph.input] == ["image"]
 
 
 def test_an_export_does_not_need_the_sample_photos(one_layer_dir, tmp_path, monkeypatch):
