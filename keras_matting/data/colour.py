@@ -12,7 +12,7 @@ from functools import cache
 
 import tensorflow as tf
 
-from keras_matting.data.randomness import bits, chance, fold_in, normal, uniform, uniforms
+from keras_matting.data.randomness import bits, chance, normal, split, uniform, uniforms
 from keras_matting.errors import UsageError
 
 
@@ -105,8 +105,9 @@ class Relight(ColourOp):
 
     def draw(self, seed):
         """Return the field's coefficients and the bend."""
-        coefficients = self.strength / self._WAVES * normal(fold_in(seed, 0), [self._WAVES, self._WAVES])
-        return coefficients, *uniform(fold_in(seed, 1), (-self.bend, self.bend))
+        field_seed, bend_seed = split(seed, 2)
+        coefficients = self.strength / self._WAVES * normal(field_seed, [self._WAVES, self._WAVES])
+        return coefficients, *uniform(bend_seed, (-self.bend, self.bend))
 
     def apply(self, image, alpha, coefficients, bend):
         """Return the image in that light."""
@@ -157,8 +158,8 @@ class Blur(ColourOp):
 
     def draw(self, seed):
         """Return the kernel's weights; those of no blur are one 1."""
-        (sigma,) = uniform(fold_in(seed, 0), (0, self.sigma_px))
-        (blurred,) = chance(fold_in(seed, 1), self.probability)
+        part, sigma = uniform(seed, (0, 1), (0, self.sigma_px))
+        blurred = part < self.probability
         distances = tf.range(-self._RADIUS_PX, self._RADIUS_PX + 1, dtype=tf.float32)
         # At a tenth of a pixel all but the centre vanish.
         weights = tf.exp(-((distances / tf.maximum(tf.where(blurred, sigma, 0.0), 0.1)) ** 2) / 2)
@@ -183,7 +184,8 @@ class Noise(ColourOp):
 
     def draw(self, seed):
         """Return the deviation and the noise's own seed."""
-        return *uniform(fold_in(seed, 0), (0, self.deviation)), fold_in(seed, 1)
+        deviation_seed, noise_seed = split(seed, 2)
+        return *uniform(deviation_seed, (0, self.deviation)), noise_seed
 
     def apply(self, image, alpha, deviation, seed):
         """Return the image with noise."""
@@ -205,8 +207,8 @@ class Jpeg(ColourOp):
 
     def draw(self, seed):
         """Return whether, and the quality."""
-        (quality,) = uniform(fold_in(seed, 0), self.quality)
-        return *chance(fold_in(seed, 1), self.probability), tf.cast(quality, tf.int32)
+        part, quality = uniform(seed, (0, 1), self.quality)
+        return part < self.probability, tf.cast(quality, tf.int32)
 
     def apply(self, image, alpha, compressed, quality):
         """Return the image with what JPEG leaves of it."""

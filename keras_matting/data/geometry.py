@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_matting.data.randomness import chance, fold_in, place, uniform
+from keras_matting.data.randomness import chance, places, split, uniform
 
 _PAIR = 0x00FF00FF  # two of a pixel's four channels, each with room for 16 bits
 _HALF = 0x00800080  # a half in both, to round
@@ -39,15 +39,17 @@ class Geometry:
 
     def __call__(self, rgba, size, seed):
         """Return uint8 (*size, 4) from uint8 RGBA of `load_size(size)`; `seed` decides."""
-        corner = [place(fold_in(seed, axis), rgba.shape[axis] - size[axis] + 1) for axis in (0, 1)]
+        corner_seed, matrix_seed = split(seed, 2)
+        corner = places(corner_seed, *(rgba.shape[axis] - size[axis] + 1 for axis in (0, 1)))
         if self == Geometry(resize=self.resize):  # nothing to interpolate
             return tf.slice(rgba, [*corner, 0], [*size, 4])
-        return warp(rgba, self._matrix(fold_in(seed, 2)), corner, size, self.reflect)
+        return warp(rgba, self._matrix(matrix_seed), corner, size, self.reflect)
 
     def _matrix(self, seed):
         tilt = (-self.perspective, self.perspective)
-        degrees, zoom, across, down = uniform(fold_in(seed, 0), self.rotation, self.scale, tilt, tilt)
-        mirrored, flipped = chance(fold_in(seed, 1), self.mirror, self.flip)
+        warp_seed, side_seed = split(seed, 2)
+        degrees, zoom, across, down = uniform(warp_seed, self.rotation, self.scale, tilt, tilt)
+        mirrored, flipped = chance(side_seed, self.mirror, self.flip)
         angle = degrees * (math.pi / 180)
         cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
         x_sign, y_sign = tf.where(mirrored, -1.0, 1.0), tf.where(flipped, -1.0, 1.0)
@@ -71,7 +73,7 @@ def warp(rgba, matrix, corner=(0, 0), size=None, reflect=False):
 @tf.function(autograph=False, jit_compile=True)
 def _warp(packed, matrix, corner, size, reflect):
     # Places in 256ths of a pixel, so that the weights of the four pixels around sum to 256.
-    x, y = (tf.cast(tf.floor(places * 256), tf.int32) for places in _sources(matrix, *size))
+    x, y = (tf.cast(tf.round(places * 256), tf.int32) for places in _sources(matrix, *size))
     left, top = tf.bitwise.right_shift(x, 8), tf.bitwise.right_shift(y, 8)
     right_part, lower_part = tf.cast(x & 255, tf.uint32), tf.cast(y & 255, tf.uint32)
     both = _shifted(right_part * lower_part)

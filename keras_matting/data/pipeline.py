@@ -10,6 +10,7 @@ from keras_matting.errors import UsageError
 
 CACHE_GB = 4.0
 _FOREVER = tf.int64.max
+_VALIDATION_SEED = 0  # where cut-outs stand
 
 
 class TrainingData:
@@ -51,15 +52,12 @@ class TrainingData:
     def dataset(self, first_epoch=0):
         """Return the endless `tf.data.Dataset` from `first_epoch` on, `steps_per_epoch` batches an epoch."""
 
-        def samples_of(epoch):
+        def draws_of(epoch):
             draws = self._draws(epoch, 0, self.steps_per_epoch)
             return tf.data.Dataset.from_tensor_slices((self._order.rows(draws), draws))
 
-        def sample(row, draw):
-            return self._reader(row, tf.stack([tf.constant(self._seed, tf.int64), draw]))
-
-        draws = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(samples_of)
-        return _batched(draws.map(sample, tf.data.AUTOTUNE), self.batch_size)
+        draws = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(draws_of)
+        return _batches(draws, self._reader, self._seed, self.batch_size)
 
     def names(self, epoch, step):
         """Return the stems of the samples in batch `step` of `epoch`, without decoding any."""
@@ -68,7 +66,7 @@ class TrainingData:
 
     def naming_unreadable(self):
         """Return a context in which TensorFlow's complaint of a file becomes an `ImageError` that names it."""
-        return naming_unreadable(self._reader.every_store)
+        return naming_unreadable(self._reader.stores)
 
     def _draws(self, epoch, step, steps):
         """Return the numbers, counted from the first epoch's first, of the draws of some batches."""
@@ -80,19 +78,27 @@ def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=
     """Return a finite `tf.data.Dataset` of every sample once, in order, in batches as those of `TrainingData`.
 
     Nothing is augmented; a cut-out stands on the same background at the same place every time. The last batch may be
-    smaller. Raises as `TrainingData` does.
+    smaller. Raises as `TrainingData` does, on a damaged file always at once.
     """
     _require_positive("batch_size", batch_size)
     reader = Reader(sources, preset, find("none"), trimap_px, cache_gb)
+    for store in reader.not_kept:
+        store.check()
     rows = tf.data.Dataset.range(sum(len(source.samples) for source in sources))
-    samples = rows.map(lambda row: reader(row, tf.stack([tf.constant(0, tf.int64), row])), tf.data.AUTOTUNE)
-    return _batched(samples, batch_size)
+    return _batches(tf.data.Dataset.zip((rows, rows)), reader, _VALIDATION_SEED, batch_size)
 
 
-def _batched(samples, batch_size):
+def _batches(draws, reader, seed, batch_size):
+    """Return batches of samples out of (row, number of the draw)."""
+
+    @tf.autograph.experimental.do_not_convert  # there is nothing to convert
+    def sample(row, draw):
+        return reader(row, tf.stack([tf.constant(seed, tf.int64), draw]))
+
     options = tf.data.Options()
     # Rewriting the graph would copy all photos kept in memory, and finds nothing to improve.
     options.experimental_optimization.apply_default_optimizations = False
+    samples = draws.map(sample, tf.data.AUTOTUNE)
     return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 

@@ -31,11 +31,13 @@ def bits(seed, shape):
     return tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg=_ALGORITHM)
 
 
-def place(seed, count):
-    """Return a random whole number from 0 to below `count`, an int32 scalar."""
-    return tf.random.stateless_uniform([], seed, 0, count, tf.int32, alg=_ALGORITHM)
+def places(seed, *counts):
+    """Return a whole number from 0 to below each count, int32 scalars."""
+    parts = uniforms(seed, [len(counts)]) * tf.constant(counts, tf.float32)
+    # In float32 the largest draws may round up to the count itself.
+    return tf.unstack(tf.minimum(tf.cast(parts, tf.int32), tf.constant(counts) - 1))
 
 
-def fold_in(seed, number):
-    """Return another seed for each number."""
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64), alg=_ALGORITHM)
+def split(seed, count):
+    """Return so many other seeds."""
+    return tf.unstack(tf.random.experimental.stateless_split(seed, count, alg=_ALGORITHM))

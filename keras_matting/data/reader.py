@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_matting.data.colour import ColourOp
 from keras_matting.data.compositing import BACKGROUND_SCALE, composite
 from keras_matting.data.decode import load_background, load_cutout, load_photo
-from keras_matting.data.randomness import fold_in, place
+from keras_matting.data.randomness import places, split
 from keras_matting.data.store import Store
 from keras_matting.data.trimap import scaled_px, trimap
 from keras_matting.errors import UsageError
@@ -21,7 +21,7 @@ class Reader:
     """The samples of all sources by row, each source's in its own order, joined end to end: `reader(row, seed)`.
 
     Returns what one place of a batch holds: `(image, {"alpha", "trimap"})`, or `(image,)` without truth. `seed`: int64
-    (2,), decides what is random about it.
+    (2,), decides what is random about it. `stores`: all that it reads from; `not_kept`: those too large for `cache_gb`.
     """
 
     def __init__(self, sources, preset, augmentation, trimap_px, cache_gb):
@@ -32,21 +32,23 @@ class Reader:
         self._is_labelled = sources[0].kind != "unlabelled"
         self._starts = tf.cumsum(tf.constant([len(source.samples) for source in sources], tf.int64), exclusive=True)
         load_size = self._geometry.load_size(self._size)
-        self._stores = [_stores(source, load_size, preset.interpolation) for source in sources]
-        self.every_store = [store for stores in self._stores for store in stores]
-        _keep_what_fits(self.every_store, cache_gb * _BYTES_PER_GB)
+        self._source_stores = [_stores(source, load_size, preset.interpolation) for source in sources]
+        self.stores = [store for stores in self._source_stores for store in stores]
+        self.not_kept = _keep_what_fits(self.stores, cache_gb * _BYTES_PER_GB)
         self._develop = Developer(augmentation.colour, preset)
 
     def __call__(self, row, seed):
         """Return the sample of a row, a scalar int64 tensor."""
+        draw_seed, geometry_seed, colour_seed = split(seed, 3)
         source = tf.searchsorted(self._starts, [row], side="right")[0] - 1
         branches = [
-            partial(_rgba, stores, row - self._starts[index], fold_in(seed, 0))
-            for index, stores in enumerate(self._stores)
+            partial(_rgba, stores, row - self._starts[index], draw_seed)
+            for index, stores in enumerate(self._source_stores)
         ]
         rgba = branches[0]() if len(branches) == 1 else tf.switch_case(source, branches)
-        rgba = self._geometry(rgba, self._size, fold_in(seed, 1))
-        image, alpha = self._develop(rgba, fold_in(seed, 2))
+        rgba = self._geometry(rgba, self._size, geometry_seed)
+        image, alpha = self._develop(rgba, colour_seed)
+        image = tf.ensure_shape(image, (*self._size, 3))  # JPEG decoding forgets it, and MODNet needs to know
         if not self._is_labelled:
             return (image,)
         return image, {"alpha": alpha, "trimap": trimap(alpha, *self._trimap_px)}
@@ -66,7 +68,7 @@ class Developer:
 
     def __call__(self, rgba, seed):
         """Return float32 (H, W, 3), normalised, and float32 (H, W, 1) in [0, 1]; `seed` decides."""
-        seeds = [fold_in(seed, index) for index in range(len(self._first) + len(self._rest))]
+        seeds = split(seed, len(self._first) + len(self._rest))
         image, alpha = self._compiled(rgba, [op.draw(drawn) for op, drawn in zip(self._first, seeds, strict=False)])
         for op, drawn in zip(self._rest, seeds[len(self._first) :], strict=True):
             image = op(image, alpha, drawn)
@@ -105,29 +107,39 @@ def _rgba(stores, index, seed):
     if len(stores) == 1:
         return stores[0](index)
     cutouts, backgrounds = stores
-    return composite(cutouts(index), backgrounds(place(fold_in(seed, 0), len(backgrounds.samples))), fold_in(seed, 1))
+    background_seed, composite_seed = split(seed, 2)
+    (background,) = places(background_seed, len(backgrounds.samples))
+    return composite(cutouts(index), backgrounds(background), composite_seed)
 
 
 def _stores(source, size, interpolation):
     """Return the source's stores: (photos,), or (cut-outs, backgrounds)."""
     if source.kind != "composite":
-        return (Store(source.samples, partial(load_photo, size=size, interpolation=interpolation)),)
+        return (Store(source.samples, partial(load_photo, size=size, interpolation=interpolation), (*size, 4)),)
     larger = tuple(round(side * BACKGROUND_SCALE) for side in size)
-    cutouts = Store(source.samples, partial(load_cutout, size=size))
-    return cutouts, Store(source.backgrounds, partial(load_background, size=larger))
+    cutouts = Store(source.samples, partial(load_cutout, size=size), (*size, 4))
+    return cutouts, Store(source.backgrounds, partial(load_background, size=larger), (*larger, 3))
 
 
 def _keep_what_fits(stores, budget_bytes):
+    """Keep what fits, in order; return the rest."""
+    rest = []
     for store in stores:
         if store.num_bytes <= budget_bytes:
             budget_bytes -= store.num_bytes
             store.keep()
+        else:
+            rest.append(store)
+    return rest
 
 
 def _require_mergeable(sources):
     if not sources or any(not source.samples for source in sources):
         empty = ", ".join(source.name for source in sources if not source.samples)
         raise UsageError(f"Expected photos in every source; found none{f' in {empty}' if empty else ''}.")
+    bare = [source.name for source in sources if source.kind == "composite" and not source.backgrounds]
+    if bare:
+        raise UsageError(f"Expected backgrounds to put the cut-outs of {', '.join(bare)} on; found none.")
     if len({source.kind == "unlabelled" for source in sources}) > 1:
         names = ", ".join(source.name for source in sources if source.kind == "unlabelled")
         raise UsageError(f"Expected sources all with truth or all without; these have none: {names}.")

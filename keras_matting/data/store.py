@@ -15,31 +15,37 @@ _ALIGNMENT = 64
 class Store:
     """The images of some samples as uint8 tensors: `store(index)`, with a scalar integer tensor.
 
-    `decode(image_path, alpha_path, orientation)` returns one, of static shape, in graph mode; `alpha_path` is "" where
-    there is none. After `keep` they come from memory.
+    `decode(image_path, alpha_path, orientation)` returns one, of `shape`, in graph mode; `alpha_path` is "" where there
+    is none. After `keep` they come from memory, where they take `num_bytes`.
     """
 
-    def __init__(self, samples, decode):
+    def __init__(self, samples, decode, shape):
         self.samples = samples
+        self.num_bytes = len(samples) * math.prod(shape)
         self._decode = decode
+        self._shape = shape
         self._images = [str(sample.image) for sample in samples]
         self._alphas = [str(sample.alpha or "") for sample in samples]
         self._orientations = [sample.orientation for sample in samples]
         self._kept = None
 
-    @property
-    def num_bytes(self):
-        """How much memory all images take."""
-        return len(self.samples) * self._shape().num_elements()
-
     def keep(self):
         """Decode all images into memory; raises `ImageError` naming the first file that cannot be read."""
-        array = _aligned((len(self.samples), *self._shape()))
-        images = tf.data.Dataset.range(len(self.samples)).map(self, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-        with naming_unreadable([self]):
-            for index, image in enumerate(images.as_numpy_iterator()):
-                array[index] = image
+        array = _aligned((len(self.samples), *self._shape))
+        for index, image in enumerate(self._everything()):
+            array[index] = image
         self._kept = tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # the same memory, not another
+
+    def check(self):
+        """Decode all images once; raises as `keep` does."""
+        for _ in self._everything():
+            pass
+
+    def _everything(self):
+        decoded = tf.autograph.experimental.do_not_convert(self._decoded)  # there is nothing to convert
+        images = tf.data.Dataset.range(len(self.samples)).map(decoded, tf.data.AUTOTUNE)
+        with naming_unreadable([self]):
+            yield from images.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
     def require_readable(self):
         """Raise `ImageError` naming the first file that cannot be decoded."""
@@ -48,9 +54,6 @@ class Store:
                 self._decoded(index)
             except tf.errors.OpError as error:
                 raise ImageError(_complaint(sample, error)) from None
-
-    def _shape(self):
-        return tf.data.Dataset.range(1).map(self).element_spec.shape
 
     def __call__(self, index):
         """Return the image at `index`, uint8."""
