@@ -147,25 +147,33 @@ def save_saved_model(model, serve, path):
 def _save_onnx(serve, path, opset, preset, simplify):
     import onnx
     import tf2onnx
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    # Not from_function: tf2onnx 1.17 takes constants that a layer captures (Keras's Normalization) for further inputs.
-    frozen = convert_variables_to_constants_v2(
-        serve.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
-    )
-    (source,), (matte,) = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs[:1], frozen.outputs))
-    graph, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(add_shapes=True),
-        input_names=[source],
-        output_names=[matte],
-        opset=opset,
-        tensors_to_rename={source: "image", matte: "matte"},
-    )
+    serve = _frozen(serve)
+    graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
     if simplify:
         graph = _simplified(graph)
     onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
+
+
+def _frozen(serve):
+    """Return a `serving_function` whose variables and captured tensors are constants of its graph.
+
+    tf2onnx 1.17 takes the constants that a layer captures (Keras's Normalization does) for further inputs.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    traced = serve.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    graph, source = frozen.graph.as_graph_def(), frozen.inputs[0].name
+    names, outputs = sorted(traced.structured_outputs), [tensor.name for tensor in frozen.outputs]
+
+    def call(image):
+        return dict(zip(names, tf.graph_util.import_graph_def(graph, {source: image}, outputs, name=""), strict=True))
+
+    return tf.function(call, input_signature=serve.input_signature)
 
 
 def _simplified(graph):
