@@ -1,8 +1,11 @@
 """Training runs: their folder, resume after a kill, refusals, and what becomes of a full disk or a NaN."""
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,7 +16,7 @@ import tiny
 from keras_matting.cli import main
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.export import load_model
-from keras_matting.training.callbacks import NaNGuard
+from keras_matting.training.callbacks import NaNGuard, TeacherRefresh
 from keras_matting.training.progress import Progress
 from keras_matting.training.run import phases, train
 from keras_matting.training.settings import Settings
@@ -41,7 +44,7 @@ def finished(pairs, tmp_path_factory):
     return settings, folder, train(settings, folder, verbose=0)
 
 
-def in_process(script, *arguments):
+def in_process(script, *arguments, **environment):
     """Run a script that has `tiny` and `train` at hand."""
     header = (
         "import sys, os, signal, tiny\n"
@@ -49,7 +52,7 @@ def in_process(script, *arguments):
         "from keras_matting.training.run import train\n"
         "tiny.register()\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment
     command = [sys.executable, "-c", header + script, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -250,3 +253,55 @@ def test_the_command_line_trains_resumes_and_strips(pairs, tmp_path, capsys):
     assert main(["strip", run_dir, "--out", model_dir]) == 0
     assert main(["train", *words, "--epochs", "2", "--out", run_dir]) == 2
     assert "is a run already" in capsys.readouterr().err
+
+
+def test_mirrored_training_spreads_a_batch_over_devices(finished, pairs, tmp_path):
+    script = (
+        "import tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "progress = train(tiny.settings(sys.argv[1], strategy='mirrored', epochs=1), sys.argv[2], verbose=0)\n"
+        "print([row.get('loss') or row['val_loss'] for row in progress.history])\n"
+    )
+    done = in_process(script, pairs, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    start, first = json.loads(done.stdout)
+    _, _, progress = finished
+    assert start == pytest.approx(progress.history[0]["val_loss"], rel=1e-5)
+    # Each device normalises its own half of the batch, so the losses are close, not equal.
+    assert first == pytest.approx(losses_of(progress)[0], rel=0.05)
+    assert train(tiny.settings(pairs, epochs=2), tmp_path / "run", resume=True, verbose=0).epoch == 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_runs_train_on_jax(pairs, tmp_path):
+    script = "print(train(tiny.settings(sys.argv[1], epochs=2), sys.argv[2], verbose=0).epoch)\n"
+    done = in_process(script, pairs, tmp_path / "run", KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert done.stdout.strip() == "2", done.stderr
+    progress = Progress(tmp_path / "run", "val_miou")
+    progress.read()
+    first, second = losses_of(progress)
+    assert second < first
+
+
+@pytest.mark.long
+def test_adapt_trains_against_the_network_of_the_epochs_start(pairs, tmp_path):
+    settings = Settings("modnet", (f"unlabelled:{pairs}/image",), 1, batch_size=2, augment="none", objective="soc")
+    settings = replace(settings, input_size=(64, 64), steps_per_epoch=2, learning_rate=1e-3, images_every=0)
+    trainers_seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        refresh = TeacherRefresh.on_epoch_begin
+        patch.setattr(
+            TeacherRefresh,
+            "on_epoch_begin",
+            lambda self, epoch, logs=None: trainers_seen.append(self.model) or refresh(self, epoch),
+        )
+        progress = train(settings, tmp_path / "run", verbose=0)
+    (trainer,) = trainers_seen
+    assert np.isfinite(losses_of(progress)).all() and "val_miou" not in progress.history[-1]
+    kernel = "f_branch.conv_f2x.layers.0"
+    teacher, network = (model.get_layer(kernel).get_weights()[0] for model in (trainer.teacher, trainer.network))
+    assert not np.array_equal(teacher, network)
+    statistics = "lr_branch.conv_lr16x.layers.1"
+    assert not np.asarray(trainer.network.get_layer(statistics).bnorm.moving_mean).any()  # those of fresh weights

@@ -66,19 +66,15 @@ def recalibrate_folded_norms(network, batches, log=lambda message: None):
     norms = [layer for layer in network.layers if _is_folded(layer)]
     if not norms:
         return 0
-    moments = [
-        (ops.mean(norm.input, axis=(0, 1, 2)), ops.mean(ops.square(norm.input), axis=(0, 1, 2))) for norm in norms
-    ]
-    probe = keras.Model(network.input, moments)
-    totals, seen = None, 0
-    for image in batches:
-        values = [np.stack(pair).astype("float64") for pair in probe.predict_on_batch(image)]
-        totals = values if totals is None else [a + b for a, b in zip(totals, values, strict=True)]
-        seen += 1
-    for norm, total in zip(norms, totals, strict=True):
-        mean, square = total / seen
+    axes = (0, 1, 2)
+    # One list of outputs, since Keras flattens a list of pairs when there is one pair.
+    moments = [moment for norm in norms for moment in (norm.input, ops.square(norm.input))]
+    probe = keras.Model(network.input, [ops.mean(moment, axis=axes) for moment in moments])
+    seen = [[np.asarray(value, "float64") for value in probe.predict_on_batch(image)] for image in batches]
+    means = [sum(values) / len(seen) for values in zip(*seen, strict=True)]
+    for norm, mean, square in zip(norms, means[::2], means[1::2], strict=True):
         _unfold(norm, mean, np.maximum(square - mean**2, 0))
-    log(f"batch statistics of {len(norms)} folded batch norms measured on {seen} batches")
+    log(f"batch statistics of {len(norms)} folded batch norms measured on {len(seen)} batches")
     return len(norms)
 
 
