@@ -286,6 +286,28 @@ def test_runs_train_on_jax(pairs, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_data_parallel_training_on_jax_equals_one_device(pairs, tmp_path):
+    losses = []
+    for strategy in ("none", "data-parallel"):
+        script = (
+            f"progress = train(tiny.settings(sys.argv[1], epochs=1, strategy='{strategy}'), sys.argv[2], verbose=0)\n"
+            "print(progress.history[-1]['loss'])\n"
+        )
+        flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+        flags["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        done = in_process(script, pairs, tmp_path / strategy, **flags)
+        assert done.returncode == 0, done.stderr
+        losses.append(float(done.stdout))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_strategy_of_another_backend_is_refused(pairs, tmp_path):
+    with pytest.raises(UsageError, match="data-parallel is for the jax backend; this is tensorflow"):
+        train(tiny.settings(pairs, strategy="data-parallel"), tmp_path / "run")
+
+
+@pytest.mark.long
 def test_adapt_trains_against_the_network_of_the_epochs_start(pairs, tmp_path):
     settings = Settings("modnet", (f"unlabelled:{pairs}/image",), 1, batch_size=2, augment="none", objective="soc")
     settings = replace(settings, input_size=(64, 64), steps_per_epoch=2, learning_rate=1e-3, images_every=0)

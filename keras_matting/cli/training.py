@@ -43,7 +43,9 @@ def _add_run_arguments(parser):
     parser.add_argument("--learning-rate", type=float, default=0.0, help="default: official, a tenth with --init")
     parser.add_argument("--schedule", default="", help="step or constant (default: the official one)")
     parser.add_argument("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
-    parser.add_argument("--strategy", default="none", help="none (default), mirrored or multi-worker")
+    parser.add_argument(
+        "--strategy", default="none", help="none (default), mirrored (TensorFlow) or data-parallel (JAX)"
+    )
     parser.add_argument("--monitor", default="val_miou", help="what is best: val_miou (default) or val_mae")
     parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs that are no better")
     parser.add_argument("--seed", type=int, default=0)

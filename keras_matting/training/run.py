@@ -39,7 +39,7 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
     _open_folder(run_dir, settings, resume, overwrite)
     preset = _preset_of(settings)
     data, validation = _data_of(settings, preset)
-    with _precision(settings.precision), _strategy(settings.strategy).scope(), data.naming_unreadable():
+    with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
         _require_foreground(data, settings)
         progress = Progress(run_dir, settings.monitor, settings.patience)
         progress.read()
@@ -256,20 +256,23 @@ def _precision(policy):
         keras.config.set_dtype_policy(earlier)
 
 
-class _NoStrategy:
-    def scope(self):
-        return nullcontext()
-
-
 def _strategy(name):
-    """Return a TensorFlow distribution strategy, or one that does nothing."""
-    if name == "none":
-        return _NoStrategy()
-    if keras.backend.backend() != "tensorflow":
-        raise UsageError(f"Strategy {name} is TensorFlow's; the backend is {keras.backend.backend()}.")
+    """Return the context in which a trainer for several devices is built.
+
+    TensorFlow's strategy for several workers is not among them: Keras 3 does not support it
+    (https://github.com/keras-team/keras/issues/20585). JAX with `keras.distribution` is what takes its place.
+    """
+    backends = {"mirrored": "tensorflow", "data-parallel": "jax"}
+    needed = backends.get(name, keras.backend.backend())
+    if keras.backend.backend() != needed:
+        raise UsageError(f"Strategy {name} is for the {needed} backend; this is {keras.backend.backend()}.")
+    if name == "mirrored":
+        return _mirrored().scope()
+    return keras.distribution.DataParallel().scope() if name == "data-parallel" else nullcontext()
+
+
+def _mirrored():
     import tensorflow as tf
 
-    if name == "multi-worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])

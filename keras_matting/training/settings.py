@@ -12,7 +12,7 @@ SETTINGS_FILE = "run.json"
 OBJECTIVES = ("supervised", "soc")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "step")
-STRATEGIES = ("none", "mirrored", "multi-worker")
+STRATEGIES = ("none", "mirrored", "data-parallel")
 MONITORS = {"val_miou": "max", "val_mae": "min"}
 # A continued run may differ in these: how long, and how fast, but not in what it learns from.
 _MAY_CHANGE = ("epochs", "patience", "images_every", "histograms", "cache_gb", "strategy")
@@ -22,15 +22,17 @@ _MAY_CHANGE = ("epochs", "patience", "images_every", "histograms", "cache_gb", "
 class Settings:
     """What a run trains, on what, and how; the command line's options under the same names.
 
-    `data`: specs of training sources (see `data.sources.read_source`); `fraction`: the part of their samples to use.
-    `val`: the spec of validation data, by default the training data's; `val_fraction`: the part of it to use. The hash
-    of the stems decides both parts. `input_size`: (height, width), by default that of the model's preset.
+    `data`: specs of training sources (see `data.sources.read_source`); `fraction`: the part of their samples to
+    use. `val`: the spec of validation data, by default the training data's; `val_fraction`: the part of it to use.
+    The hash of the stems decides both parts. `input_size`: (height, width), by default that of the model's preset.
     `steps_per_epoch`: by default all samples once. `init`: a model folder, `.keras` file or official checkpoint to
     start from. `learning_rate`: by default 0.01 (MODNet), 1e-3 (U2Net), a tenth of it with `init`, 1e-5 for SOC.
-    `schedule`: "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "constant" not.
-    `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names the layer from which it is
-    trained afterwards, by default half of them. `patience`: epochs without a better `monitor` after which the run
-    stops; 0: never. `images_every`: epochs between pictures in TensorBoard; 0: never.
+    `schedule`: "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "constant"
+    not. `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names the layer from which
+    it is trained afterwards, by default half of them. `strategy`: "mirrored" spreads each batch over all devices
+    under TensorFlow, "data-parallel" under JAX, where it also spans several hosts (`keras.distribution`).
+    `patience`: epochs without a better `monitor` after which the run stops; 0: never. `images_every`: epochs
+    between pictures in TensorBoard; 0: never.
     """
 
     model: str
