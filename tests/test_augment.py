@@ -213,6 +213,7 @@ def test_blur_keeps_constants_and_spreads_a_dot_evenly():
     dot[16, 20] = 1
     blurred = Blur(1.0, sigma_px=1.5)(dot, None, seed(0)).numpy()
     np.testing.assert_allclose(blurred.sum(axis=(0, 1)), 1, atol=1e-5)
+    np.testing.assert_allclose(Blur(1.0)(tf.fill(dot.shape, 0.5), None, seed(0)), 0.5 + 0 * dot, atol=1e-6)
     np.testing.assert_allclose(blurred[15, 20], blurred[16, 21], atol=1e-7)
     assert blurred[16, 20].max() < 0.95
     np.testing.assert_allclose(Blur(0.0)(dot, None, seed(0)), dot, atol=1e-12)

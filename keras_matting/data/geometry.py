@@ -1,6 +1,6 @@
 """Paired geometry: photo and alpha moved together as RGBA, interpolated once, alpha kept soft.
 
-`warp` has the values of TensorFlow's ImageProjectiveTransformV3 within a step of 8 bits, at a quarter of its time: four
+`warp` has the values of TensorFlow's ImageProjectiveTransformV3 within two steps of 8 bits, at a quarter of its time: four
 channels are one number, and XLA makes a single loop of it.
 """
 

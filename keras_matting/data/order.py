@@ -9,7 +9,7 @@ class Order:
     """The endless order of draws from weighted sources.
 
     Each source is walked in shuffled order until exhausted, then shuffled anew. Sources take turns in proportion to
-    their weights: after any number of draws, each has had its share to within one or two.
+    their weights: at any time each has had its share, give or take as many draws as there are sources.
     """
 
     def __init__(self, sizes, weights, seed):
