@@ -196,6 +196,14 @@ def test_an_engine_whose_process_dies_is_told(one_layer_dir):
             worker.ask("open")
 
 
+def test_engines_none_of_which_runs_here_are_refused_before_anything_runs(one_layer_dir, monkeypatch):
+    monkeypatch.setattr("keras_matting.benchmarking.run.unavailable_reason", lambda name: "not on this machine.")
+    with pytest.raises(
+        EngineError, match=r"received onnx-cpu, onnx-cuda. onnx-cpu: not on this machine. onnx-cuda: not"
+    ):
+        benchmark(one_layer_dir, [], names=["onnx-cpu", "onnx-cuda"])
+
+
 def test_unknown_engines_are_refused_before_anything_runs(one_layer_dir):
     with pytest.raises(UsageError, match="received warp-drive"):
         benchmark(one_layer_dir, [], names=["onnx-cpu", "warp-drive"])

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from keras_matting import engines
+from keras_matting.cli import main
+from keras_matting.cli.status import USAGE
 from keras_matting.config import ONNX_FILE, Preset
 from keras_matting.engines import artefacts, devices
 from keras_matting.errors import EngineError, UsageError
@@ -69,9 +71,17 @@ def test_int8_says_what_was_quantised(opened):
     assert "of 119 convolutions" in described["coverage"]
 
 
-@pytest.mark.parametrize("name", ["savedmodel", "onnx-cpu", "openvino-f32"])
+@pytest.mark.parametrize("name", ["savedmodel", "onnx-cpu", "openvino-f32", "openvino-int8"])
 @pytest.mark.parametrize(
-    "wrong", [np.zeros((1, 32, 64, 3), "f4"), np.zeros((64, 64, 3), "f4"), np.zeros((1, 64, 64, 3), "f8")]
+    "wrong",
+    [
+        np.zeros((1, 32, 64, 3), "f4"),
+        np.zeros((64, 64, 3), "f4"),
+        np.zeros((1, 64, 64, 3), "f8"),
+        np.zeros((1, 64, 64, 3), "u1"),
+        np.zeros((0, 64, 64, 3), "f4"),
+        None,
+    ],
 )
 def test_a_batch_of_another_shape_or_dtype_is_refused(opened, name, wrong):
     with pytest.raises(EngineError, match=r"expects a float32 batch \(N, 64, 64, 3\); received"):
@@ -85,13 +95,88 @@ def test_a_missing_artefact_is_explained(tiny_model_dir, tmp_path, name):
         engines.open_engine(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["onnx-cpu", "openvino-f32"])
-def test_a_damaged_artefact_is_refused(copy, name):
-    data = bytearray((copy / ONNX_FILE).read_bytes())
+def damage(path):
+    """Flip one bit."""
+    data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    (copy / ONNX_FILE).write_bytes(data)
-    with pytest.raises(EngineError, match="was changed after it was built"):
+    path.write_bytes(data)
+
+
+GRAPHS = {
+    "savedmodel": "saved_model/variables/variables.data-00000-of-00001",
+    "onnx-cpu": ONNX_FILE,
+    "openvino-f32": ONNX_FILE,
+    "openvino-int8": "engines/openvino-int8/model.bin",
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_damaged_artefact_is_refused(opened, tiny_model_dir, tmp_path, name):
+    opened(name)
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    damage(tmp_path / "model" / GRAPHS[name])
+    with pytest.raises(EngineError, match="was changed after it was built; run keras-matting (export|optimize)"):
+        engines.open_engine(name, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "onnx-cpu", "openvino-f32"])
+def test_a_file_that_the_runtime_cannot_read_is_explained(copy, name):
+    """As where the export itself wrote nonsense: the manifest fits."""
+    path = copy / GRAPHS[name]
+    path.write_bytes(path.read_bytes()[:1000])
+    manifest = json.loads((copy / "export.json").read_text())
+    artefacts.write_manifest(copy / "export.json", copy, list(manifest.pop("files")), **manifest)
+    with pytest.raises(
+        EngineError, match=rf"Engine {name} cannot open .*\. Export it again\. \((?!Exception from).+\)"
+    ):
         engines.open_engine(name, copy)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"files": []}', '{"files": {}}'])
+def test_a_malformed_manifest_counts_as_nothing_built(copy, content):
+    (copy / "export.json").write_text(content)
+    with pytest.raises(EngineError, match="has nothing built in .*; run keras-matting export"):
+        engines.open_engine("onnx-cpu", copy)
+
+
+def test_the_onnx_file_of_another_model_is_refused(copy, one_layer_dir):
+    shutil.copy(one_layer_dir / ONNX_FILE, copy)
+    with pytest.raises(EngineError, match="was changed after it was built; run keras-matting export"):
+        engines.open_engine("onnx-cpu", copy)
+    shutil.copy(one_layer_dir / "export.json", copy)
+    with pytest.raises(EngineError, match="was built for another weights .*; run keras-matting export"):
+        engines.open_engine("onnx-cpu", copy)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["benchmark", "MODEL", "--engines", "onnx-tensorrt"],
+            "Expected an engine that runs here; received onnx-tensorrt.",
+        ),
+        (["benchmark", "MODEL", "--photos", "EMPTY"], "found none"),
+        (["optimize", "MODEL", "--calibration", "EMPTY"], "found none"),
+        (["optimize", "MODEL", "--engines", "warp-drive"], "received warp-drive"),
+        (["predict", "PHOTO", "--model", "MODEL", "--engine", "onnx-tensorrt"], "cannot run here"),
+        (["benchmark", "EMPTY"], "Expected a model folder"),
+    ],
+)
+def test_a_wrong_request_about_engines_is_one_sentence(
+    tiny_model_dir, tmp_path, capsys, monkeypatch, write_photo, words, message
+):
+    from keras_matting.engines import onnx
+
+    real = onnx.unavailable_reason
+    monkeypatch.setattr(onnx, "unavailable_reason", lambda v: "no GPU was found." if v == "tensorrt" else real(v))
+    (tmp_path / "empty").mkdir()
+    photo = write_photo(tmp_path / "photo.png")
+    places = {"MODEL": str(tiny_model_dir), "EMPTY": str(tmp_path / "empty"), "PHOTO": str(photo)}
+    assert main([places.get(word, word) for word in words]) == USAGE
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("keras-matting: ")
+    assert message in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,15 @@ def benchmark(
 
     `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
     PyTorch where that is installed, is measured beside them and is no candidate. The result is written to the folder,
-    and `engine="auto"` obeys it.
+    and `engine="auto"` obeys it. Raises `EngineError` where none of `names` runs here.
     """
     log = log or (lambda message: None)
     preset = Preset.load(model_dir)
     wanted = _wanted(names)
     skipped = {name: reason for name in wanted if (reason := unavailable_reason(name))}
+    if len(skipped) == len(wanted):
+        reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise EngineError(f"Expected an engine that runs here; received {', '.join(wanted)}. {reasons}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(folder / "inputs.npy", np.stack([imaging.prepare(photo, preset) for photo in photos]))

@@ -79,9 +79,10 @@ def building(model_dir, engine, runtime, device, **fields):
 def read_manifest(path):
     """Return a manifest's content, {} if there is none or it is malformed."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) and isinstance(content.get("files"), dict) else {}
 
 
 def size_mb(path):

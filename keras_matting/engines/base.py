@@ -76,16 +76,17 @@ def runtime(package):
 
 def cannot_open(engine, path, error):
     """Return the `EngineError` for an artefact that a runtime refuses."""
-    return EngineError(f"Engine {engine} cannot open {path}. Export it again. ({first_line(error)})")
+    again = "Build" if "engines" in path.parts else "Export"
+    return EngineError(f"Engine {engine} cannot open {path}. {again} it again. ({first_line(error)})")
 
 
 def checked_batch(batch, size, engine, fixed_batch=None):
     """Return `batch` as contiguous float32 (N, height, width, 3); raises `EngineError` on another shape or dtype.
 
-    `fixed_batch` is N where the graph was exported for one N only.
+    N is at least 1; `fixed_batch` where the graph was exported for one N only.
     """
     batch = np.asarray(batch)
-    fits = batch.ndim == 4 and batch.shape[1:] == (*size, 3) and batch.dtype == np.float32
+    fits = batch.ndim == 4 and len(batch) > 0 and batch.shape[1:] == (*size, 3) and batch.dtype == np.float32
     if not fits or fixed_batch not in (None, len(batch)):
         raise EngineError(
             f"Engine {engine} expects a float32 batch ({fixed_batch or 'N'}, {size[0]}, {size[1]}, 3); "

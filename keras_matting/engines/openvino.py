@@ -78,7 +78,7 @@ class OpenVinoEngine:
         try:
             self._chain = openvino_mixed.Chain(pieces)
         except RuntimeError as error:
-            raise cannot_open(self.name, path, error) from error
+            raise cannot_open(self.name, path, _told(error)) from error
         batch, height, width, _ = self._chain.input.partial_shape
         self.size = (height.get_length(), width.get_length())
         self._fixed_batch = batch.get_length() if batch.is_static else None
@@ -107,6 +107,11 @@ class OpenVinoEngine:
     def close(self):
         """Drop the compiled model."""
         self._chain = None
+
+
+def _told(error):
+    """Return OpenVINO's message without the lines that only say where in its source it was raised."""
+    return "\n".join(line for line in str(error).splitlines() if not line.startswith("Exception from"))
 
 
 def _quantised(model, calibration, kept):

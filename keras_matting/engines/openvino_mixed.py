@@ -9,6 +9,8 @@ without a copy.
 
 import xml.etree.ElementTree as ET
 
+import numpy as np
+
 # Layers that compute have a precision; what lies between them (activations, sums, resizes) follows its neighbours.
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
 # What makes a tensor larger goes to the next precision, unless a float32 layer reads it: so less crosses a cut.
@@ -25,10 +27,12 @@ def save(model, kept, folder):
     """
     import openvino
 
-    path, places = folder / "model.xml", _places(model, kept)
+    path = folder / "model.xml"
+    names = {node.get_friendly_name() for node, place in _places(model, kept) if place % 2}
+    _settle_resizes(model, names)
     openvino.save_model(model, path, compress_to_fp16=False)
-    _tag(path, {node.get_friendly_name() for node, place in places if place % 2})
-    if not kept or _obeyed(path, kept):
+    _tag(path, names)
+    if _obeyed(path, names):
         return [(path.name, "bf16")]
     for written in (path, path.with_suffix(".bin")):
         written.unlink()
@@ -36,6 +40,25 @@ def save(model, kept, folder):
     for file, piece, _ in pieces:
         openvino.save_model(piece, folder / file, compress_to_fp16=False)
     return [(file, precision) for file, _, precision in pieces]
+
+
+def _settle_resizes(model, names):
+    """Write the resizes called one of `names` as the older operation that the plugin would replace them with.
+
+    A tag is lost where the plugin replaces the node that bears it.
+    """
+    from openvino import op
+    from openvino.utils.node_factory import NodeFactory
+
+    for node in model.get_ordered_ops():
+        if not _is(node, "Interpolate") or node.get_friendly_name() not in names or node.get_input_size() != 2:
+            continue
+        image, scales = (source.get_source_output() for source in node.inputs())
+        unused = op.Constant(np.ones(scales.get_shape(), np.int64)).output(0)  # the sizes, where scales decide
+        older = NodeFactory("opset4").create("Interpolate", [image, unused, scales], node.get_attributes())
+        older.set_friendly_name(node.get_friendly_name())
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(older.output(0))
 
 
 def _tag(path, names):
@@ -52,12 +75,10 @@ def _tag(path, names):
     tree.write(path)
 
 
-def _obeyed(path, kept):
-    """Return whether the plugin, asked for bfloat16, compiles the layers `kept` in float32."""
-    nodes = Chain([(path, "bf16")]).runtime_nodes()
-    computing = [layers_and_precision for kind, *layers_and_precision in nodes if kind in RUNTIME_KINDS]
-    precisions = {precision for layers, precision in computing if any(part in layers for part in kept)}
-    return precisions == {"f32"}
+def _obeyed(path, names):
+    """Return whether the plugin, asked for bfloat16, computes the layers called `names` in float32."""
+    nodes = Chain([(path, "bf16")]).runtime_nodes() if names else []
+    return all(precision == "f32" for _, layers, precision in nodes if names & set(layers.split(",")))
 
 
 def split(model, kept):

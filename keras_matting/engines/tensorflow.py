@@ -45,7 +45,7 @@ class SavedModelEngine:
         try:
             self._model = tf.saved_model.load(str(path))
             signature = self._model.signatures["serving_default"]
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # an IndexError where variables are cut short, and what else a file may hold
             raise cannot_open(self.name, path, error) from error
         (source,) = signature.structured_input_signature[1].values()
         self._input, self.size = source.name, tuple(source.shape[1:3])
