@@ -28,7 +28,8 @@ class Engine(Protocol):
 
 
 # Layers whose rounding ruins the matte, by precision and name: they stay in float32. Found for the official weights on
-# clothing photos: in U2NetP two convolutions cause most of the error, and for int8 the first stage the worst photo's.
+# clothing photos: in U2NetP two convolutions, with the resize between them, cause most of the error (with bfloat16
+# emulated on 30 photos, MAE falls from .0100 to .0004), and for int8 the first stage the worst photo's.
 _SENSITIVE_LAYERS = {
     ("u2netp", "bf16"): ("stage2d.rebnconv2d", "stage2d.rebnconv1d"),
     ("u2netp", "int8"): ("stage1.", "stage2d.rebnconv2d", "stage2d.rebnconv1d"),

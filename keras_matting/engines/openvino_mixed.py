@@ -15,7 +15,6 @@ import numpy as np
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
 # What makes a tensor larger goes to the next precision, unless a float32 layer reads it: so less crosses a cut.
 _ENLARGING = ("Concat", "Interpolate")
-RUNTIME_KINDS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul")
 _TAG = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
 
 
