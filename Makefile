@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 PYTHON310 ?= python3.10
 VENV = .venv
 BIN = $(VENV)/bin
+# A process for each core, up to four (each takes a few GB); a file's tests share fixtures, so they stay together.
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile
 PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 
 .PHONY: demo test serve lint floor0-env tftrt-env clean
@@ -11,7 +13,7 @@ demo: $(VENV)/cpu.installed
 	$(BIN)/keras-matting demo
 
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(PARALLEL)
 
 serve: $(VENV)/serve.installed
 	$(BIN)/keras-matting serve
