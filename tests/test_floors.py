@@ -10,8 +10,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_matting"
 FLOORS = {
-    0: ["_version", "__init__", "errors", "files", "config", "image_files", "imaging", "engines", "refine", "samples",
-        "metrics"],
+    0: [
+        "_version",
+        "__init__",
+        "errors",
+        "files",
+        "config",
+        "image_files",
+        "imaging",
+        "engines",
+        "refine",
+        "samples",
+        "metrics",
+    ],
     1: ["layers", "models", "weights", "onnx_weights", "pretrained", "losses", "data"],
     2: ["export", "triton", "training"],
     3: ["fetch", "matting", "predict", "optimize", "benchmarking", "foreign", "evaluate", "experiments"],

@@ -68,15 +68,20 @@ def test_a_damaged_start_is_told(tmp_path):
 
 
 def test_folded_norms_get_statistics_that_leave_evaluation_equal():
+    keras.utils.set_random_seed(0)
     network = tiny.build((16, 16))
     norm = network.get_layer("norm")
     norm.beta.assign(np.linspace(-1, 1, 8))
     images = [np.random.default_rng(seed).normal(1, 2, (8, 16, 16, 3)).astype("float32") for seed in range(4)]
     evaluated = np.asarray(network(images[0], training=False)["matte"])
+    copy = keras.models.clone_model(network)  # since a call in training updates the statistics
+    copy.set_weights(network.get_weights())
+    untouched = np.abs(np.asarray(copy(images[0], training=True)["matte"]) - evaluated).mean()
     assert start.recalibrate_folded_norms(network, images) == 1
     np.testing.assert_allclose(np.asarray(network(images[0], training=False)["matte"]), evaluated, atol=1e-5)
-    # Training normalises by the batch: it sees nearly what evaluation sees, as it would not have before.
-    np.testing.assert_allclose(np.asarray(network(images[0], training=True)["matte"]), evaluated, atol=0.05)
+    # Training normalises by the batch: it sees nearly what evaluation sees, as it did not before.
+    recalibrated = np.abs(np.asarray(network(images[0], training=True)["matte"]) - evaluated).mean()
+    assert recalibrated < untouched / 3
 
 
 def test_norms_with_statistics_are_left_alone(trained):

@@ -1,7 +1,7 @@
 """Paired geometry: photo and alpha moved together as RGBA, interpolated once, alpha kept soft.
 
-`warp` has the values of TensorFlow's ImageProjectiveTransformV3 within two steps of 8 bits, at a quarter of its time: four
-channels are one number, and XLA makes a single loop of it.
+`warp` has the values of TensorFlow's ImageProjectiveTransformV3 within two steps of 8 bits, at a quarter of its time:
+four channels are one number, and XLA makes a single loop of it.
 """
 
 import math
