@@ -243,6 +243,9 @@ def test_import_writes_a_model_folder_and_does_not_overwrite_it(run, tmp_path):
         (["import", "nowhere.pth", "--model", "u2netp", "--out", "x"], "does not exist"),
         (["import", "a.png", "--model", "resnet", "--out", "x"], "received 'resnet'"),
         (["export", "nowhere"], "nowhere has no preset.json"),
+        (["optimize", "nowhere", "--engines", ","], "expected names of engines"),
+        (["optimize", "nowhere", "--max-batch", "0"], "a whole number above 0; received '0'"),
+        (["benchmark", "nowhere", "--rounds", "0"], "a whole number above 0; received '0'"),
         ([], "usage"),
     ],
 )

@@ -1,10 +1,10 @@
 """The verb `data`: `data check` finds what is wrong with data before a training does."""
 
-import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
 
+from keras_matting.cli.shared import aligned, positive
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
 NAMES_SHOWN = 5
@@ -15,7 +15,7 @@ def add_arguments(parser):
     parser.add_argument("job", choices=("check",), help="check: decode everything, tell what is wrong")
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="[KIND:]PATH[,PATH...], as --data of train takes it")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write random samples onto a contact sheet")
-    parser.add_argument("--count", type=_count, default=24, help="samples on the sheet (default: 24)")
+    parser.add_argument("--count", type=positive, default=24, help="samples on the sheet (default: 24)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and all problems")
 
 
@@ -42,12 +42,6 @@ def data(arguments):
     return SOME_FAILED if report["problems"] else OK
 
 
-def _count(text):
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number; received {text!r}")
-    return int(text)
-
-
 def _sources_table(sources):
     rows = [("source", "kind", "samples", "backgrounds", "median size", "foreground", "soft masks")]
     for source in sources:
@@ -63,7 +57,7 @@ def _sources_table(sources):
                 "-" if share is None else str(source["soft_masks"]),
             )
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _problems_table(problems):
@@ -79,9 +73,4 @@ def _problems_table(problems):
     for (kind, source), stems in names.items():
         more = f", and {len(stems) - NAMES_SHOWN} more" if len(stems) > NAMES_SHOWN else ""
         rows.append((kind, str(len(stems)), source, ", ".join(stems[:NAMES_SHOWN]) + more))
-    return _aligned(rows)
-
-
-def _aligned(rows):
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return aligned(rows)

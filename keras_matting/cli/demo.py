@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from keras_matting.cli.shared import aligned
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
 MODEL = "u2netp"
@@ -83,5 +84,4 @@ def _table(results):
         size = f"{result.width}x{result.height}" if result.width else "-"
         times = ("-" if ms is None else f"{ms:.0f}" for ms in (result.decode_ms, result.infer_ms, result.encode_ms))
         rows.append((Path(result.input).name, size, *times, result.error or result.output))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return aligned(rows)

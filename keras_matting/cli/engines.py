@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
 MAX_PHOTOS = 32
@@ -14,7 +15,7 @@ def add_optimize_arguments(parser):
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--engines", type=_names, metavar="A,B", help="build these (default: all)")
     parser.add_argument("--calibration", type=Path, help="folder of photos for int8 (default: three samples)")
-    parser.add_argument("--max-batch", type=int, default=16, help="the largest batch to serve on GPUs (default: 16)")
+    parser.add_argument("--max-batch", type=positive, default=16, help="largest batch to serve on GPUs (default: 16)")
     parser.add_argument("--force", action="store_true", help="build again what is there and fits")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if any engine could not be built")
 
@@ -48,7 +49,7 @@ def add_benchmark_arguments(parser):
     parser.add_argument("--engines", type=_names, metavar="A,B", help="measure these (default: all that run here)")
     parser.add_argument("--photos", type=Path, help=f"folder, of which {MAX_PHOTOS} are used (default: three samples)")
     parser.add_argument("--batches", type=_numbers, default=(1, 4), metavar="1,4,16", help="batch sizes (default: 1,4)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds, in each of which every engine runs (default: 9)")
+    parser.add_argument("--rounds", type=positive, default=9, help="rounds; in each, every engine runs (default: 9)")
     parser.add_argument("--objective", default="latency", choices=("latency", "throughput"))
     parser.add_argument("--max-mae", type=float, default=0.005, help="gate: mean error (default: 0.005)")
     parser.add_argument("--max-worst", type=float, default=0.02, help="gate: the worst photo's mean (default: 0.02)")
@@ -88,7 +89,10 @@ def benchmark(arguments):
 
 
 def _names(text):
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names of engines as onnx-cpu,openvino-f32; received {text!r}")
+    return names
 
 
 def _numbers(text):

@@ -1,10 +1,10 @@
 """The verb `evaluate`: a model's mattes against the truth."""
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 
@@ -16,12 +16,12 @@ def add_arguments(parser):
         "--data", required=True, action="append", metavar="SPEC", help="DIR with image/ and mask/, or KIND:PATH"
     )
     parser.add_argument("--engine", default="auto", help="engine, auto (default), or keras: the model itself")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N samples only")
-    parser.add_argument("--band-px", type=_positive, default=10, metavar="PX", help="reach of the band (default: 10)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples only")
+    parser.add_argument("--band-px", type=positive, default=10, metavar="PX", help="reach of the band (default: 10)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write summary and fingerprint")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write one line an image")
     parser.add_argument("--sheet", metavar="PNG", type=Path, help="draw the worst images")
-    parser.add_argument("--worst", type=_positive, default=8, metavar="N", help="images on the sheet (default: 8)")
+    parser.add_argument("--worst", type=positive, default=8, metavar="N", help="images on the sheet (default: 8)")
 
 
 def evaluate(arguments):
@@ -58,9 +58,3 @@ def evaluate(arguments):
         if path := getattr(arguments, option):
             write(result, path)
     return SOME_FAILED if result.problems else OK
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0; received {text!r}")
-    return int(text)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, say
 from keras_matting.errors import UsageError
 
@@ -124,6 +125,7 @@ def size(text):
 def _batch(text):
     if text == "dynamic":
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected dynamic or a positive number; received {text!r}")
-    return int(text)
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected dynamic or a positive number; received {text!r}") from None

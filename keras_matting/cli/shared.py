@@ -1,0 +1,16 @@
+"""What several verbs need: numbers on the command line, tables on standard output."""
+
+import argparse
+
+
+def positive(text):
+    """Parse a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0; received {text!r}")
+    return int(text)
+
+
+def aligned(rows):
+    """Return rows of text as lines in which each column is as wide as its widest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
