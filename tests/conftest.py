@@ -63,6 +63,7 @@ def one_layer_dir(tmp_path_factory):
     from keras_matting.export import export
     from keras_matting.foreign import write_keras_folder
 
+    keras.utils.set_random_seed(0)
     layers = [keras.Input((64, 64, 3)), keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
     folder = tmp_path_factory.mktemp("models") / "one_layer"
     write_keras_folder(keras.Sequential(layers), "one_layer", folder)

@@ -136,10 +136,11 @@ def test_a_list_tells_missing_files_and_repeated_photos(read, data):
     ("name", "text", "message"),
     [
         ("l.csv", "image,alpha\nimage/a.png,mask/a.png\nimage/b.png,", "alpha in every row .* row 2 has none"),
-        ("l.csv", "photo\nimage/a.png", "column image .* row 1 has none"),
-        ("l.csv", "", "column image"),
+        ("l.csv", "photo,truth\nimage/a.png,b", "column image .* row 1 has none, its columns: photo, truth"),
+        ("l.csv", "", "column image .* no rows"),
         ("l.jsonl", "image/a.png", "one JSON object a line"),
         ("l.jsonl", "[1]", "one JSON object a line"),
+        ("l.jsonl", '{"image": 3, "alpha": "mask/a.png"}', "paths under image and alpha .* received 3"),
         ("l.txt", "image/a.png", "as .csv or .jsonl"),
     ],
 )

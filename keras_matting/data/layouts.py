@@ -72,13 +72,20 @@ def read_list(path):
     rows = _rows(path)
     images = [row.get("image") for row in rows]
     alphas = [row.get("alpha") or row.get("mask") for row in rows]
-    if not rows or not all(images):
-        raise UsageError(f"Expected rows with a column image in {path}; row {_first_empty(images)} has none.")
+    if not rows:
+        raise UsageError(f"Expected rows with a column image in {path}; it has no rows.")
+    if not all(images):
+        found = ", ".join(map(str, rows[_first_empty(images) - 1])) or "none"
+        raise UsageError(
+            f"Expected rows with a column image in {path}; row {_first_empty(images)} has none, its columns: {found}."
+        )
     if any(alphas) and not all(alphas):
         raise UsageError(
             f"Expected an alpha in every row of {path}, or in none; row {_first_empty(alphas)} has none. "
             "Put unlabelled photos into a list of their own."
         )
+    if other := next((value for value in (*images, *alphas) if value and not isinstance(value, str)), None):
+        raise UsageError(f"Expected paths under image and alpha in {path}; received {other!r}.")
     samples, problems = {}, []
     for image, alpha in zip(images, alphas, strict=True):
         sample = Sample(Path(image).with_suffix("").as_posix(), path.parent / image, alpha and path.parent / alpha)
