@@ -1,0 +1,478 @@
+"""The page as its visitors meet it: headless Chromium in front of the real service."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import httpx
+import keras_matting_api
+import numpy as np
+import pytest
+from PIL import Image
+from server import start_server
+
+from keras_matting.imaging import composite
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium; run pip install selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if not (CHROMIUM and DRIVER):
+    pytest.skip("no Chromium; run apt-get install chromium chromium-driver", allow_module_level=True)
+
+STATIC = Path(keras_matting_api.__file__).parent / "static"
+PATIENCE_S = 30
+KEY = "secret"
+# Counts the object URLs that are alive, and what the content security policy refused.
+WATCH = """
+window.urls = new Set(); window.refused = [];
+const create = URL.createObjectURL, revoke = URL.revokeObjectURL;
+URL.createObjectURL = (blob) => { const url = create(blob); window.urls.add(url); return url; };
+URL.revokeObjectURL = (url) => { window.urls.delete(url); revoke(url); };
+document.addEventListener("securitypolicyviolation", (event) => window.refused.push(event.blockedURI));
+"""
+# RGBA of the picture in a layer of the frame.
+PIXELS = """
+const image = document.querySelector(`${arguments[0]} img`);
+const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+const context = canvas.getContext("2d");
+context.drawImage(image, 0, 0);
+return [image.naturalHeight, image.naturalWidth, [...context.getImageData(0, 0, canvas.width, canvas.height).data]];
+"""
+# Drops or pastes files given as [[name, type, base64]].
+TRANSFER = """
+const transfer = new DataTransfer();
+for (const [name, type, data] of arguments[1]) {
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  transfer.items.add(new File([bytes], name, { type }));
+}
+const options = { bubbles: true, cancelable: true };
+document.body.dispatchEvent(arguments[0] === "paste"
+  ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
+  : new DragEvent(arguments[0], { ...options, dataTransfer: transfer }));
+"""
+
+
+class Page:
+    """The page in a browser, by what a visitor can see and do."""
+
+    def __init__(self, browser, url, downloads):
+        self.browser, self.url, self.downloads = browser, url, downloads
+        browser.get(url)
+        self.wait_for(lambda: self.js("return document.readyState") == "complete")
+
+    def js(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def find(self, selector):
+        return self.browser.find_element("css selector", selector)
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def wait_for(self, condition):
+        return WebDriverWait(self.browser, PATIENCE_S, 0.02).until(lambda _: condition())
+
+    def choose(self, *paths, within="#files"):
+        self.find(within).send_keys("\n".join(map(str, paths)))
+
+    def states(self):
+        return self.js("return [...document.querySelectorAll('#photos li')].map((item) => item.dataset.state)")
+
+    def finish(self, count):
+        """Wait until all of `count` photos are done or have failed, and the selected one is shown."""
+        self.wait_for(lambda: len(self.states()) == count and set(self.states()) <= {"done", "failed"})
+        self.wait_for(lambda: self.js("return !document.querySelector('#frame').matches('.revealing, .working')"))
+        return self.states()
+
+    def show_cut_out(self, *paths):
+        """Choose photos and wait for the first to be compared."""
+        self.choose(*paths)
+        self.finish(len(paths))
+        self.wait_for(lambda: self.all("#frame.compared .after img"))
+        self.wait_for(lambda: not self.all("#frame.revealing"))
+
+    def pixels(self, layer):
+        height, width, data = self.js(PIXELS, layer)
+        return np.array(data, np.uint8).reshape(height, width, 4)
+
+    def seen(self):
+        """Return what the frame shows, RGB, as large as it is on the screen."""
+        png = self.find("#frame").screenshot_as_png
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def click(self, selector):
+        self.js("document.querySelector(arguments[0]).click()", selector)
+
+    def download(self, selector, name):
+        """Press a button and return the bytes of the file that is saved."""
+        path = self.downloads / name
+        path.unlink(missing_ok=True)
+        self.click(selector)
+        self.wait_for(lambda: path.exists() and path.stat().st_size > 0)
+        return path.read_bytes()
+
+    def requests(self):
+        """Return the addresses of all that was loaded."""
+        return self.js("return performance.getEntriesByType('resource').map(({ name }) => name)")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1200,900")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def service(tiny_model_dir, tmp_path_factory):
+    """A service of two models, "tiny" and "second"."""
+    second = tmp_path_factory.mktemp("models") / "second"
+    shutil.copytree(tiny_model_dir, second)
+    preset = json.loads((second / "preset.json").read_text())
+    (second / "preset.json").write_text(json.dumps({**preset, "name": "second"}))
+    with start_server(tiny_model_dir, models=f"{tiny_model_dir},{second}") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def guarded_service(tiny_model_dir):
+    """A service that wants a key and takes one request a second, after 60 at once."""
+    with start_server(tiny_model_dir, api_key=KEY, client_per_minute=60) as server:
+        yield server.url
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Open the page of a service; afterwards, nothing but what a test announces may have been complained about."""
+    opened = []
+
+    def open_page(url):
+        browser.get_log("browser")
+        downloads = tmp_path / "downloads"
+        behaviour = {"behavior": "allow", "downloadPath": str(downloads)}
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+        opened.append(Page(browser, url, downloads))
+        return opened[-1]
+
+    yield open_page
+    for page in opened:
+        assert page.js("return window.refused") == []
+        assert [entry for entry in browser.get_log("browser") if "status of 4" not in entry["message"]] == []
+
+
+@pytest.fixture
+def page(open_page, service):
+    return open_page(service)
+
+
+@pytest.fixture
+def shirt(write_photo, tmp_path):
+    return write_photo(tmp_path / "shirt.jpg")
+
+
+@pytest.fixture
+def broken(shirt, tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(shirt.read_bytes()[:700])
+    return path
+
+
+def encoded(path, name, media_type="image/jpeg"):
+    return [name, media_type, base64.b64encode(path.read_bytes()).decode()]
+
+
+def test_a_chosen_photo_becomes_a_visible_cut_out(page, shirt):
+    page.show_cut_out(shirt)
+    assert page.find("#photo-name").text == "shirt.jpg"
+    assert page.find(".after img").is_displayed()
+    assert page.find(".after img").get_attribute("alt") == "Cut-out of shirt.jpg"
+    alpha = page.pixels(".after")[..., 3]
+    assert alpha.shape == (90, 120)
+    assert alpha.min() < 30 and alpha.max() > 225
+    assert page.pixels(".before")[..., 3].min() == 255
+
+
+def test_a_broken_photo_says_why_in_the_service_s_words_and_the_others_go_on(page, service, shirt, broken):
+    page.choose(shirt, broken, shirt)
+    assert page.finish(3) == ["done", "failed", "done"]
+    assert page.find("#count").text == "2 cut out, 1 failed"
+    page.click("#photos li:nth-child(2) .photo")
+    problem = httpx.post(f"{service}/v1/matte", content=broken.read_bytes()).json()
+    assert page.find("#problem-title").text == problem["title"]
+    assert page.find("#problem-detail").text == problem["detail"]
+    before = len([address for address in page.requests() if "/v1/matte" in address])
+    page.find("#problem-retry").click()
+    page.wait_for(lambda: len([address for address in page.requests() if "/v1/matte" in address]) > before)
+    assert page.finish(3) == ["done", "failed", "done"]
+
+
+def test_the_boundary_moves_by_keyboard_and_by_pointer(page, shirt):
+    page.show_cut_out(shirt)
+    slider = page.find("#split")
+    slider.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert slider.get_attribute("value") == "48"
+    assert slider.get_attribute("aria-valuetext") == "48 % photo, 52 % cut-out"
+    slider.send_keys(Keys.HOME)
+    all_cut_out = page.seen()
+    slider.send_keys(Keys.END)
+    all_photo = page.seen()
+    assert np.abs(all_photo.astype(int) - all_cut_out).max() > 50
+    frame = page.find("#frame")
+    quarter = -frame.size["width"] // 4
+    ActionChains(page.browser, 0).move_to_element(frame).click_and_hold().move_by_offset(quarter, 0).release().perform()
+    assert abs(int(slider.get_attribute("value")) - 25) <= 1
+
+
+def test_the_background_is_chosen_in_the_browser_alone(page, shirt, tmp_path):
+    page.show_cut_out(shirt)
+    page.find("#split").send_keys(Keys.HOME)
+    alpha = page.pixels(".after")[..., 3]
+    height, width = page.seen().shape[:2]
+    row, column = np.unravel_index(alpha[10:-10, 10:-10].argmin(), (70, 100))  # within the frame's round corners
+    spot = int((row + 10.5) * height / 90), int((column + 10.5) * width / 120)
+    sent = len(page.requests())
+
+    def behind():
+        return page.seen()[spot].astype(int)
+
+    for value, colour in (("#ffffff", 255), ("#000000", 0)):
+        page.click(f"[value='{value}']")
+        assert np.abs(behind() - colour).max() < 40
+    page.js(
+        "const input = document.querySelector('#colour'); input.value = '#ff8000';"
+        "input.dispatchEvent(new Event('input', { bubbles: true }))"
+    )
+    assert np.abs(behind() - (255, 128, 0)).max() < 40
+    Image.new("RGB", (50, 50), (0, 0, 255)).save(tmp_path / "sky.png")
+    page.choose(tmp_path / "sky.png", within="#picture")
+    page.wait_for(lambda: np.abs(behind() - (0, 0, 255)).max() < 40)
+    assert not [address for address in page.requests()[sent:] if not address.startswith("blob:")]
+
+
+def test_a_download_is_the_service_s_file_or_the_chosen_composite(page, service, shirt):
+    page.show_cut_out(shirt)
+    transparent = page.download("#download", "shirt.cutout.png")
+    assert transparent == httpx.post(f"{service}/v1/matte", content=shirt.read_bytes()).content
+    rgba = np.asarray(Image.open(io.BytesIO(transparent)))
+    page.click("[value='#e9e7e2']")
+    filled = page.download("#download", "shirt.cutout.png")
+    expected = composite(rgba[..., :3], rgba[..., 3] / np.float32(255), np.uint8((0xE9, 0xE7, 0xE2)))
+    image = np.asarray(Image.open(io.BytesIO(filled)).convert("RGBA"))
+    assert image[..., 3].min() == 255
+    assert np.abs(image[..., :3].astype(int) - expected).max() <= 2
+
+
+def test_all_photos_come_in_one_archive_under_names_of_their_own(page, shirt, broken):
+    page.choose(shirt, broken)
+    page.finish(2)
+    page.js(TRANSFER, "drop", [encoded(shirt, "shirt.png"), encoded(shirt, "Häkelkleid.v2.jpeg")])
+    page.finish(4)
+    with zipfile.ZipFile(io.BytesIO(page.download("#download-all", "cutouts.zip"))) as archive:
+        assert archive.testzip() is None
+        names = ["shirt.cutout.png", "shirt-2.cutout.png", "Häkelkleid.v2.cutout.png"]
+        assert archive.namelist() == names
+        assert {Image.open(archive.open(name)).mode for name in names} == {"RGBA"}
+
+
+@pytest.mark.parametrize(("event", "name"), [("drop", "dress.jpg"), ("paste", "pasted-1.png")])
+def test_photos_are_dropped_anywhere_and_pasted(page, shirt, event, name):
+    page.js(TRANSFER, event, [encoded(shirt, "dress.jpg" if event == "drop" else "image.png", "image/png")])
+    assert page.finish(1) == ["done"]
+    assert page.find("#photos .name").text == name
+
+
+def test_what_is_dropped_without_a_file_is_refused_with_a_remedy(page):
+    page.js(TRANSFER, "drop", [])
+    page.wait_for(lambda: "Save the picture as a file" in page.find("[role=alert]").text)
+
+
+def test_settings_are_sent_and_the_other_photos_follow_when_asked(page, shirt):
+    page.show_cut_out(shirt, shirt)
+    assert not page.find("#apply").is_displayed()
+    page.js(
+        "const select = document.querySelector('#model'); select.value = 'second';"
+        "select.dispatchEvent(new Event('change', { bubbles: true }))"
+    )
+    page.find("#foreground").click()
+    page.finish(2)
+    page.wait_for(lambda: "second" in page.find("#facts").text)
+    page.find("#apply").click()
+    page.wait_for(lambda: not page.find("#apply").is_displayed())
+    page.finish(2)
+    last = [address for address in page.requests() if "/v1/matte" in address][-1]
+    assert "model=second" in last and "foreground=true" in last
+
+
+def test_a_key_is_asked_for_where_the_service_wants_one(open_page, guarded_service, shirt):
+    page = open_page(guarded_service)
+    page.choose(shirt)
+    assert page.finish(1) == ["failed"]
+    page.find("#key").send_keys(KEY, Keys.TAB)
+    page.wait_for(lambda: page.states() == ["done"])
+
+
+def test_a_busy_service_is_waited_for_visibly(open_page, guarded_service, shirt):
+    page = open_page(guarded_service)
+    page.wait_for(lambda: page.find("#key").is_displayed())
+    page.find("#key").send_keys(KEY, Keys.TAB)
+    with httpx.Client(base_url=guarded_service, headers={"X-API-Key": KEY}) as client:
+        while client.post("/v1/matte").status_code != 429:
+            pass
+    page.choose(shirt)
+    page.wait_for(lambda: re.search(r"busy; again in \d+ s \(1 of", page.find("#photos .state").text))
+    assert page.finish(1) == ["done"]
+
+
+def test_two_requests_are_in_flight_and_never_three(page, shirt):
+    page.choose(*[shirt] * 6)
+    page.finish(6)
+    spans = page.js(
+        "return performance.getEntriesByType('resource').filter(({ name }) => name.includes('/v1/matte'))"
+        ".map(({ startTime, responseEnd }) => [startTime, responseEnd])"
+    )
+    assert len(spans) == 6
+    assert max(sum(start < other < end for start, end in spans) for other, _ in spans) == 1
+
+
+def test_nothing_is_loaded_from_elsewhere(page, service, shirt):
+    page.show_cut_out(shirt)
+    page.download("#download", "shirt.cutout.png")
+    page.wait_for(lambda: any("/version" in address for address in page.requests()))
+    assert {address.startswith((service, f"blob:{service}")) for address in page.requests()} == {True}
+
+
+def test_object_urls_are_revoked_with_their_photos(page, shirt):
+    page.show_cut_out(shirt, shirt)
+    page.click("#photos li:nth-child(2) .photo")
+    page.wait_for(lambda: page.find("#frame .after img").is_displayed())
+    assert len(page.js("return [...window.urls]")) <= 4
+    page.find("#photos li:nth-child(1) .remove").click()
+    page.find("#photos li:nth-child(1) .remove").click()
+    page.wait_for(lambda: page.js("return window.urls.size") == 0)
+    assert page.find("#drop").is_displayed()
+    assert page.js("return document.activeElement.matches('[data-choose]')")
+
+
+def test_every_control_has_a_name(page, shirt, broken, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "sky.png")
+    page.choose(shirt, broken)
+    page.finish(2)
+    page.choose(tmp_path / "sky.png", within="#picture")
+    controls = {
+        "button",
+        "radio",
+        "checkbox",
+        "slider",
+        "combobox",
+        "link",
+        "textbox",
+        "ColorWell",
+        "progressbar",
+        "image",
+    }
+    nodes = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    nodes = [node for node in nodes if not node["ignored"] and node["role"]["value"] in controls]
+    assert {"button", "radio", "slider", "combobox", "ColorWell", "image"} <= {node["role"]["value"] for node in nodes}
+    assert [node for node in nodes if not node["name"]["value"].strip()] == []
+
+
+def test_progress_is_told_to_screen_readers(page, shirt, broken):
+    page.choose(shirt, broken)
+    page.finish(2)
+    page.wait_for(lambda: "2 of 2 finished" in page.js("return document.querySelector('[role=status]').textContent"))
+
+
+def test_all_is_reached_by_the_tab_key_with_a_visible_focus(page, shirt):
+    page.show_cut_out(shirt, shirt)
+    page.js("document.activeElement.blur()")
+    reached = []
+    for _ in range(30):
+        ActionChains(page.browser, 0).send_keys(Keys.TAB).perform()
+        name, outlined = page.js(
+            "const at = document.activeElement;"
+            "const marks = [at, at.parentElement, at.parentElement.querySelector('.handle svg')].filter(Boolean);"
+            "return [at.id || at.className || at.tagName,"
+            "  marks.some((mark) => parseFloat(getComputedStyle(mark).outlineWidth) >= 2"
+            "    && getComputedStyle(mark).outlineStyle === 'solid')]"
+        )
+        if name in ("BODY", *reached[:1]):
+            break
+        assert outlined, name
+        reached.append(name)
+    expected = {"split", "colour", "choose-picture", "download", "photo", "icon remove", "download-all", "clear"}
+    assert expected | {"model", "foreground", "refine"} <= set(reached)
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_narrow_screen_is_enough(browser, page, shirt, filled):
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        if filled:
+            page.show_cut_out(shirt, shirt)
+        assert page.js("return document.documentElement.scrollWidth") == 360
+        hidden = page.js(
+            "return [...document.querySelectorAll('button, input, select')].filter((control) => control.offsetParent)"
+            ".filter((control) => control.getBoundingClientRect().right > 360).map((control) => control.outerHTML)"
+        )
+        assert hidden == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark_and_motionless_are_respected(browser, page, shirt):
+    light = page.js("return getComputedStyle(document.body).backgroundColor")
+    features = [
+        {"name": "prefers-color-scheme", "value": "dark"},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        assert page.js("return getComputedStyle(document.body).backgroundColor") != light
+        page.show_cut_out(shirt)
+        assert page.js("return document.getAnimations().length") == 0
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_page_s_files_come_with_their_type_and_strict_headers(service):
+    types = {"": "text/html", "static/page.css": "text/css", "static/page.js": "text/javascript"}
+    for path, media_type in {**types, "static/icon.svg": "image/svg+xml"}.items():
+        response = httpx.get(f"{service}/{path}")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith(media_type)
+        assert response.headers["x-content-type-options"] == "nosniff"
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self';")
+        assert "unsafe" not in policy and "http" not in policy
+        assert response.headers["cache-control"] == "no-cache"
+        again = httpx.get(f"{service}/{path}", headers={"If-None-Match": response.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert httpx.head(f"{service}/{path}").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2fpage.py", "%2e%2e%2fpage.py", "page.js%00.html"])
+def test_only_the_page_s_own_files_are_served(service, name):
+    assert httpx.get(f"{service}/static/{name}").status_code == 404
+
+
+def test_the_page_s_files_hold_nothing_inline_and_no_foreign_address():
+    html = (STATIC / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*src=)", html)
+    for path in STATIC.iterdir():
+        foreign = set(re.findall(r"https?://[^\s\"')]+", path.read_text())) - {"http://www.w3.org/2000/svg"}
+        assert foreign == set(), path.name
