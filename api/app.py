@@ -1,64 +1,71 @@
-"""The FastAPI application: one model, one engine, photos in, cut-outs out."""
+"""The FastAPI application."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from keras_matting_api import observability, page
+from keras_matting_api.admission import Admission, Rate
+from keras_matting_api.middleware import RequestContext
+from keras_matting_api.observability import Metrics
+from keras_matting_api.problems import HANDLERS
+from keras_matting_api.routes import batch, inference, matte, rembg, status
+from keras_matting_api.settings import Settings, read_settings
+from keras_matting_api.worker import LocalWorker
 
-from keras_matting import image_files
 from keras_matting._version import __version__
-from keras_matting.errors import ImageError, MattingError
-from keras_matting.matting import OutputOptions
 
-MAX_BODY_BYTES = 20 * 2**20
-MAX_MEGAPIXELS = 25
-_KINDS = ("rgba", "mask", "matte16")
+DESCRIPTION = """Cut-outs and mattes of clothing, people and products.
+
+Every error is an RFC 9457 problem document with a stable `code`. Answers carry `X-Request-ID`, and the matting ones
+`Server-Timing`.
+"""
 
 
-def create_app(session):
-    """Return the application that serves an open `keras_matting.matting.Session`, and closes it in the end."""
+def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: None):
+    """Return the application. Models load after its start; `/readyz` tells when they are ready.
 
-    @asynccontextmanager
-    async def lifespan(app):
-        app.state.session = session
-        yield
-        session.close()
-
-    app = FastAPI(title="keras_matting", version=__version__, lifespan=lifespan)
-    app.get("/healthz")(_health)
-    app.post("/v1/matte", response_class=Response)(_matte)
+    `settings`: `Settings`, by default the environment's. `make_worker(settings, metrics, log, on_failure)` returns
+    the `Worker` that computes. `on_failure(error)` is called if a model cannot be opened.
+    """
+    settings = settings or read_settings()
+    app = FastAPI(
+        title="keras_matting",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        exception_handlers=HANDLERS,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.settings, app.state.draining = settings, False
+    app.state.metrics = Metrics()
+    app.state.admission = Admission(settings.queue, lambda: app.state.metrics.seconds_per_photo)
+    app.state.rate = Rate(settings.client_per_minute)
+    app.state.worker = make_worker(settings, app.state.metrics, observability.log, on_failure)
+    app.include_router(page.router)
+    for module in (matte, batch, rembg, inference, status):
+        app.include_router(module.router)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(RequestContext, state=app.state)
     return app
 
 
-async def _health(request: Request):
-    """Tell what serves."""
-    session = request.app.state.session
-    return {"status": "ok", "model": session.preset.name, "engine": session.engine.name}
+@asynccontextmanager
+async def _lifespan(app):
+    await app.state.worker.start()
+    yield
+    await app.state.worker.close()
 
 
-async def _matte(request: Request, output: str = "rgba"):
-    """Take a photo as the request's body; return a PNG: straight RGBA, or the matte in 8 or 16 bits."""
-    if output not in _KINDS:
-        return _problem(422, "parameter", f"Expected output out of {', '.join(_KINDS)}; received {output!r}.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return _problem(413, "body_too_large", f"Expected at most {MAX_BODY_BYTES} bytes. Scale the photo down.")
-    session = request.app.state.session
-    try:
-        photo = await asyncio.to_thread(image_files.decode, bytes(body), MAX_MEGAPIXELS)
-        image = await asyncio.to_thread(session.matte, photo, OutputOptions(output))
-        png = await asyncio.to_thread(image_files.encode, image, ".png", photo.icc)
-    except ImageError as error:
-        return _problem(422, "image", str(error))
-    except MattingError as error:
-        return _problem(500, "engine", str(error))
-    return Response(png, media_type="image/png")
+def from_environment():
+    """Return the application with the environment's settings, for `uvicorn --factory`."""
+    settings = read_settings()
+    observability.log_to_stderr(settings.log_level)
+    return create_app(settings)
 
 
-def _problem(status, code, detail):
-    """Return an RFC 9457 problem."""
-    body = {"type": "about:blank", "status": status, "code": code, "detail": detail}
-    return JSONResponse(body, status, media_type="application/problem+json")
+__all__ = ["Settings", "create_app", "from_environment"]

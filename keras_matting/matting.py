@@ -25,13 +25,15 @@ class OutputOptions:
     """What to make of a matte.
 
     `kind`: one of `OUTPUTS`. `background`: an RGB colour or image (uint8) for "on-color" and "on-image".
-    `refine`: solve the unknown band anew at full resolution. `foreground`: estimate the subject's own colours.
+    `refine`: solve the unknown band anew at full resolution: True, or the `refine.Thresholds` that say where it is.
+    `foreground`: estimate the subject's own colours. `harden`: a matte of 0 and 1, without specks.
     """
 
     kind: str = "rgba"
     background: object = None
-    refine: bool = False
+    refine: object = False
     foreground: bool = False
+    harden: bool = False
 
     def __post_init__(self):
         if self.kind not in OUTPUTS:
@@ -85,7 +87,10 @@ class Session:
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16"."""
         matte = imaging.restore(raw_matte, photo, self.preset)
         if options.refine:
-            matte = refine.refine_matte(imaging.on_paper(photo), matte)
+            thresholds = None if options.refine is True else options.refine
+            matte = refine.refine_matte(imaging.on_paper(photo), matte, thresholds)
+        if options.harden:
+            matte = imaging.harden(matte)
         matte = imaging.within_alpha(matte, photo)
         if options.kind == "mask":
             return imaging.to_uint8(matte)

@@ -1,5 +1,7 @@
 """Optional finishing with pymatting: clean foreground colours, and a sharper matte in the unknown band."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -21,15 +23,33 @@ def estimate_foreground(rgb, matte):
     return np.rint(np.clip(foreground, 0, 1) * 255).astype(np.uint8)
 
 
-def refine_matte(rgb, matte):
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a matte counts as certain, in rembg's way: beyond two values, and so many pixels away from the rest."""
+
+    foreground: float = 240 / 255
+    background: float = 10 / 255
+    erode_px: int = 10
+
+    def trimap(self, matte):
+        """Return float64 (H, W): 1, 0, or 0.5 where the matte (H, W) in [0, 1] is uncertain."""
+        kernel = np.ones((max(1, self.erode_px),) * 2, np.uint8)
+        sure, empty = (
+            cv2.erode(mask.astype(np.uint8), kernel) for mask in (matte > self.foreground, matte < self.background)
+        )
+        return np.where(sure == 1, 1.0, np.where(empty == 1, 0.0, 0.5))
+
+
+def refine_matte(rgb, matte, thresholds=None):
     """Return the matte solved anew where it is uncertain, float32 (H, W); elsewhere it is unchanged.
 
-    Closed-form matting (Levin et al., 2008) on the band's bounding box, with everything outside the band as known. A
-    box above `MAX_REFINED_PIXELS` is solved at a smaller scale. Needs the `refine` extra.
+    `thresholds`: the `Thresholds` that tell where, by default a band around soft pixels. Closed-form matting (Levin et
+    al., 2008) on the band's bounding box, with everything outside the band as known. A box above `MAX_REFINED_PIXELS`
+    is solved at a smaller scale. Needs the `refine` extra.
     """
     import pymatting
 
-    trimap = trimap_of(matte)
+    trimap = thresholds.trimap(matte) if thresholds else trimap_of(matte)
     band = trimap == 0.5
     if not band.any() or not (trimap == 1).any() or not (trimap == 0).any():
         return matte

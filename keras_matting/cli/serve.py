@@ -1,27 +1,34 @@
 """The verb `serve`."""
 
-from keras_matting.cli.status import OK, say
+from keras_matting.cli.status import OK
 from keras_matting.errors import UsageError
 
 
 def add_arguments(parser):
-    """Declare the options of `serve`."""
-    parser.add_argument("--model", default="u2netp", help="folder or name (default: u2netp, fetched at first use)")
-    parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    """Declare the options of `serve`; what is not given comes from the environment (see the service's settings)."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="folder or name (default: u2netp, fetched at first use); several times for several models",
+    )
+    parser.add_argument("--engine", help="engine, or auto (default); see: keras-matting engines")
+    parser.add_argument("--host", help="default: 127.0.0.1")
+    parser.add_argument("--port", type=int, help="default: 8000")
 
 
 def serve(arguments):
-    """Serve a model over HTTP until interrupted."""
+    """Serve models over HTTP until interrupted."""
     try:
-        import uvicorn
-        from keras_matting_api.app import create_app
-    except ImportError:
-        raise UsageError("Serving needs FastAPI and uvicorn: pip install 'keras-matting[serve]'.") from None
-    from keras_matting.matting import open_session
-
-    # Opened before the server: a wrong model or engine is one sentence, and the port is never open without a model.
-    session = open_session(arguments.model, arguments.engine, say)
-    uvicorn.run(create_app(session), host=arguments.host, port=arguments.port)
+        from keras_matting_api.server import run
+        from keras_matting_api.settings import read_settings
+    except ImportError as error:
+        raise UsageError(f"Serving needs {error.name}: pip install 'keras-matting[serve]'.") from None
+    run(
+        read_settings(
+            models=arguments.model and tuple(arguments.model),
+            engine=arguments.engine,
+            host=arguments.host,
+            port=arguments.port,
+        )
+    )
     return OK

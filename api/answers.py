@@ -1,0 +1,70 @@
+"""From a worker's `Done` to an HTTP response, and no further than the client waits for it."""
+
+import asyncio
+import base64
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+from keras_matting_api.negotiation import EXTENSIONS, JSON
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+
+class MatteDocument(BaseModel):
+    """An output as JSON."""
+
+    image: str
+    """base64"""
+    media_type: str
+    width: int
+    height: int
+    model: str
+    engine: str
+    timings_ms: dict[str, float]
+
+
+def document(done):
+    """Return the members of a `MatteDocument`."""
+    return {
+        "image": base64.b64encode(done.content).decode(),
+        "media_type": done.media_type,
+        "width": done.width,
+        "height": done.height,
+        "model": done.model,
+        "engine": done.engine,
+        "timings_ms": {phase: round(ms, 2) for phase, ms in done.phases_ms.items()},
+    }
+
+
+def answer(done, media_type):
+    """Return the response for an output, as the image itself or as JSON."""
+    headers = {
+        "Server-Timing": ", ".join(f"{phase};dur={ms:.1f}" for phase, ms in done.phases_ms.items()),
+        "Vary": "Accept",
+        "Cache-Control": "no-store",
+    }
+    if media_type == JSON:
+        return JSONResponse(document(done), headers=headers)
+    headers["Content-Disposition"] = f'inline; filename="matte{EXTENSIONS[media_type]}"'
+    return Response(done.content, media_type=media_type, headers=headers)
+
+
+async def unless_disconnected(request, work):
+    """Return the result of a coroutine; if the client leaves first, cancel it and raise `ClientDisconnect`.
+
+    The request's body has to have been read.
+    """
+    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnection(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+
+
+async def _disconnection(request):
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,29 @@
+"""Lines out of a stream of chunks."""
+
+from keras_matting_api.problems import Problem
+
+
+async def lines_of(chunks, max_bytes):
+    """Yield the lines of an asynchronous stream of bytes, without their ends; empty ones are passed over.
+
+    Raises `Problem` at a line of more than `max_bytes`, since where the next begins is not known.
+    """
+    rest = bytearray()
+    async for chunk in chunks:
+        rest += chunk
+        if b"\n" in chunk:
+            *whole, rest = rest.split(b"\n")
+            for line in whole:
+                _check(line, max_bytes)
+                if line.strip():
+                    yield bytes(line)
+        _check(rest, max_bytes)
+    if rest.strip():
+        yield bytes(rest)
+
+
+def _check(line, max_bytes):
+    if len(line) > max_bytes:
+        raise Problem(
+            "body_too_large", f"lines of at most {max_bytes} bytes", f"{len(line)} or more", "Scale the image down."
+        )

@@ -1,0 +1,152 @@
+"""Around every request: its id, bounds on its body, a log line, and an answer to whatever goes wrong."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+
+from keras_matting_api import observability
+from keras_matting_api.problems import MEDIA_TYPE, Problem, of_exception
+from starlette.datastructures import Headers, MutableHeaders
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside
+_LINGER_S = 1.0
+LARGEST_HEADERS = 32 * 1024
+NDJSON = "application/x-ndjson"
+
+
+class RequestContext:
+    """ASGI middleware. An answer always carries `X-Request-ID`; while draining, it also closes its connection."""
+
+    def __init__(self, app, state):
+        self._app, self._state = app, state
+
+    async def __call__(self, scope, receive, send):
+        """Run the application on one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["request_id"] = _request_id(Headers(scope=scope))
+        exchange = _Exchange(scope, receive, send, self._state)
+        try:
+            exchange.check_headers()
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            problem = of_exception(error)
+            if problem.code == "internal":
+                observability.log(
+                    "unexpected", logging.ERROR, exc_info=error, request_id=scope["request_id"], path=scope["path"]
+                )
+            if exchange.status is None:
+                await problem.response(scope["request_id"])(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.finish()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope, receive, send, state):
+        self._scope, self._receive, self._send, self._state = scope, receive, send, state
+        self._settings = state.settings
+        self._headers = Headers(scope=scope)
+        self._stream = self._headers.get("content-type", "").lower().startswith(NDJSON)
+        self._start, self._waited_s, self._received = time.perf_counter(), 0.0, 0
+        self._body_is_here = False
+        self.status, self._sent, self._is_problem = None, 0, False
+
+    def check_headers(self):
+        """Raise `Problem` if they are too long, or declare a body that is: before any of it is read."""
+        length = sum(len(name) + len(value) for name, value in self._scope["headers"])
+        if length > LARGEST_HEADERS:
+            raise Problem("malformed_request", f"headers of at most {LARGEST_HEADERS} bytes", str(length))
+        declared = self._headers.get("content-length", "")
+        if declared.isdigit() and not self._stream:
+            self._check_length(int(declared))
+
+    async def receive(self):
+        """Receive from the client, within the bounds."""
+        if self._body_is_here:  # what comes now is the client's leaving
+            return await self._receive()
+        start = time.perf_counter()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._patience_s())
+        except TimeoutError:
+            raise Problem(
+                "slow_body", f"{_BYTES_PER_S // 1024} KiB a second", f"{self._received} bytes so far", "Send it anew."
+            ) from None
+        self._waited_s += time.perf_counter() - start
+        self._received += len(message.get("body", b""))
+        self._body_is_here = not message.get("more_body", False)
+        if self._stream:  # each piece of a stream has its own patience, and each line its own bound
+            self._waited_s = self._received = 0
+        else:
+            self._check_length(self._received)
+        return message
+
+    async def send(self, message):
+        """Send to the client, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._scope["request_id"]
+            self._is_problem = headers.get("content-type") == MEDIA_TYPE
+            if self._state.draining or self._body_is_coming():
+                headers["Connection"] = "close"
+        self._sent += len(message.get("body", b""))
+        if message["type"] == "http.response.body" and not message.get("more_body") and self._body_is_coming():
+            await self._send({**message, "more_body": True})
+            await self._discard()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    def finish(self):
+        """Count and log."""
+        seconds = time.perf_counter() - self._start
+        route = getattr(self._scope.get("route"), "path", "none")
+        self._state.metrics.answered(route, self._scope["method"], self.status or 499, seconds)
+        observability.log(
+            "request",
+            logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO,
+            request_id=self._scope["request_id"],
+            method=self._scope["method"],
+            route=route,
+            status=self.status or 499,  # the client left before the answer
+            ms=round(seconds * 1000, 1),
+            received=self._received,
+            sent=self._sent,
+            client=self._scope["client"][0] if self._scope.get("client") else "",
+        )
+
+    def _body_is_coming(self):
+        """Whether a body was announced and not read to its end: who is refused may go on sending forever."""
+        announced = self._headers.get("content-length", "0") != "0" or "transfer-encoding" in self._headers
+        return announced and not self._body_is_here
+
+    async def _discard(self):
+        """Read what a refused client still sends: closing at once would lose the answer."""
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while (await self._receive()).get("more_body"):
+                    pass
+        except TimeoutError:
+            pass
+
+    def _patience_s(self):
+        return max(0.0, self._settings.body_grace_s + self._received / _BYTES_PER_S - self._waited_s)
+
+    def _check_length(self, length):
+        if length > self._settings.max_body_bytes:
+            raise Problem(
+                "body_too_large",
+                f"at most {self._settings.max_body_bytes} bytes",
+                f"{length} or more",
+                "Scale the image down.",
+            )
+
+
+def _request_id(headers):
+    given = headers.get("x-request-id", "")
+    return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex

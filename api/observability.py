@@ -1,0 +1,95 @@
+"""What operators see: Prometheus metrics and one JSON line a request. Never an image, a file's name or a key."""
+
+import json
+import logging
+import sys
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+LOGGER = "keras_matting.service"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """The service's metrics in a registry of their own, so that several applications can live in one process."""
+
+    def __init__(self):
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = self._make(Counter, "requests", "Answered requests", ("route", "method", "status"))
+        self._latency = self._make(Histogram, "request_seconds", "Time to the answer", ("route",), buckets=_SECONDS)
+        self._phases = self._make(Histogram, "phase_seconds", "Parts of it", ("model", "phase"), buckets=_SECONDS)
+        self._batches = self._make(Histogram, "batch_size", "Photos run together", ("model",), buckets=_SIZES)
+        self._photos = self._make(Counter, "photos", "Photos that the engine computed", ("model",))
+        self._rejected = self._make(Counter, "rejected", "Requests answered by a problem", ("code",))
+        self._admitted = self._make(Gauge, "admitted", "Requests inside")
+        self._waiting = self._make(Gauge, "waiting", "Photos that wait for an engine")
+        self._ready = self._make(Gauge, "ready", "1 if the model can be asked", ("model", "engine"))
+        self._seconds_per_photo = None
+
+    def _make(self, kind, name, text, labels=(), **options):
+        return kind(f"keras_matting_{name}", text, labels, registry=self._registry, **options)
+
+    def answered(self, route, method, status, seconds):
+        """Count an answered request."""
+        self._requests.labels(route, method, status).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def rejected(self, code):
+        """Count a problem."""
+        self._rejected.labels(code).inc()
+
+    def ran(self, model, size, seconds):
+        """Count a run of the engine."""
+        self._batches.labels(model).observe(size)
+        self._photos.labels(model).inc(size)
+        before = self._seconds_per_photo if self._seconds_per_photo is not None else seconds / size
+        self._seconds_per_photo = 0.8 * before + 0.2 * seconds / size
+
+    def did(self, model, phases_ms):
+        """Count a finished photo's phases."""
+        for phase, ms in phases_ms.items():
+            self._phases.labels(model, phase).observe(ms / 1000)
+
+    @property
+    def seconds_per_photo(self):
+        """A moving average of the engine's time for one photo; a second before anything was measured."""
+        return 1.0 if self._seconds_per_photo is None else self._seconds_per_photo
+
+    def as_text(self, worker, admitted):
+        """Return everything in Prometheus' text format."""
+        self._admitted.set(admitted)
+        self._waiting.set(getattr(worker, "waiting", 0))
+        self._ready.clear()
+        for model in worker.models():
+            self._ready.labels(model["name"], model.get("engine", "")).set(model["ready"])
+        return generate_latest(self._registry)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record):
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_stderr(level):
+    """Let the service's logger write JSON lines to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logger = logging.getLogger(LOGGER)
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level.upper())
+
+
+def log(message, level=logging.INFO, exc_info=None, **fields):
+    """Write one line, with fields."""
+    logging.getLogger(LOGGER).log(level, message, exc_info=exc_info, extra={"fields": fields})

@@ -1,0 +1,65 @@
+"""The parameters that say what to make of a photo, and their translation for the library."""
+
+from typing import Annotated, Literal
+
+from keras_matting_api.problems import Problem
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from keras_matting.errors import UsageError
+from keras_matting.matting import OutputOptions
+
+_HEX = r"#[0-9a-fA-F]{6}"
+_BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
+WHITE = (255, 255, 255)
+
+
+class MatteParameters(BaseModel):
+    """What to make of a photo; in the query, or as fields of the form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str | None, Field(description="One of /v1/models; by default the first")] = None
+    output: Annotated[
+        Literal["rgba", "mask", "on-color", "matte16"],
+        Field(description="Cut-out with straight alpha, 8-bit matte, subject on a colour, or 16-bit matte"),
+    ] = "rgba"
+    color: Annotated[
+        str | None,
+        Field(
+            pattern=rf"^({_HEX}|{_BYTE},{_BYTE},{_BYTE})$", description="For on-color: #rrggbb or R,G,B; default white"
+        ),
+    ] = None
+    foreground: Annotated[bool, Field(description="Take the old background's tint out of soft edges")] = False
+    refine: Annotated[bool, Field(description="Solve the uncertain band anew from the photo; takes seconds")] = False
+
+    @model_validator(mode="after")
+    def _color_has_a_use(self):
+        if self.color is not None and self.output != "on-color":
+            raise ValueError(f"color needs output on-color, not {self.output}")
+        return self
+
+    def updated(self, fields):
+        """Return the parameters with those of a form added; raises Pydantic's `ValidationError`."""
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), **fields})
+
+    def options(self):
+        """Return the library's `OutputOptions`; raises `Problem` if something that it needs is not installed."""
+        return output_options(
+            self.output, background=_color(self.color), refine=self.refine, foreground=self.foreground
+        )
+
+
+def output_options(kind, **options):
+    """Return `OutputOptions`, or raise the `Problem` that tells why not."""
+    try:
+        return OutputOptions(kind, **options)
+    except UsageError as error:
+        raise Problem("invalid_parameter", "options that this service has", "others", str(error)) from None
+
+
+def _color(text):
+    if text is None:
+        return WHITE
+    if text.startswith("#"):
+        return tuple(bytes.fromhex(text[1:]))
+    return tuple(map(int, text.split(",")))

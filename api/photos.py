@@ -1,0 +1,79 @@
+"""Photo bytes in, output bytes out: the service's limits before decoding, sRGB without metadata after it."""
+
+import io
+from dataclasses import dataclass, replace
+
+import numpy as np
+from keras_matting_api.negotiation import EXTENSIONS
+from keras_matting_api.problems import Problem
+from PIL import Image, ImageCms
+
+from keras_matting import image_files
+from keras_matting.errors import ImageError
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
+_SHORTEST = 12  # no image, of any format, is shorter
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused before it is unpacked."""
+
+    max_megapixels: float = 25
+    max_side_px: int = 16384
+
+
+def decode(data, limits):
+    """Decode JPEG, PNG or WebP bytes into an upright `Photo` in sRGB, without metadata.
+
+    What the file says of its name or type does not count. Raises `Problem`: 415 for another format, 413 for too many
+    pixels (known from the header), 422 for what is no whole image.
+    """
+    if len(data) < _SHORTEST:
+        raise Problem(
+            "undecodable_image", "a JPEG, PNG or WebP image", f"{len(data)} bytes", "Send the file's content."
+        )
+    if not data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] != b"WEBP"):
+        raise Problem(
+            "unsupported_format", "a JPEG, PNG or WebP image", "something else", "Convert it to one of these."
+        )
+    try:
+        _check_size(*image_files.probe(data)[1:], limits)
+        return in_srgb(image_files.decode(data, limits.max_megapixels))
+    except ImageError as error:
+        raise Problem(
+            "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", str(error)
+        ) from None
+
+
+def _check_size(width, height, limits):
+    if max(width, height) > limits.max_side_px or width * height > limits.max_megapixels * 1e6:
+        raise Problem(
+            "image_too_large",
+            f"at most {limits.max_megapixels:g} megapixels and {limits.max_side_px} pixels a side",
+            f"{width}x{height}",
+            "Scale the image down.",
+        )
+
+
+def in_srgb(photo):
+    """Return the photo with its colours in sRGB and without a profile; a broken profile counts as sRGB."""
+    if photo.icc is None:
+        return photo
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
+        if ImageCms.getProfileDescription(profile).strip().startswith("sRGB"):
+            return replace(photo, icc=None)
+        converted = ImageCms.profileToProfile(Image.fromarray(photo.rgb), profile, _SRGB)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return replace(photo, icc=None)
+    return replace(photo, rgb=np.ascontiguousarray(converted), icc=None)
+
+
+def encode(image, media_type):
+    """Return the bytes of an output image, without metadata."""
+    try:
+        return image_files.encode(image, EXTENSIONS[media_type])
+    except ImageError as error:  # WebP ends at 16,383 pixels a side
+        raise Problem("not_acceptable", f"a photo that fits into {media_type}", "a larger one", str(error)) from None

@@ -1,0 +1,154 @@
+"""Every error that the service gives, as RFC 9457 problem documents with a stable `code`."""
+
+from typing import NamedTuple
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """What a code means."""
+
+    status: int
+    title: str
+
+
+CODES = {
+    "malformed_request": Kind(400, "The request cannot be parsed"),
+    "unauthorized": Kind(401, "An API key is needed"),
+    "not_found": Kind(404, "There is nothing at this address"),
+    "unknown_model": Kind(404, "No such model is served"),
+    "method_not_allowed": Kind(405, "This address does not take this method"),
+    "not_acceptable": Kind(406, "The answer cannot be given in an accepted format"),
+    "slow_body": Kind(408, "The body arrives too slowly"),
+    "body_too_large": Kind(413, "The body is too large"),
+    "image_too_large": Kind(413, "The image has too many pixels"),
+    "too_many_items": Kind(413, "The batch has too many items"),
+    "unsupported_format": Kind(415, "Not an image format that is taken"),
+    "undecodable_image": Kind(422, "The image cannot be decoded"),
+    "invalid_parameter": Kind(422, "A parameter is missing or not valid"),
+    "refused_url": Kind(422, "The photo's address is refused"),
+    "rate_limited": Kind(429, "Too many requests from this client"),
+    "internal": Kind(500, "The service failed"),
+    "inference_failed": Kind(500, "The model gave no usable matte for this photo"),
+    "overloaded": Kind(503, "More requests than can be served are waiting"),
+    "not_ready": Kind(503, "The model is loading, or the service is shutting down"),
+    "engine_failed": Kind(503, "The engine failed and is being opened again"),
+    "deadline_exceeded": Kind(504, "The answer was not ready in time"),
+}
+_CODE_OF_STATUS = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
+    """An error to answer with; `expected`, `received` and `remedy` make its sentence. Survives pickling.
+
+    `retry_after_s`: whole seconds after which a repetition has a chance, for 429 and 503.
+    """
+
+    def __init__(self, code, expected, received, remedy="", retry_after_s=None):
+        super().__init__(code, expected, received, remedy, retry_after_s)
+        self.code, self.expected, self.received, self.remedy = code, expected, received, remedy
+        self.retry_after_s = retry_after_s
+
+    @property
+    def status(self):
+        """The HTTP status of its code."""
+        return CODES[self.code].status
+
+    @property
+    def detail(self):
+        """One sentence for people."""
+        return f"Expected {self.expected}; received {self.received}." + (f" {self.remedy}" if self.remedy else "")
+
+    def document(self, request_id=""):
+        """Return the problem document's members."""
+        return {
+            "type": f"urn:keras-matting:problem:{self.code}",
+            "title": CODES[self.code].title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+            "expected": self.expected,
+            "received": self.received,
+            "remedy": self.remedy,
+        }
+
+    def response(self, request_id="", headers=None):
+        """Return the response to send."""
+        headers = dict(headers or {})
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.document(request_id), self.status, headers, media_type=MEDIA_TYPE)
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457: what every error looks like."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="One sentence: what was expected, what came, the remedy")
+    code: str = Field(description="Stable; for programs", json_schema_extra={"enum": sorted(CODES)})
+    request_id: str
+    expected: str
+    received: str
+    remedy: str
+    items: list | None = Field(None, description="Of a batch that failed as a whole: the result of each item")
+
+
+def responses(*codes):
+    """Return the OpenAPI `responses` that document these codes, with an example each."""
+    documented = {}
+    for code in codes:
+        example = Problem(code, "...", "...").document("0f8fad5bd9cb469fa16570867728950e")
+        status = CODES[code].status
+        entry = documented.setdefault(
+            status, {"model": ProblemDocument, "description": "", "content": {MEDIA_TYPE: {"examples": {}}}}
+        )
+        entry["description"] = "; ".join(filter(None, (entry["description"], f"{code}: {CODES[code].title}")))
+        entry["content"][MEDIA_TYPE]["examples"][code] = {"value": example}
+        if code in ("rate_limited", "overloaded", "not_ready", "engine_failed"):
+            entry["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
+    return documented
+
+
+def of_validation(errors):
+    """Return the `Problem` of Pydantic's errors: the first of them, named by its place."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path", "header")) or "body"
+    received = repr(first.get("input"))[:80]
+    return Problem(
+        "invalid_parameter", f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}", received, "See /openapi.json."
+    )
+
+
+def of_exception(error):
+    """Return the `Problem` that answers any exception."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, (RequestValidationError, ValidationError)):
+        return of_validation(error.errors())
+    if isinstance(error, HTTPException) and error.status_code in _CODE_OF_STATUS:
+        code = _CODE_OF_STATUS[error.status_code]
+        return Problem(code, "a request as /openapi.json describes it", str(error.detail))
+    return Problem("internal", "an answer", "a defect of the service", "Report the request_id.")
+
+
+async def handle(request: Request, error: Exception):
+    """Answer an exception; for FastAPI's `exception_handlers`."""
+    headers = getattr(error, "headers", None)  # 405 says what is allowed
+    problem = of_exception(error)
+    request.app.state.metrics.rejected(problem.code)
+    return problem.response(request.scope.get("request_id", ""), headers)
+
+
+HANDLERS = {Problem: handle, RequestValidationError: handle, ValidationError: handle, HTTPException: handle}

@@ -1,0 +1,95 @@
+"""A photo at an address that a client names: https, public hosts, no redirects, and never more than asked for."""
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from urllib.parse import urlsplit
+
+from keras_matting_api.problems import Problem
+
+_TIMEOUT_S = 10
+_CHUNK = 2**16
+
+
+def fetch(url, max_bytes):
+    """Return the bytes at an https URL; raises `Problem` "refused_url", or "body_too_large" above `max_bytes`.
+
+    The host is resolved once, every address of it has to be public, and the connection goes to the address that was
+    checked: a name that resolves differently the second time gains nothing.
+    """
+    parts, port = _parse(url)
+    connection = _Pinned(parts.hostname, _public_address(parts.hostname, port), port)
+    try:
+        connection.request(
+            "GET", f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", headers={"Accept": "image/*"}
+        )
+        response = connection.getresponse()
+        if response.status != 200:
+            raise _refused("status 200 (redirects are not followed)", str(response.status))
+        return _read(response, max_bytes)
+    except (OSError, http.client.HTTPException, ssl.SSLError) as error:
+        raise _refused("an https server that answers", type(error).__name__) from None
+    finally:
+        connection.close()
+
+
+class _Pinned(http.client.HTTPSConnection):
+    """A connection to one address, whose certificate has to be the host's."""
+
+    def __init__(self, host, address, port):
+        super().__init__(host, port, timeout=_TIMEOUT_S, context=ssl.create_default_context())
+        self._address = address
+
+    def connect(self):
+        plain = socket.create_connection((self._address, self.port), self.timeout)
+        self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
+
+
+def _parse(url):
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 443
+    except ValueError:
+        raise _refused("an https URL", "one that cannot be parsed") from None
+    if parts.scheme != "https" or not parts.hostname or parts.username or not url.isprintable() or not url.isascii():
+        raise _refused("an https URL without credentials", repr(parts.scheme)[:40])
+    return parts, port
+
+
+def _public_address(host, port):
+    """Return one of the host's addresses if all are public."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise _refused("a host that can be found", "another") from None
+    addresses = [sockaddr[0] for *_, sockaddr in found]
+    for address in addresses:
+        if not is_public(address):
+            raise _refused("a public host", "a private, local or metadata address")
+    return addresses[0]
+
+
+def is_public(address):
+    """Tell whether an IP address is on the public internet, also where IPv6 wraps an IPv4 address."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
+    if inner is None and ip.version == 6 and ip in ipaddress.ip_network("64:ff9b::/96"):
+        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.is_global and not ip.is_multicast and (inner is None or is_public(str(inner)))
+
+
+def _read(response, max_bytes):
+    data, start = bytearray(), time.monotonic()
+    while chunk := response.read1(_CHUNK):
+        data += chunk
+        if time.monotonic() - start > _TIMEOUT_S:
+            raise _refused(f"the photo within {_TIMEOUT_S} s", "a part of it")
+        if len(data) > max_bytes:
+            raise Problem("body_too_large", f"at most {max_bytes} bytes", "more", "Scale the image down.")
+    return bytes(data)
+
+
+def _refused(expected, received):
+    return Problem("refused_url", expected, received, "POST the photo itself.")

@@ -1,0 +1,198 @@
+"""`POST /v1/batch`: many photos, as one JSON document or as a stream of JSON lines."""
+
+import asyncio
+import base64
+import binascii
+import json
+from typing import Annotated
+
+import pydantic_core
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from keras_matting_api import negotiation, problems
+from keras_matting_api.admission import admit
+from keras_matting_api.answers import document, unless_disconnected
+from keras_matting_api.lines import lines_of
+from keras_matting_api.middleware import NDJSON
+from keras_matting_api.parameters import MatteParameters
+from keras_matting_api.problems import Problem
+from keras_matting_api.routes.matte import PHOTO_PROBLEMS
+from keras_matting_api.worker import Job
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+router = APIRouter(tags=["matting"])
+_STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
+_EXAMPLE_ID = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+
+class Item(BaseModel):
+    """A photo with the name that its result will carry."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"id": _EXAMPLE_ID, "image": "iVBORw0K..."}}
+    )
+    id: Annotated[str, Field(min_length=1, max_length=128, description="A UUID, say")]
+    image: Annotated[str, Field(description="base64 of a JPEG, PNG or WebP file")]
+
+
+class BatchRequest(BaseModel):
+    """Photos whose ids are all different."""
+
+    model_config = ConfigDict(extra="forbid")
+    items: Annotated[list[Item], Field(min_length=1)]
+
+
+class ItemResult(BaseModel):
+    """The output of one photo, or the problem with it (`status` of 400 or more)."""
+
+    id: str | None
+    status: int
+    image: str | None = None
+    media_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    model: str | None = None
+    engine: str | None = None
+    timings_ms: dict[str, float] | None = None
+    problem: problems.ProblemDocument | None = None
+
+
+class BatchResponse(BaseModel):
+    """The results in the order of the request."""
+
+    items: list[ItemResult]
+
+
+@router.post(
+    "/v1/batch",
+    summary="Matte many photos",
+    dependencies=[Depends(admit)],
+    responses={
+        200: {
+            "model": BatchResponse,
+            "description": "The results; as JSON lines if the request was JSON lines",
+            "content": {NDJSON: {"schema": {"type": "string"}}},
+        },
+        **problems.responses("not_acceptable", "too_many_items", *PHOTO_PROBLEMS),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": BatchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+                },
+                NDJSON: {"schema": {"type": "string"}},
+            },
+        }
+    },
+)
+async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
+    """One bad photo fails alone, in its own result; if all fail, the answer is the first one's problem.
+
+    As `application/x-ndjson` there is no limit to the number of photos: send `{"id": ..., "image": ...}` on each line,
+    and read while you send: results come as they are ready, in any order. A result's image is as `/v1/matte` gives it.
+    """
+    work = _Work(request, query)
+    if request.headers.get("content-type", "").lower().startswith(NDJSON):
+        return StreamingResponse(work.stream(), media_type=NDJSON, headers={"Cache-Control": "no-store"})
+    items = _parse(await request.body(), request.app.state.settings.max_items)
+    results = await unless_disconnected(request, work.all(items))
+    failed = [result["problem"] for result in results if "problem" in result]
+    if len(failed) == len(results):
+        return JSONResponse({**failed[0], "items": results}, failed[0]["status"], media_type=problems.MEDIA_TYPE)
+    return JSONResponse({"items": results}, headers={"Cache-Control": "no-store"})
+
+
+def _parse(body, max_items):
+    """Return the `Item`s of a JSON body; raises `Problem` or Pydantic's `ValidationError`."""
+    try:
+        content = pydantic_core.from_json(body)
+    except ValueError as error:
+        raise Problem("malformed_request", "a JSON document", str(error)[:200]) from None
+    if isinstance(content, dict) and isinstance(content.get("items"), list) and len(content["items"]) > max_items:
+        raise Problem(
+            "too_many_items", f"at most {max_items} items", str(len(content["items"])), f"Send less, or send {NDJSON}."
+        )
+    items = BatchRequest.model_validate(content).items
+    ids = [item.id for item in items]
+    if repeated := next((name for index, name in enumerate(ids) if name in ids[:index]), None):
+        raise Problem("invalid_parameter", "each id once", f"{repeated!r} twice")
+    return items
+
+
+class _Work:
+    """The items of one request."""
+
+    def __init__(self, request, query):
+        self._request, self._worker = request, request.app.state.worker
+        self._request_id = request.scope["request_id"]
+        self._model, self._options = query.model, query.options()
+        self._media_type = negotiation.formats_of(query.output)[0]
+        self._max_line = request.app.state.settings.max_body_bytes * 4 // 3 + 1024
+
+    async def all(self, items):
+        """Return the results of items, in their order."""
+        return await asyncio.gather(*(self._result(item) for item in items))
+
+    async def stream(self):
+        """Yield the results of the lines of the request's body, as they are ready."""
+        results, inside = asyncio.Queue(), asyncio.Semaphore(_STREAMED_AT_ONCE)
+        reading = asyncio.create_task(self._read(results, inside))
+        try:
+            while (result := await results.get()) is not None:
+                yield json.dumps(result) + "\n"
+                inside.release()  # only now: who does not take results gets no more computed
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, results, inside):
+        """Start the work on each line; put None when all is done."""
+
+        async def work(number, line):
+            await results.put(await self._line(number, line))
+
+        tasks, number = set(), 0
+        try:
+            async for line in lines_of(self._request.stream(), self._max_line):
+                number += 1
+                await inside.acquire()
+                task = asyncio.create_task(work(number, line))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        except Problem as problem:  # a line without end, or a client that fell silent: what came before is still done
+            results.put_nowait(self._failure(None, problem))
+        finally:
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                results.put_nowait(None)
+
+    async def _line(self, number, line):
+        try:
+            return await self._result(Item.model_validate(pydantic_core.from_json(line)))
+        except ValidationError as error:
+            return self._failure(None, problems.of_validation(error.errors()), line=number)
+        except ValueError as error:
+            problem = Problem("malformed_request", "a JSON document on each line", str(error)[:200])
+            return self._failure(None, problem, line=number)
+
+    async def _result(self, item):
+        try:
+            done = await self._worker.matte(Job(_decoded(item.image), self._options, self._media_type, self._model))
+        except Exception as error:  # its own; the others go on
+            return self._failure(item.id, problems.of_exception(error))
+        return {"id": item.id, "status": 200, **document(done)}
+
+    def _failure(self, name, problem, **more):
+        return {"id": name, "status": problem.status, **more, "problem": problem.document(self._request_id)}
+
+
+def _decoded(text):
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem("invalid_parameter", "image: base64", repr(text[:40])) from None

@@ -1,0 +1,212 @@
+"""`/v2`: the Open Inference Protocol, so that clients of KServe and Triton can send prepared tensors.
+
+https://github.com/kserve/open-inference-protocol, with the binary tensors of Triton's extension, which its clients use.
+"""
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic_core
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from keras_matting_api import problems
+from keras_matting_api.admission import admit, check_key
+from keras_matting_api.answers import unless_disconnected
+from keras_matting_api.problems import Problem
+from pydantic import BaseModel, ConfigDict, Field
+
+from keras_matting._version import __version__
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+INPUT, OUTPUT, DATATYPE = "image", "matte", "FP32"
+_HEADER_LENGTH = "inference-header-content-length"
+_GUARDED = {"dependencies": [Depends(check_key)]}
+_MODEL_PROBLEMS = problems.responses("unauthorized", "unknown_model", "invalid_parameter")
+_INFER_PROBLEMS = (
+    "malformed_request",
+    "unauthorized",
+    "unknown_model",
+    "slow_body",
+    "body_too_large",
+    "too_many_items",
+    "invalid_parameter",
+    "rate_limited",
+    "internal",
+    "inference_failed",
+    "overloaded",
+    "not_ready",
+    "engine_failed",
+    "deadline_exceeded",
+)
+
+
+class Tensor(BaseModel):
+    """An input: normalised as the model's preset says, with its values in `data`, or after the JSON."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: Literal["image"]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Field(min_length=4, max_length=4)]
+    datatype: Literal["FP32"]
+    parameters: dict[str, Any] = {}
+    data: list[Any] | None = None
+
+
+class Wanted(BaseModel):
+    """An output that is asked for."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: Literal["matte"]
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(BaseModel):
+    """The protocol's request."""
+
+    model_config = ConfigDict(extra="ignore")
+    id: Annotated[str | None, Field(max_length=128)] = None
+    inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
+    outputs: Annotated[list[Wanted], Field(max_length=1)] | None = None
+    parameters: dict[str, Any] = {}
+
+
+@router.get("", summary="The server", **_GUARDED, responses=problems.responses("unauthorized"))
+async def server():
+    """Name, version and extensions."""
+    return {"name": "keras_matting", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+
+@router.get("/health/live", summary="Is the process alive?", responses={503: {"description": "It has to be replaced"}})
+async def live(request: Request):
+    """As `/healthz`."""
+    alive = request.app.state.worker.alive
+    return JSONResponse({"live": alive}, 200 if alive else 503)
+
+
+@router.get("/health/ready", summary="Can it be asked?", responses={503: {"description": "Not yet, or no longer"}})
+async def ready(request: Request):
+    """As `/readyz`."""
+    is_ready = request.app.state.worker.ready and not request.app.state.draining
+    return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+
+@router.get("/models/{name}", summary="A model's inputs and outputs", **_GUARDED, responses=_MODEL_PROBLEMS)
+@router.get("/models/{name}/versions/1", include_in_schema=False, **_GUARDED)
+async def metadata(request: Request, name: str):
+    """One input, one output, both float32."""
+    described = request.app.state.worker.model(name)
+    height, width = described.get("input_size", (-1, -1))
+    return {
+        "name": described["name"],
+        "versions": ["1"],
+        "platform": f"keras_matting_{described.get('engine', 'loading')}",
+        "inputs": [{"name": INPUT, "datatype": DATATYPE, "shape": [-1, height, width, 3]}],
+        "outputs": [{"name": OUTPUT, "datatype": DATATYPE, "shape": [-1, height, width, 1]}],
+    }
+
+
+@router.get(
+    "/models/{name}/ready",
+    summary="Can the model be asked?",
+    **_GUARDED,
+    responses={**_MODEL_PROBLEMS, 503: {"description": "Not yet"}},
+)
+@router.get("/models/{name}/versions/1/ready", include_in_schema=False, **_GUARDED)
+async def model_ready(request: Request, name: str):
+    """Answers 503 while it is loading or being opened again."""
+    is_ready = request.app.state.worker.model(name)["ready"]
+    return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+
+
+@router.post(
+    "/models/{name}/infer",
+    summary="Mattes of prepared photos",
+    dependencies=[Depends(admit)],
+    responses={
+        200: {
+            "description": "The protocol's response",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        **problems.responses(*_INFER_PROBLEMS),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+                }
+            },
+        }
+    },
+)
+@router.post("/models/{name}/versions/1/infer", include_in_schema=False, dependencies=[Depends(admit)])
+async def infer(request: Request, name: str):
+    """Input "image", FP32 (N, height, width, 3); output "matte", FP32 (N, height, width, 1), before any output rule."""
+    described = request.app.state.worker.model(name)
+    asked, binary = _parse(await request.body(), request.headers.get(_HEADER_LENGTH))
+    batch = _array(asked.inputs[0], binary, described, request.app.state.settings.max_items)
+    mattes = await unless_disconnected(request, request.app.state.worker.infer(name, batch))
+    return _response(asked, described["name"], np.ascontiguousarray(mattes, np.float32))
+
+
+def _parse(body, header_length):
+    """Return (`InferRequest`, bytes after the JSON); raises `Problem` or Pydantic's `ValidationError`."""
+    length = len(body)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+            raise Problem("malformed_request", f"{_HEADER_LENGTH} of at most {len(body)}", header_length[:40])
+        length = int(header_length)
+    try:
+        content = pydantic_core.from_json(body[:length])
+    except ValueError as error:
+        raise Problem("malformed_request", "a JSON document", str(error)[:200]) from None
+    return InferRequest.model_validate(content), body[length:]
+
+
+def _array(tensor, binary, described, max_items):
+    """Return the input as float32 (N, height, width, 3)."""
+    count, *shape = tensor.shape
+    if shape != [*described.get("input_size", shape[:2]), 3]:
+        raise Problem("invalid_parameter", f"shape [N, {described['input_size']}, 3]", str(tensor.shape))
+    if count > max_items:
+        raise Problem("too_many_items", f"at most {max_items} photos", str(count))
+    values = _values(tensor, binary)
+    if values.size != math.prod(tensor.shape):
+        raise Problem("invalid_parameter", f"{math.prod(tensor.shape)} values", str(values.size))
+    if not np.isfinite(values).all():
+        raise Problem("invalid_parameter", "finite values", "NaN or infinity")
+    return values.reshape(tensor.shape)
+
+
+def _values(tensor, binary):
+    if tensor.data is None:
+        size = tensor.parameters.get("binary_data_size")
+        if size != len(binary) or size % 4:
+            raise Problem(
+                "invalid_parameter", "data, or as many binary bytes as binary_data_size says", f"{len(binary)}"
+            )
+        return np.frombuffer(binary, "<f4")
+    try:
+        return np.asarray(tensor.data, np.float32)
+    except (ValueError, TypeError, OverflowError):
+        raise Problem("invalid_parameter", "data as numbers, flat or nested like shape", "something else") from None
+
+
+def _response(asked, model, mattes):
+    tensor = {"name": OUTPUT, "datatype": DATATYPE, "shape": list(mattes.shape)}
+    answer = {"model_name": model, "model_version": "1", "outputs": [tensor]}
+    if asked.id is not None:
+        answer["id"] = asked.id
+    wanted = asked.outputs[0].parameters if asked.outputs else {}
+    if not wanted.get("binary_data", asked.parameters.get("binary_data_output", False)):
+        tensor["data"] = mattes.ravel().tolist()
+        return JSONResponse(answer)
+    tensor["parameters"] = {"binary_data_size": mattes.nbytes}
+    header = json.dumps(answer).encode()
+    return Response(
+        header + mattes.astype("<f4").tobytes(),
+        media_type="application/octet-stream",
+        headers={_HEADER_LENGTH: str(len(header))},
+    )

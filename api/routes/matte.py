@@ -1,0 +1,74 @@
+"""`POST /v1/matte`: one photo."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from keras_matting_api import negotiation, problems
+from keras_matting_api.admission import admit
+from keras_matting_api.answers import MatteDocument, answer, unless_disconnected
+from keras_matting_api.bodies import FILE_FIELD, read_photo
+from keras_matting_api.parameters import MatteParameters
+from keras_matting_api.worker import Job
+
+router = APIRouter(tags=["matting"])
+
+# What any request with a photo may be answered.
+PHOTO_PROBLEMS = (
+    "malformed_request",
+    "unauthorized",
+    "unknown_model",
+    "slow_body",
+    "body_too_large",
+    "image_too_large",
+    "unsupported_format",
+    "undecodable_image",
+    "invalid_parameter",
+    "rate_limited",
+    "internal",
+    "inference_failed",
+    "overloaded",
+    "not_ready",
+    "engine_failed",
+    "deadline_exceeded",
+)
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def form_body(parameters, other=()):
+    """Return OpenAPI's `requestBody` of a photo: a form with the photo and the parameters, or the bare bytes."""
+    schema = parameters.model_json_schema()
+    fields = {FILE_FIELD: {"type": "string", "format": "binary", "description": "The photo"}, **schema["properties"]}
+    form = {"type": "object", "properties": fields, "required": [FILE_FIELD], "additionalProperties": False}
+    content = {"multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": {**content, **dict.fromkeys(other, _BINARY)}}}
+
+
+@router.post(
+    "/v1/matte",
+    summary="Matte one photo",
+    dependencies=[Depends(admit)],
+    responses={
+        200: {
+            "description": "The output. `Server-Timing` tells the phases.",
+            "content": {**dict.fromkeys(negotiation.EXTENSIONS, _BINARY)},
+            "model": MatteDocument,
+        },
+        **problems.responses("not_acceptable", *PHOTO_PROBLEMS),
+    },
+    openapi_extra=form_body(
+        MatteParameters, other=("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+    ),
+)
+async def matte(request: Request, query: Annotated[MatteParameters, Query()]):
+    """Send the photo as the body itself, or as `file` in a form, whose other fields may carry the parameters too.
+
+    `Accept` chooses PNG, WebP, JPEG or JSON (with base64). A photo with transparency is matted as it looks on white,
+    and what was transparent stays so. The output is in sRGB and has none of the photo's metadata.
+    """
+    photo, fields = await read_photo(request)
+    parameters = query.updated(fields)
+    media_type = negotiation.choose(request.headers.get("accept"), negotiation.formats_of(parameters.output))
+    image_type = "image/png" if media_type == negotiation.JSON else media_type
+    job = Job(photo, parameters.options(), image_type, parameters.model)
+    done = await unless_disconnected(request, request.app.state.worker.matte(job))
+    return answer(done, media_type)

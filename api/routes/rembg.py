@@ -1,0 +1,101 @@
+"""`/api/remove`: the addresses and parameters of rembg's server, so that its clients work unchanged."""
+
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Depends, Query, Request
+from keras_matting_api import problems, remote
+from keras_matting_api.admission import admit
+from keras_matting_api.answers import answer, unless_disconnected
+from keras_matting_api.bodies import read_form
+from keras_matting_api.parameters import output_options
+from keras_matting_api.problems import Problem
+from keras_matting_api.routes.matte import PHOTO_PROBLEMS, form_body
+from keras_matting_api.worker import Job
+from pydantic import BaseModel, ConfigDict, Field
+
+from keras_matting.refine import Thresholds
+
+router = APIRouter(tags=["rembg"])
+_PNG = {200: {"description": "A PNG", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+class RembgParameters(BaseModel):
+    """rembg's names."""
+
+    model_config = ConfigDict(extra="ignore")  # rembg's clients send more than a model may have use for
+
+    model: Annotated[str | None, Field(description="One of /v1/models; by default the first")] = None
+    a: Annotated[bool, Field(description="Alpha matting: solve the uncertain band, estimate the foreground")] = False
+    af: Annotated[int, Field(ge=0, le=255, description="Alpha matting: foreground above")] = 240
+    ab: Annotated[int, Field(ge=0, le=255, description="Alpha matting: background below")] = 10
+    ae: Annotated[int, Field(ge=0, le=100, description="Alpha matting: erode both by so many pixels")] = 10
+    om: Annotated[bool, Field(description="Only the mask")] = False
+    ppm: Annotated[bool, Field(description="Post-process the mask: no specks, hard edges")] = False
+    bgc: Annotated[
+        str | None,
+        Field(pattern=r"^\d{1,3},\d{1,3},\d{1,3}(,\d{1,3})?$", description="Background R,G,B,A; A is 0 or 255"),
+    ] = None
+
+    def options(self):
+        """Return the library's `OutputOptions`; raises `Problem`."""
+        refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if self.a else False
+        background = self._background()
+        kind = "mask" if self.om else "rgba" if background is None else "on-color"
+        foreground = self.a and not self.om
+        return output_options(kind, background=background, refine=refine, foreground=foreground, harden=self.ppm)
+
+    def _background(self):
+        """Return the colour, or None for transparency."""
+        if self.bgc is None:
+            return None
+        *colour, alpha = [*map(int, self.bgc.split(",")), 255][:4]
+        if alpha not in (0, 255) or max(colour) > 255:
+            raise Problem("invalid_parameter", "bgc as R,G,B,A of 0 to 255, A 0 or 255", self.bgc)
+        return tuple(colour) if alpha else None
+
+
+class UrlParameters(RembgParameters):
+    """With the photo's address."""
+
+    url: Annotated[str, Field(max_length=2048, description="https, of a public host; only if the service allows it")]
+
+
+@router.post(
+    "/api/remove",
+    summary="Remove the background of a photo (rembg)",
+    dependencies=[Depends(admit)],
+    responses={**_PNG, **problems.responses(*PHOTO_PROBLEMS)},
+    openapi_extra=form_body(RembgParameters),
+)
+async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
+    """Send the photo as `file` in a form. Parameters may be in the query or in the form."""
+    photo, fields = await read_form(request)
+    if not photo:
+        raise Problem("invalid_parameter", "one file in the form, called 'file'", "none or an empty one")
+    parameters = RembgParameters.model_validate({**query.model_dump(exclude_unset=True), **fields})
+    return await _remove(request, photo, parameters)
+
+
+@router.get(
+    "/api/remove",
+    summary="Remove the background of a photo at an address (rembg)",
+    dependencies=[Depends(admit)],
+    responses={**_PNG, **problems.responses("refused_url", *PHOTO_PROBLEMS)},
+)
+async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]):
+    """Off by default. Fetches over https only, from public addresses only, follows no redirects, caps the size."""
+    settings = request.app.state.settings
+    if not settings.allow_urls:
+        raise Problem(
+            "refused_url", "a photo in the request", "an address", "This service fetches none; POST the photo."
+        )
+    photo = await unless_disconnected(
+        request, anyio.to_thread.run_sync(remote.fetch, query.url, settings.max_body_bytes, abandon_on_cancel=True)
+    )
+    return await _remove(request, photo, query)
+
+
+async def _remove(request, photo, parameters):
+    job = Job(photo, parameters.options(), "image/png", parameters.model)
+    return answer(await unless_disconnected(request, request.app.state.worker.matte(job)), "image/png")

@@ -1,0 +1,202 @@
+"""One model being served: its engine opened in the background, its batcher, and recovery when the engine fails."""
+
+import asyncio
+import json
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import numpy as np
+from keras_matting_api.batching import Batcher
+from keras_matting_api.problems import Problem
+
+from keras_matting.config import BENCHMARK_FILE, read_verdict
+from keras_matting.engines import device_name
+from keras_matting.errors import MattingError, UsageError
+from keras_matting.matting import open_session
+
+_GPU_ENGINES = ("onnx-cuda", "onnx-tensorrt", "tensorrt-", "tftrt-")
+_GPU_BATCH, _GPU_DELAY_MS = 8, 5.0
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 30.0
+STALLED_S = 60  # an engine that computes for so long will not come back
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How many photos run together, and how long the first waits for the others."""
+
+    max_batch: int
+    max_delay_ms: float
+
+
+class ServedModel:
+    """A model folder behind a batcher. States: "loading", "ready", "failed" (being opened again), "closed".
+
+    `observe(model, batch_size, seconds)` is called after each run of the engine, `log(message)` with what happens.
+    """
+
+    def __init__(self, model, settings, observe, log):
+        self._model, self._settings, self._log = model, settings, log
+        self.name = str(model)
+        self.state, self.session, self.batching = "loading", None, None
+        self.said = []  # what the choice of an engine had to say
+        self.failures = 0
+        self._observe = observe
+        self._thread = anyio.CapacityLimiter(1)
+        self._retry_at = 0.0
+        self._reopening = None
+        self._batcher = None
+
+    async def open(self):
+        """Open the engine and warm it up; raises `MattingError` if that is impossible."""
+        self.session = await self._in_thread(self._open)
+        self.name = self.session.preset.name
+        self.batching = _batching_of(self.session, self._settings)
+        self._batcher = Batcher(
+            self._run,
+            self._diagnose,
+            self.batching.max_batch,
+            self.batching.max_delay_ms / 1000,
+            partial(self._observe, self.name),
+        )
+        for size in {1, self.batching.max_batch}:
+            await self._warm_up(size)
+        self.state = "ready"
+        self._log(f"{self.name}: {self.session.engine.name} serves. {' '.join(self.said)}".strip())
+
+    async def close(self):
+        """Stop the batcher and close the engine."""
+        self.state = "closed"
+        if self._reopening:
+            self._reopening.cancel()
+        if self._batcher:
+            await self._batcher.close()
+        if self.session:
+            await self._in_thread(self.session.close)
+
+    async def predict(self, tensor):
+        """Return the `Answer` for one prepared photo (height, width, 3); raises `Problem`."""
+        self.check_ready()
+        return await self._batcher.submit(tensor)
+
+    async def predict_batch(self, batch):
+        """Return mattes (N, h, w, 1) for prepared photos (N, h, w, 3)."""
+        answers = await asyncio.gather(*(self.predict(tensor) for tensor in batch))
+        return np.stack([answer.result for answer in answers])
+
+    def check_ready(self):
+        """Raise `Problem` unless the engine can be asked."""
+        if self.state == "failed":
+            raise self._failed()
+        if self.state != "ready":
+            raise Problem("not_ready", "a model that is ready", f"{self.name}, {self.state}", "Ask again.", 1)
+
+    @property
+    def waiting(self):
+        """How many photos wait for the engine."""
+        return len(self._batcher) if self._batcher else 0
+
+    @property
+    def stalled(self):
+        """Whether the engine has been computing one batch for longer than any batch takes."""
+        busy_since = self._batcher.busy_since if self._batcher else None
+        return busy_since is not None and time.perf_counter() - busy_since > STALLED_S
+
+    def describe(self):
+        """Return what `/v1/models` says of it."""
+        described = {"name": self.name, "ready": self.state == "ready", "state": self.state}
+        if self.session:
+            preset = self.session.preset
+            described |= {"architecture": preset.architecture, "input_size": list(preset.input_size)}
+            described |= {"engine": self.session.engine.name, "max_batch": self.batching.max_batch}
+        return described
+
+    def explain(self):
+        """Return what `/v1/engine` says: the engine, and why it was chosen."""
+        self.check_ready()
+        engine, model_dir = self.session.engine, self.session.model_dir
+        explained = {"model": self.name, "engine": engine.name, "runs_as": engine.describe(), "device": device_name()}
+        explained["chosen_by"], explained["reason"] = "name", f"the setting engine is {self._settings.engine}"
+        if self._settings.engine == "auto":
+            explained["chosen_by"], explained["reason"] = "probe", " ".join(self.said)
+            if read_verdict(model_dir, device_name())[0] == engine.name:
+                verdict = json.loads((model_dir / BENCHMARK_FILE).read_text(encoding="utf-8"))["verdict"]
+                explained["chosen_by"], explained["reason"] = "benchmark", verdict["reason"]
+        return explained
+
+    def _open(self):
+        self.said.clear()
+        return open_session(self._model, self._settings.engine, self.said.append)
+
+    def _blank(self, size):
+        return np.zeros((size, *self.session.preset.input_size, 3), np.float32)
+
+    async def _warm_up(self, size):
+        mattes = await self._in_thread(self.session.predict, self._blank(size))
+        if mattes.ndim != 4 or mattes.shape[0] != size or mattes.shape[3] != 1:
+            raise UsageError(f"Expected a model that gives mattes (N, H, W, 1); {self.name} gives {mattes.shape}.")
+
+    def _in_thread(self, function, *arguments):
+        return anyio.to_thread.run_sync(function, *arguments, limiter=self._thread)
+
+    async def _run(self, batch):
+        self.check_ready()
+        return await self._in_thread(self.session.predict, batch)
+
+    async def _diagnose(self, error):
+        """Tell a photo that the engine cannot compute from an engine that computes nothing any more."""
+        if isinstance(error, Problem):
+            return error
+        try:
+            await self._run(self._blank(1))
+        except Problem as problem:
+            return problem
+        except Exception as second:  # whatever a runtime raises
+            self.state, self.failures = "failed", self.failures + 1
+            self._log(f"{self.name}: {self.session.engine.name} failed: {second}")
+            self._reopening = asyncio.create_task(self._reopen())
+            return self._failed()
+        reason = str(error) if isinstance(error, MattingError) else type(error).__name__
+        return Problem("inference_failed", "a matte", reason, "Try another photo or model.")
+
+    async def _reopen(self):
+        pause_s = _FIRST_RETRY_S
+        while self.state == "failed":
+            self._retry_at = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
+            try:
+                await self._in_thread(self.session.close)
+                self.session = await self._in_thread(self._open)
+                await self._warm_up(1)
+            except Exception as error:  # whatever a runtime raises; it is tried again
+                self._log(f"{self.name}: still failing: {error}")
+                pause_s = min(2 * pause_s, _LAST_RETRY_S)
+            else:
+                self.state = "ready"
+                self._log(f"{self.name}: {self.session.engine.name} serves again.")
+
+    def _failed(self):
+        seconds = max(1, math.ceil(self._retry_at - time.monotonic()))
+        return Problem("engine_failed", "a working engine", f"{self.name}, being opened again", "Ask again.", seconds)
+
+
+def _batching_of(session, settings):
+    """Return the model's `Batching`: as set, else the batch size that was measured to be the fastest here."""
+    on_gpu = session.engine.name.startswith(_GPU_ENGINES)
+    delay_ms = settings.max_delay_ms
+    if delay_ms is None:
+        delay_ms = _GPU_DELAY_MS if on_gpu else 0.0
+    max_batch = settings.max_batch or _measured_batch(session) or (_GPU_BATCH if on_gpu else 1)
+    return Batching(max_batch, delay_ms)
+
+
+def _measured_batch(session):
+    """Return the batch size of the engine's best images/s in the benchmark, None if none was measured here."""
+    verdict, _ = read_verdict(session.model_dir, device_name())
+    if not verdict:
+        return None
+    results = json.loads((session.model_dir / BENCHMARK_FILE).read_text(encoding="utf-8"))["results"]
+    speeds = [row for result in results if result["engine"] == session.engine.name for row in result["speed"]]
+    return max(speeds, key=lambda row: row["images_per_s"])["batch"] if speeds else None

@@ -1,0 +1,81 @@
+"""The process: uvicorn, with a drain before it ends."""
+
+import socket
+import time
+
+import uvicorn
+from keras_matting_api import observability
+from keras_matting_api.app import create_app
+from keras_matting_api.middleware import LARGEST_HEADERS
+
+from keras_matting.errors import UsageError
+
+_KEEP_ALIVE_S = 15
+_BACKLOG = 2048
+
+
+def run(settings):
+    """Serve until SIGTERM or SIGINT; raises the `MattingError` because of which a model could not be opened.
+
+    On the first signal readiness turns to 503 while requests are still taken for `settings.drain_s`, so that load
+    balancers look elsewhere; then the port closes, what is inside is finished, and the process ends. A second signal
+    ends it at once.
+    """
+    observability.log_to_stderr(settings.log_level)
+    failure = []
+
+    def stop(error):
+        failure.append(error)
+        server.should_exit = True
+
+    app = create_app(settings, on_failure=stop)
+    server = _Server(app, settings)
+    with _listener(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        observability.log("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        server.run(sockets=[listener])
+    if failure:
+        raise failure[0]
+
+
+def _listener(host, port):
+    """Return a listening socket; raises `UsageError` where that is impossible."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"Expected a free address; received {host}:{port}: {reason}. Use another --port.") from None
+
+
+class _Server(uvicorn.Server):
+    """Drains on the first signal, ends on the second."""
+
+    def __init__(self, app, settings):
+        config = uvicorn.Config(
+            app,
+            http="h11",  # bounds the headers
+            h11_max_incomplete_event_size=LARGEST_HEADERS,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(settings.deadline_s + settings.body_grace_s) + 1,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+        )
+        super().__init__(config)
+        self._state, self._drain_s, self._drained_at = app.state, settings.drain_s, None
+
+    def handle_exit(self, sig, frame):
+        """Begin to drain; `on_tick` ends it."""
+        if self._state.draining or not self.started:
+            super().handle_exit(sig, frame)
+            return
+        self._state.draining = True
+        self._drained_at = time.monotonic() + self._drain_s
+
+    async def on_tick(self, counter):
+        """Tell the serving loop, ten times a second, whether to leave."""
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)

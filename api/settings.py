@@ -1,0 +1,73 @@
+"""What can be set, by environment variables named `KERAS_MATTING_` and the field's name in capitals, or in code."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from keras_matting.errors import UsageError
+
+MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """The service's settings; lists in variables are separated by commas."""
+
+    model_config = SettingsConfigDict(env_prefix="KERAS_MATTING_", extra="ignore", frozen=True)
+
+    models: Annotated[tuple[str, ...], NoDecode] = Field(("u2netp",), min_length=1)
+    """Names or folders; the first is the default model."""
+    engine: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    api_key: SecretStr | None = None
+    """If set, every request but those for health, metrics and the page has to carry it."""
+
+    max_body_mib: float = Field(20, gt=0)
+    max_megapixels: float = Field(25, gt=0)
+    max_side_px: int = Field(16384, ge=1)
+    max_items: int = Field(16, ge=1)
+    """Photos in one JSON batch."""
+    queue: int = Field(64, ge=1)
+    """Requests that may be inside at a time; the next is told to come back."""
+    deadline_s: float = Field(30, gt=0)
+    """From a request's whole body to its answer."""
+    body_grace_s: float = Field(10, gt=0)
+    """A body may wait this long in all, and a second more for each 32 KiB of it."""
+    client_per_minute: int = Field(0, ge=0)
+    """Requests of one client address; 0: as many as it likes."""
+
+    max_batch: int = Field(0, ge=0, le=64)
+    """Photos in one run of the engine; 0: the best of benchmark.json, else 1 on a CPU and 8 on a GPU."""
+    max_delay_ms: float | None = Field(None, ge=0)
+    """How long a batch waits to be filled; by default 0 on a CPU, 5 on a GPU."""
+    drain_s: float = Field(1, ge=0)
+    """How long after SIGTERM the service says "not ready" and still takes requests."""
+
+    allow_urls: bool = False
+    """Whether /api/remove may fetch photos (https, public addresses only)."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("models", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value):
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @property
+    def max_body_bytes(self):
+        """The largest body."""
+        return int(self.max_body_mib * MIB)
+
+
+def read_settings(**given):
+    """Return the `Settings` of the environment, with what is given (None: not given) instead; raises `UsageError`."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"Expected the setting {name} (KERAS_MATTING_{name.upper()}) as: {first['msg']}; "
+            f"received {str(first['input'])[:60]!r}."
+        ) from None

@@ -1,0 +1,210 @@
+"""What the routes ask: photos in, outputs back. `LocalWorker` computes in this process; others may do it elsewhere."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import anyio
+from keras_matting_api import photos
+from keras_matting_api.problems import Problem
+from keras_matting_api.served_model import ServedModel
+
+from keras_matting.engines.devices import usable_cores
+from keras_matting.errors import MattingError, UsageError
+from keras_matting.matting import OutputOptions
+
+PHASES = ("decode", "queue", "infer", "encode")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo's bytes and what to make of it; `model` None is the default one. Survives pickling."""
+
+    data: bytes
+    options: OutputOptions = OutputOptions()
+    media_type: str = "image/png"
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """An output's bytes, its size in pixels, who made it, and the milliseconds of each of `PHASES`."""
+
+    content: bytes
+    media_type: str
+    width: int
+    height: int
+    model: str
+    engine: str
+    phases_ms: dict = field(default_factory=dict)
+
+
+class Worker(Protocol):
+    """What the routes need. Every method raises `Problem`."""
+
+    async def start(self):
+        """Begin to load; `ready` tells when that is done."""
+
+    async def matte(self, job) -> Done:
+        """Do one `Job` within the deadline."""
+
+    async def infer(self, model, batch):
+        """Return raw mattes (N, h, w, 1) for prepared photos float32 (N, h, w, 3) within the deadline."""
+
+    def models(self) -> list:
+        """Return what `/v1/models` lists, the default model first."""
+
+    def model(self, name):
+        """Return the description of one model; 404 if it is not served."""
+
+    def explain(self, name):
+        """Return what serves a model and why."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model can be asked."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether waiting may still help; else the process is to be replaced."""
+
+    async def close(self):
+        """Free everything."""
+
+
+class LocalWorker:
+    """Models in this process. `log(message)` is told what happens, `metrics` counts it.
+
+    Decoded photos are large, so few are out at a time: what waits for the engine beyond these waits as bytes.
+    `on_failure(error)` is called if a model cannot be opened at all.
+    """
+
+    def __init__(self, settings, metrics, log=lambda message: None, on_failure=lambda error: None):
+        self._settings, self._metrics, self._log, self._on_failure = settings, metrics, log, on_failure
+        self._limits = photos.Limits(settings.max_megapixels, settings.max_side_px)
+        self._served = [ServedModel(model, settings, metrics.ran, log) for model in settings.models]
+        self._codec = anyio.CapacityLimiter(usable_cores())
+        self._bench = None
+        self._loading = None
+
+    async def start(self):
+        """See `Worker.start`."""
+        self._loading = asyncio.create_task(self._load())
+
+    async def _load(self):
+        try:
+            for served in self._served:
+                await served.open()
+                if [other.name for other in self._served].count(served.name) > 1:
+                    raise UsageError(f"Expected models of different names; received {served.name} twice.")
+        except MattingError as error:
+            self._log(str(error))
+            self._on_failure(error)
+            return
+        self._bench = asyncio.Semaphore(usable_cores() + 2 * max(served.batching.max_batch for served in self._served))
+
+    async def matte(self, job):
+        """See `Worker.matte`."""
+        served = self._find(job.model)
+        async with _deadline(self._settings.deadline_s):
+            start = time.perf_counter()
+            async with self._bench:
+                waited_ms = _ms_since(start)
+                return await self._matte(served, job, waited_ms)
+
+    async def _matte(self, served, job, waited_ms):
+        session = served.session
+        start = time.perf_counter()
+        photo, tensor = await self._in_thread(self._decode, session, job.data)
+        decode_ms = _ms_since(start)
+        answer = await served.predict(tensor)
+        start = time.perf_counter()
+        content = await self._in_thread(self._encode, session, photo, answer.result, job)
+        phases_ms = dict(
+            zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
+        )
+        self._metrics.did(served.name, phases_ms)
+        height, width = photo.rgb.shape[:2]
+        return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms)
+
+    def _decode(self, session, data):
+        photo = photos.decode(data, self._limits)
+        return photo, session.prepare(photo)
+
+    def _encode(self, session, photo, raw_matte, job):
+        return photos.encode(session.render(photo, raw_matte, job.options), job.media_type)
+
+    async def infer(self, model, batch):
+        """See `Worker.infer`."""
+        served = self._find(model)
+        async with _deadline(self._settings.deadline_s):
+            return await served.predict_batch(batch)
+
+    def models(self):
+        """See `Worker.models`."""
+        return [served.describe() for served in self._served]
+
+    def model(self, name):
+        """See `Worker.model`."""
+        return self._named(name).describe()
+
+    def explain(self, name=None):
+        """See `Worker.explain`."""
+        return self._find(name).explain()
+
+    @property
+    def ready(self):
+        """See `Worker.ready`."""
+        return self._bench is not None and all(served.state == "ready" for served in self._served)
+
+    @property
+    def alive(self):
+        """See `Worker.alive`."""
+        return not any(served.stalled for served in self._served)
+
+    @property
+    def waiting(self):
+        """How many photos wait for an engine."""
+        return sum(served.waiting for served in self._served)
+
+    async def close(self):
+        """See `Worker.close`."""
+        if self._loading:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        for served in self._served:
+            await served.close()
+
+    def _named(self, name):
+        for served in self._served:
+            if name in (None, served.name):
+                return served
+        names = ", ".join(served.name for served in self._served)
+        raise Problem("unknown_model", f"a model out of {names}", repr(name)[:80])
+
+    def _find(self, name):
+        served = self._named(name)
+        served.check_ready()
+        if self._bench is None:  # another one is still loading
+            raise Problem("not_ready", "models that are ready", "a service that is starting", "Ask again.", 1)
+        return served
+
+    def _in_thread(self, function, *arguments):
+        """Run in a thread, which the limiter counts until its end, also where the caller gives up before."""
+        return anyio.to_thread.run_sync(function, *arguments, limiter=self._codec, abandon_on_cancel=True)
+
+
+@asynccontextmanager
+async def _deadline(seconds):
+    """End what runs inside with the problem "deadline_exceeded" after so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Problem("deadline_exceeded", f"an answer within {seconds:g} s", "none", "Try again later.") from None
+
+
+def _ms_since(start):
+    return (time.perf_counter() - start) * 1000

@@ -1,0 +1,76 @@
+"""The real service in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+
+
+class Server:
+    """A running service: `url`, `process`, and the JSON lines it has logged so far."""
+
+    def __init__(self, process):
+        self.process, self.url, self.lines = process, None, []
+        self._listening = threading.Event()
+        self._collector = threading.Thread(target=self._collect)
+        self._collector.start()
+
+    def _collect(self):
+        for text in self.process.stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"message": text}
+            self.lines.append(line)
+            if "url" in line:
+                self.url = line["url"]
+                self._listening.set()
+        self._listening.set()
+
+    def wait_until_ready(self, timeout_s=60):
+        """Return itself when `/readyz` answers 200."""
+        assert self._listening.wait(timeout_s) and self.url, self.lines
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until and self.process.poll() is None:
+            if httpx.get(f"{self.url}/readyz").status_code == 200:
+                return self
+            time.sleep(0.05)
+        raise AssertionError(self.lines)
+
+    def terminate(self):
+        """Send SIGTERM, wait, and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def end(self):
+        """Kill it, whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+        self._collector.join()
+        self.process.stderr.close()
+
+    def logged(self, message):
+        """Return the log lines with this message."""
+        return [line for line in self.lines if line["message"] == message]
+
+
+@contextmanager
+def start_server(model_dir, *, engine="onnx-cpu", script=None, wait=True, **settings):
+    """Run `keras-matting serve` on a free port, or a script in its place; `settings` go into its environment."""
+    command = [sys.executable, "-m", "keras_matting.cli", "serve"] if script is None else [sys.executable, "-c", script]
+    given = {"models": model_dir, "engine": engine, "port": 0, "drain_s": 0, **settings}
+    environment = {f"KERAS_MATTING_{name.upper()}": str(value) for name, value in given.items()}
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    server = Server(process)
+    try:
+        yield server.wait_until_ready() if wait else server
+    finally:
+        server.end()

@@ -1,0 +1,278 @@
+"""Bad input and the service's answer to each: a problem document with a stable code, never a 5xx."""
+
+import base64
+import io
+import json
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import bad_photos
+import httpx
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from server import start_server
+
+from keras_matting.image_files import encode
+
+DISC = np.where((np.mgrid[:90, :120][0] - 45) ** 2 + (np.mgrid[:90, :120][1] - 60) ** 2 < 900, 1, 0)[..., None]
+PHOTO = np.where(DISC, (200, 100, 50), (20, 40, 30)).astype(np.uint8)
+REFUSED, ACCEPTED = bad_photos.refused(PHOTO), bad_photos.accepted(PHOTO)
+JPEG = encode(PHOTO, ".jpg")
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def server(one_layer_dir):
+    with start_server(one_layer_dir, body_grace_s=1.5) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+def assert_problem(response, status, code):
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    problem = response.json()
+    assert (problem["code"], problem["status"]) == (code, status)
+    assert problem["request_id"] == response.headers["X-Request-ID"]
+    assert problem["expected"] in problem["detail"]
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_file_that_is_no_photo_is_refused(client, what):
+    data, status, code = REFUSED[what]
+    assert_problem(client.post("/v1/matte", content=data), status, code)
+    assert_problem(client.post("/v1/matte", files={"file": ("shirt.png", data, "image/png")}), status, code)
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_an_odd_photo_is_matted(client, what):
+    data, size = ACCEPTED[what]
+    response = client.post("/v1/matte", content=data)
+    assert response.status_code == 200, response.text
+    assert Image.open(io.BytesIO(response.content)).size == size
+
+
+def test_a_photo_is_upright_whatever_its_orientation(client):
+    """Only for a photo whose pixels are what its orientation says: here the pixels are turned, so all differ."""
+    upright = np.asarray(Image.open(io.BytesIO(client.post("/v1/matte", content=JPEG).content)))[..., :3]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter to the right, so stored turned to the left
+    stored = bad_photos.saved(Image.fromarray(PHOTO).rotate(90, expand=True), "JPEG", exif=exif, quality=95)
+    turned = np.asarray(Image.open(io.BytesIO(client.post("/v1/matte", content=stored).content)))[..., :3]
+    assert np.abs(turned.astype(int) - upright).mean() < 3
+
+
+def test_transparent_pixels_stay_transparent(client):
+    image = np.asarray(Image.open(io.BytesIO(client.post("/v1/matte", content=ACCEPTED["hidden colours"][0]).content)))
+    assert image[..., 3][PHOTO[..., 0] <= 100].max() == 0
+
+
+def test_the_declared_type_and_name_do_not_matter(client):
+    response = client.post("/v1/matte", files={"file": ("a\r\nX-Evil: 1/../../b.txt", JPEG, "text/plain")})
+    assert response.status_code == 200
+    assert "x-evil" not in response.headers
+    assert response.headers["content-disposition"] == 'inline; filename="matte.png"'
+
+
+def test_memory_is_bounded_for_a_compressed_comment(server, client):
+    process = psutil.Process(server.process.pid)
+    client.post("/v1/matte", content=bad_photos.text_bomb(1))
+    before, bomb = process.memory_info().rss, bad_photos.text_bomb(200)
+    for _ in range(3):
+        assert client.post("/v1/matte", content=bomb).status_code in (200, 422)
+    assert process.memory_info().rss - before < 100 * MIB
+
+
+def raw(server, request, then=b"", pause_s=0.0):
+    """Send bytes as they are; return all of the answer."""
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), 30) as connection:
+        connection.sendall(request)
+        if pause_s:
+            time.sleep(pause_s)
+        answer = b""
+        try:
+            if then:
+                connection.sendall(then)
+            while data := connection.recv(65536):
+                answer += data
+        except ConnectionError:
+            pass
+        return answer
+
+
+def test_a_body_declared_too_long_is_refused_before_it_is_read(server):
+    answer = raw(server, b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"body_too_large" in answer
+
+
+def test_a_chunked_body_is_refused_when_it_gets_too_long(client):
+    def endless():
+        while True:
+            yield bytes(MIB)
+
+    assert_problem(client.post("/v1/matte", content=endless()), 413, "body_too_large")
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_slow_body_is_given_up(server):
+    answer = raw(server, b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + JPEG[:10])
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"slow_body" in answer
+
+
+def test_a_client_that_leaves_during_its_upload_costs_no_inference(server, client):
+    def photos():
+        text = client.get("/metrics").text
+        return [
+            line
+            for line in text.splitlines()
+            if line.startswith(("keras_matting_photos_total{", "keras_matting_admitted"))
+        ]
+
+    before = photos()
+    parts = urlsplit(server.url)
+    for _ in range(5):
+        with socket.create_connection((parts.hostname, parts.port)) as connection:
+            connection.sendall(b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + JPEG)
+    time.sleep(0.5)
+    assert photos() == before
+    assert before[-1].endswith(" 0.0")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", b"--x\r\n\r\n--x--"),
+        ("multipart/form-data; boundary=x", b"nothing of this kind"),
+        ("multipart/form-data; boundary=x", b"--x\r\nno header\r\n\r\n1\r\n--x--"),
+        (
+            "multipart/form-data; boundary=x",
+            b"".join(b'--x\r\nContent-Disposition: form-data; name="a%d"\r\n\r\n1\r\n' % n for n in range(1001))
+            + b"--x--",
+        ),
+    ],
+    ids=["no boundary", "no part", "no header", "1001 parts"],
+)
+def test_a_form_that_cannot_be_parsed_is_malformed(client, content_type, body):
+    response = client.post("/v1/matte", content=body, headers={"Content-Type": content_type})
+    assert_problem(response, 400, "malformed_request")
+
+
+def test_a_giant_header_is_refused(client, server):
+    assert raw(
+        server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Big: " + b"a" * 100_000 + b"\r\n\r\n"
+    ).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"files": [("file", JPEG), ("file", JPEG)]},
+        {"files": {"photo": JPEG}},
+        {"files": {"other": ("", b"")}, "data": {"output": "mask"}},
+        {"files": {"file": JPEG}, "data": {"output": "psd"}},
+        {"files": {"file": JPEG}, "data": {"outptu": "mask"}},
+        {"content": JPEG, "params": {"color": "255,0,0"}},
+        {"content": JPEG, "params": {"output": "on-color", "color": "256,0,0"}},
+        {"content": JPEG, "params": {"refine": "perhaps"}},
+    ],
+    ids=["two files", "another field", "no file", "output", "unknown field", "useless colour", "colour", "boolean"],
+)
+def test_a_wrong_parameter_is_named(client, request_):
+    assert_problem(client.post("/v1/matte", **request_), 422, "invalid_parameter")
+
+
+@pytest.mark.parametrize("model", ["../../x", "zzmodnet", "", "/etc/passwd"])
+def test_an_unknown_model_is_not_found(client, model):
+    assert_problem(client.post("/v1/matte", params={"model": model}, content=JPEG), 404, "unknown_model")
+
+
+def test_unknown_addresses_methods_and_formats_are_problems(client):
+    assert_problem(client.get("/v1/nothing"), 404, "not_found")
+    response = client.put("/v1/matte", content=JPEG)
+    assert_problem(response, 405, "method_not_allowed")
+    assert "POST" in response.headers["allow"]
+    for accept, output in (
+        ("text/html", "rgba"),
+        ("image/jpeg", "rgba"),
+        ("image/webp", "matte16"),
+        ("*/*;q=0", "mask"),
+    ):
+        response = client.post("/v1/matte", params={"output": output}, content=JPEG, headers={"Accept": accept})
+        assert_problem(response, 406, "not_acceptable")
+
+
+def batch(client, items, **options):
+    body = items if isinstance(items, (bytes, str)) else json.dumps({"items": items})
+    return client.post("/v1/batch", content=body, headers={"Content-Type": "application/json"}, **options)
+
+
+ITEM = {"id": "a", "image": base64.b64encode(JPEG).decode()}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ([{"id": "a", "image": "no base64!"}], 422, "invalid_parameter"),
+        ([ITEM, ITEM], 422, "invalid_parameter"),
+        ([], 422, "invalid_parameter"),
+        ([{"id": "a"}], 422, "invalid_parameter"),
+        ('{"items": [{"id": NaN, "image": ""}]}', 422, "invalid_parameter"),
+        ("[" * 100_000, 400, "malformed_request"),
+        ('{"items": ', 400, "malformed_request"),
+        (b"\xff\xfe", 400, "malformed_request"),
+        ([{**ITEM, "id": str(n)} for n in range(17)], 413, "too_many_items"),
+    ],
+    ids=["base64", "same ids", "none", "no image", "NaN", "deep", "cut off", "no UTF-8", "17"],
+)
+def test_a_bad_batch_is_refused(client, body, status, code):
+    assert_problem(batch(client, body), status, code)
+
+
+def test_one_bad_item_fails_alone(client):
+    items = [ITEM, {"id": "b", "image": base64.b64encode(b"x" * 50).decode()}, {"id": "c", "image": "%"}]
+    response = batch(client, items)
+    assert response.status_code == 200
+    results = response.json()["items"]
+    assert [(result["id"], result["status"]) for result in results] == [("a", 200), ("b", 415), ("c", 422)]
+    assert results[1]["problem"]["code"] == "unsupported_format"
+    assert base64.b64decode(results[0]["image"]).startswith(b"\x89PNG")
+
+
+def test_without_the_key_nobody_comes_in(one_layer_dir):
+    with start_server(one_layer_dir, api_key="sesame") as server, httpx.Client(base_url=server.url) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"X-API-Key": "wrong"}):
+            response = client.post("/v1/matte", content=JPEG, headers=headers)
+            assert_problem(response, 401, "unauthorized")
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+        for headers in ({"Authorization": "Bearer sesame"}, {"X-API-Key": "sesame"}):
+            assert client.post("/v1/matte", content=JPEG, headers=headers).status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/metrics").status_code == client.get("/healthz").status_code == 200
+        assert "sesame" not in json.dumps(server.lines)
+
+
+def test_a_client_beyond_its_rate_is_told_when_to_come_back(one_layer_dir):
+    with start_server(one_layer_dir, client_per_minute=2) as server, httpx.Client(base_url=server.url) as client:
+        responses = [client.post("/v1/matte", content=JPEG) for _ in range(3)]
+        assert [response.status_code for response in responses] == [200, 200, 429]
+        assert 25 <= int(responses[2].headers["Retry-After"]) <= 30
+
+
+def test_no_photo_touches_the_disk(server, client):
+    """A form's file stays in memory, whatever its size."""
+    big = encode(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8), ".png")
+    assert len(big) > 5 * MIB
+    assert client.post("/v1/matte", files={"file": big}).status_code == 200
+    targets = [str(link.readlink()) for link in Path(f"/proc/{server.process.pid}/fd").iterdir() if link.exists()]
+    assert not [target for target in targets if target.startswith("/tmp")]
