@@ -276,6 +276,28 @@ def test_a_download_is_the_service_s_file_or_the_chosen_composite(page, service,
     assert np.abs(image[..., :3].astype(int) - expected).max() <= 2
 
 
+def test_a_picture_that_cannot_be_read_is_refused_and_the_background_stays(page, shirt, tmp_path):
+    page.show_cut_out(shirt)
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.choose(tmp_path / "notes.txt", within="#picture")
+    page.wait_for(lambda: "notes.txt" in page.find("#notice").text)
+    assert page.find("[value=transparent]").is_selected()
+
+
+def test_a_cut_out_is_copied_to_the_clipboard(page, service, shirt):
+    permissions = {"origin": service, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    page.browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
+    page.show_cut_out(shirt)
+    page.find("#copy").click()
+    page.wait_for(lambda: page.find("#copy").text == "Copied")
+    size = page.browser.execute_async_script(
+        "const done = arguments[0];"
+        "navigator.clipboard.read().then(([item]) => item.getType('image/png')).then(createImageBitmap)"
+        ".then(({ width, height }) => done([width, height]), (error) => done(error.message))"
+    )
+    assert size == [120, 90]
+
+
 def test_all_photos_come_in_one_archive_under_names_of_their_own(page, shirt, broken):
     page.choose(shirt, broken)
     page.finish(2)
@@ -293,6 +315,20 @@ def test_photos_are_dropped_anywhere_and_pasted(page, shirt, event, name):
     page.js(TRANSFER, event, [encoded(shirt, "dress.jpg" if event == "drop" else "image.png", "image/png")])
     assert page.finish(1) == ["done"]
     assert page.find("#photos .name").text == name
+
+
+def test_a_dropped_folder_gives_its_photos(page, shirt, write_photo, tmp_path):
+    write_photo(tmp_path / "folder" / "inner" / "skirt.png")
+    (tmp_path / "folder" / "notes.txt").write_text("no photo")
+    data = {"items": [], "files": [str(tmp_path / "folder"), str(shirt)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 5, "y": 5, "data": data}
+        page.browser.execute_cdp_cmd("Input.dispatchDragEvent", event)
+        if kind == "dragOver":
+            page.wait_for(lambda: page.all("body.dropping"))
+    assert page.finish(2) == ["done", "done"]
+    assert [name.text for name in page.all("#photos .name")] == ["shirt.jpg", "skirt.png"]
+    assert not page.all("body.dropping")
 
 
 def test_what_is_dropped_without_a_file_is_refused_with_a_remedy(page):

@@ -2,9 +2,11 @@
 
 /** `current` is { kind: "transparent" }, { kind: "colour", colour } or { kind: "picture", picture: Blob }. */
 export class Backgrounds {
-  constructor(fieldset, pictureInput, viewer) {
+  /** `refuse(sentence)` is called for a picture that cannot be read. */
+  constructor(fieldset, pictureInput, viewer, refuse) {
     this.fieldset = fieldset;
     this.viewer = viewer;
+    this.refuse = refuse;
     this.picture = null;
     this.pictureUrl = null;
     this.colour = fieldset.querySelector("#colour");
@@ -34,10 +36,18 @@ export class Backgrounds {
     this.check(this.ownColour);
   }
 
-  choosePicture(picture) {
+  async choosePicture(picture) {
+    const url = URL.createObjectURL(picture);
+    try {
+      await Object.assign(new Image(), { src: url }).decode();
+    } catch {
+      URL.revokeObjectURL(url);
+      this.refuse(`This browser cannot read ${picture.name} as a picture. Choose a JPEG, PNG or WebP file.`);
+      return;
+    }
     if (this.pictureUrl) URL.revokeObjectURL(this.pictureUrl);
     this.picture = picture;
-    this.pictureUrl = URL.createObjectURL(picture);
+    this.pictureUrl = url;
     this.ownPicture.style.backgroundImage = `url("${this.pictureUrl}")`;
     this.check(this.ownPicture);
   }

@@ -1,21 +1,19 @@
 /** Cut-outs to take away: one PNG, many in a ZIP, or the clipboard. */
 
+import { work } from "./jobs.js";
+
 const REVOKE_AFTER_MS = 60_000; // a browser may ask where to save first
 
-let worker = null;
-let lastId = 0;
-const pending = new Map();
-
-/** Return the PNG of one photo on a background. */
-export function render(photo, background) {
-  return work({ files: [{ name: photo.name, cutout: photo.cutout }], background, archive: false });
+/** Return the PNG of one photo on a background; where that is transparent, the service's own bytes. */
+export async function render({ cutout }, background) {
+  return background.kind === "transparent" ? cutout : work("composite", { cutout, background });
 }
 
 /** Return a ZIP of photos on a background. */
 export function renderAll(photos, background) {
   const taken = new Set();
   const files = photos.map(({ name, cutout }) => ({ name: cutoutName(name, taken), cutout }));
-  return work({ files, background, archive: true });
+  return work("archive", { files, background });
 }
 
 /** Return shirt.cutout.png for shirt.jpg, with a number where that name is taken already. */
@@ -42,30 +40,4 @@ export const canCopy = Boolean(navigator.clipboard?.write && self.ClipboardItem)
 /** Put a PNG, or the promise of one, on the clipboard. */
 export function copy(png) {
   return navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
-}
-
-function work(job) {
-  worker ??= start();
-  lastId += 1;
-  const id = lastId;
-  return new Promise((resolve, reject) => {
-    pending.set(id, { resolve, reject });
-    worker.postMessage({ id, ...job });
-  });
-}
-
-function start() {
-  const started = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-  started.onmessage = ({ data: { id, blob, error } }) => {
-    const { resolve, reject } = pending.get(id);
-    pending.delete(id);
-    if (error) reject(new Error(error));
-    else resolve(blob);
-  };
-  started.onerror = () => {
-    for (const { reject } of pending.values()) reject(new Error("The background could not be drawn."));
-    pending.clear();
-    worker = null;
-  };
-  return started;
 }

@@ -28,7 +28,7 @@ export function listen({ buttons, input, take, refuse }) {
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
     shade(-depth);
-    const files = await filesOf(event.dataTransfer);
+    const files = await filesOf(event.dataTransfer).catch(() => []); // a folder that cannot be read
     if (files.length > 0) take(files);
     else refuse("No photo in what was dropped. Save the picture as a file first, then drop the file.");
   });

@@ -1,5 +1,6 @@
 /** The list of photos, each with its thumbnail, its state and its buttons. */
 
+import { work } from "./jobs.js";
 import { limiter } from "./limiter.js";
 
 const drawOne = limiter(1); // a large photo takes 100 MB while it is decoded
@@ -54,7 +55,7 @@ export class PhotoList {
     entry.querySelector(".state").textContent = describe(photo);
     entry.querySelector(".retry").hidden = photo.state !== "failed";
     const bar = entry.querySelector("progress");
-    bar.hidden = photo.state === "done" || photo.state === "failed";
+    bar.hidden = !["uploading", "working", "busy"].includes(photo.state);
     if (photo.state === "uploading") bar.value = photo.progress;
     else bar.removeAttribute("value");
   }
@@ -64,8 +65,7 @@ export class PhotoList {
     const canvas = this.entries.get(photo).querySelector("canvas");
     await drawOne(async () => {
       if (!this.entries.has(photo)) return;
-      const options = { resizeHeight: canvas.height, resizeQuality: "medium" };
-      const image = await createImageBitmap(blob, options).catch(() => null);
+      const image = await work("thumbnail", { blob, height: canvas.height }).catch(() => null);
       if (!image) return;
       canvas.width = Math.max(1, Math.min(image.width, 2 * canvas.height));
       canvas.getContext("2d").drawImage(image, (canvas.width - image.width) / 2, 0);

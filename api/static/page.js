@@ -10,11 +10,12 @@ import { Viewer } from "./viewer.js";
 
 const REQUESTS_IN_FLIGHT = 2;
 const UNAUTHORIZED = 401;
+const SHOW_COPIED_MS = 2000;
 
 const element = (id) => document.getElementById(id);
 const limited = limiter(REQUESTS_IN_FLIGHT);
 const viewer = new Viewer(element("frame"));
-const backgrounds = new Backgrounds(element("backgrounds"), element("picture"), viewer);
+const backgrounds = new Backgrounds(element("backgrounds"), element("picture"), viewer, notify);
 const list = new PhotoList(element("photos"), element("photo-item"), { select, retry: run, remove });
 
 let photos = [];
@@ -189,8 +190,13 @@ async function downloadAll() {
 }
 
 async function copySelected() {
-  await making(element("copy"), () => copy(render(selected, backgrounds.current)));
-  announce("Copied.");
+  const button = element("copy");
+  await making(button, async () => {
+    await copy(render(selected, backgrounds.current));
+    announce("Copied.");
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), SHOW_COPIED_MS);
+  });
 }
 
 /** Keep a button from being pressed again while it makes something; tell where that fails. */

@@ -1,6 +1,7 @@
 /** The selected photo, large: photo and cut-out on each side of a boundary that is moved by pointer or keyboard. */
 
 const REVEAL = "revealing";
+const LITTLE = 15; // per cent of the width: too little for a side's tag
 const NOTHING = { blob: null, url: null, image: null };
 
 /** The frame with its two layers and its boundary. */
@@ -81,6 +82,8 @@ export class Viewer {
     this.slider.value = split;
     this.slider.setAttribute("aria-valuetext", `${split} % photo, ${100 - split} % cut-out`);
     this.frame.style.setProperty("--split", `${split}%`);
+    this.frame.classList.toggle("little-photo", split < LITTLE);
+    this.frame.classList.toggle("little-cut-out", split > 100 - LITTLE);
   }
 
   /** Draw the boundary from the right edge to where it was: the photo becomes its cut-out. */

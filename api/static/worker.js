@@ -1,18 +1,33 @@
-/** Off the page's thread: cut-outs on backgrounds at full size, and many of them into one ZIP. */
+/** Off the page's thread: thumbnails, cut-outs on backgrounds at full size, and many of them in one ZIP. */
 
 import { zip } from "./zip.js";
 
-/** Message in: { id, files: [{ name, cutout }], background, archive }; out: { id, blob } or { id, error }. */
-self.onmessage = async ({ data: { id, files, background, archive } }) => {
+/** Message in: { id, task, given }; out: { id, result } or { id, error }. */
+self.onmessage = async ({ data: { id, task, given } }) => {
   try {
-    const picture = background.kind === "picture" ? await createImageBitmap(background.picture) : null;
-    const composites = [];
-    for (const { name, cutout } of files) composites.push({ name, blob: await composite(cutout, background, picture) });
-    self.postMessage({ id, blob: archive ? await zip(composites) : composites[0].blob });
+    const result = await TASKS[task](given);
+    self.postMessage({ id, result }, result instanceof ImageBitmap ? [result] : []);
   } catch (error) {
     self.postMessage({ id, error: error.message });
   }
 };
+
+const TASKS = {
+  thumbnail: ({ blob, height }) => createImageBitmap(blob, { resizeHeight: height, resizeQuality: "medium" }),
+
+  composite: async ({ cutout, background }) => composite(cutout, background, await pictureOf(background)),
+
+  archive: async ({ files, background }) => {
+    const picture = await pictureOf(background);
+    const composites = [];
+    for (const { name, cutout } of files) composites.push({ name, blob: await composite(cutout, background, picture) });
+    return zip(composites);
+  },
+};
+
+function pictureOf({ kind, picture }) {
+  return kind === "picture" ? createImageBitmap(picture) : null;
+}
 
 async function composite(cutout, background, picture) {
   // The service's own bytes: a canvas would lose the colours of nearly transparent pixels.
