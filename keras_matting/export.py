@@ -149,11 +149,20 @@ def _save_onnx(serve, path, opset, preset, simplify):
     import tf2onnx
 
     serve = _frozen(serve)
-    graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
-    if simplify:
-        graph = _simplified(graph)
-    onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})
-    onnx.checker.check_model(graph, full_check=True)
+    try:
+        graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+        if simplify:
+            graph = _simplified(graph)
+        onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})
+        onnx.checker.check_model(graph, full_check=True)
+    except UsageError:
+        raise
+    except Exception as error:  # tf2onnx and the checker raise of all kinds
+        height, width = preset.input_size
+        raise EngineError(
+            f"Expected a graph of {height}x{width} that ONNX opset {opset} can hold; received: {first_line(error)}. "
+            "Export at sides that are multiples of 32, with the default opset."
+        ) from error
     onnx.save(graph, path)
 
 

@@ -90,6 +90,15 @@ def test_constants_that_a_layer_captures_are_no_inputs(tmp_path):
     assert [source.name for source in onnx.load(tmp_path / "model" / ONNX_FILE).graph.input] == ["image"]
 
 
+def test_a_graph_that_onnx_cannot_hold_is_explained_and_leaves_the_folder(one_layer_dir, tmp_path):
+    folder = shutil.copytree(one_layer_dir, tmp_path / "model")
+    before = (folder / ONNX_FILE).read_bytes()
+    with pytest.raises(EngineError, match="64x64 that ONNX opset 99 can hold"):
+        export(folder, opset=99)
+    assert (folder / ONNX_FILE).read_bytes() == before
+    assert not list(folder.glob(".export.*"))
+
+
 def test_an_export_does_not_need_the_sample_photos(one_layer_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
     shutil.copytree(one_layer_dir, tmp_path / "model")
