@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,6 +124,19 @@ def test_an_existing_run_is_not_overwritten(finished):
         train(settings, folder)
 
 
+def test_a_run_is_not_removed_for_one_that_cannot_start(finished, pairs, tmp_path):
+    _, folder, _ = finished
+    run = shutil.copytree(folder, tmp_path / "run")
+    black = tiny.write_pairs(tmp_path / "black", white=0)
+    for settings in (tiny.settings(tmp_path), tiny.settings(pairs, model="u3net"), tiny.settings(black)):
+        with pytest.raises(UsageError):
+            train(settings, run, overwrite=True, verbose=0)
+    assert (run / "best.keras").read_bytes() == (folder / "best.keras").read_bytes()
+    again = train(tiny.settings(pairs, epochs=1, init=str(run / "best.keras")), run, overwrite=True, verbose=0)
+    assert again.epoch == 1
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1.npz"]
+
+
 def test_a_folder_of_other_things_is_not_used(pairs, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds other files"):
@@ -150,6 +164,14 @@ def test_nan_leaves_the_last_good_checkpoint(finished):
     guard.on_epoch_begin(4)
     with pytest.raises(MattingError, match="epoch 5, step 18, on photo 4-17; the checkpoint of epoch 4 is kept"):
         guard.on_train_batch_end(17, {"loss": float("nan")})
+
+
+@pytest.mark.parametrize(("val_fraction", "rate"), [(0.25, 1e38), (0.0, 1e39)])
+def test_weights_that_an_epochs_last_step_spoilt_are_not_kept(pairs, tmp_path, val_fraction, rate):
+    settings = tiny.settings(pairs, steps_per_epoch=1, learning_rate=rate, monitor="val_mae", val_fraction=val_fraction)
+    with pytest.raises(MattingError, match=r"became no finite number in epoch 1, step 1, on \d\d, \d\d; nothing"):
+        train(settings, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "checkpoint-1.npz").exists()
 
 
 def test_black_masks_are_refused(tmp_path):

@@ -45,7 +45,7 @@ class NaNGuard(keras.callbacks.Callback):
     def __init__(self, names, progress):
         super().__init__()
         self.names, self.progress = names, progress
-        self.epoch = 0
+        self.epoch = self.batch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remember the epoch."""
@@ -53,13 +53,23 @@ class NaNGuard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Raise `MattingError` that says where it happened and what is left."""
+        self.batch = batch
         loss = (logs or {}).get("loss", 0.0)
-        if math.isfinite(loss):
-            return
+        if not math.isfinite(loss):
+            self._stop(f"The loss became {loss}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Raise if the last step spoilt what would be kept: weights, or what validation says of them."""
+        spoilt = [name for name, value in (logs or {}).items() if not math.isfinite(value)]
+        spoilt += [weight.path for weight in self.model.network.weights if not ops.all(ops.isfinite(weight))]
+        if spoilt:
+            self._stop(f"{spoilt[0]} became no finite number")
+
+    def _stop(self, what):
         kept = f"the checkpoint of epoch {self.progress.epoch} is kept" if self.progress.epoch else "nothing was kept"
         raise MattingError(
-            f"The loss became {loss} in epoch {self.epoch + 1}, step {batch + 1}, on "
-            f"{', '.join(self.names(self.epoch, batch))}; {kept}. Look at these files with data check, or lower "
+            f"{what} in epoch {self.epoch + 1}, step {self.batch + 1}, on "
+            f"{', '.join(self.names(self.epoch, self.batch))}; {kept}. Look at these files with data check, or lower "
             "--learning-rate."
         )
 

@@ -18,7 +18,7 @@ from keras_matting.models import MODELS, build_model
 from keras_matting.pretrained import default_preset
 from keras_matting.training import start
 from keras_matting.training.callbacks import EpochLog, NaNGuard, Pictures, TeacherRefresh, step_decay
-from keras_matting.training.progress import BEST_FILE, CHECKPOINT, PROGRESS_FILE, Progress
+from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE, PROGRESS_FILE, Progress
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
 
@@ -36,14 +36,17 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
     the loss becomes NaN or the disk is full; the last checkpoint stays.
     """
     run_dir = Path(run_dir)
-    _open_folder(run_dir, settings, resume, overwrite)
+    _check_folder(run_dir, settings, resume, overwrite)
     preset = _preset_of(settings)
     data, validation = _data_of(settings, preset)
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
         _require_foreground(data, settings)
         progress = Progress(run_dir, settings.monitor, settings.patience)
-        progress.read()
+        if resume:
+            progress.read()
         trainer = _trainer_of(settings, preset, data, fresh=not progress.epoch, log=log)
+        if overwrite:  # not before data and start have proved to be usable
+            _remove_run(run_dir)
         if not progress.epoch:
             settings.save(run_dir)
             preset.save(run_dir)
@@ -69,20 +72,23 @@ def phases(settings):
     return [(min(frozen, settings.epochs), None), (settings.epochs, settings.unfreeze_from)]
 
 
-def _open_folder(run_dir, settings, resume, overwrite):
+def _check_folder(run_dir, settings, resume, overwrite):
     """Make `run_dir`, or check that what is there may be continued or replaced."""
     exists = (run_dir / SETTINGS_FILE).exists()
     if exists and resume:
         settings.require_continues(Settings.load(run_dir))
-    elif exists and overwrite:
-        shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        for path in (run_dir / PROGRESS_FILE, run_dir / BEST_FILE, *run_dir.glob(CHECKPOINT.format("*"))):
-            path.unlink(missing_ok=True)
-    elif exists:
+    elif exists and not overwrite:
         raise UsageError(f"{run_dir} is a run already: continue it with --resume, or replace it with --overwrite.")
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    elif not exists and run_dir.exists() and any(run_dir.iterdir()):
         raise UsageError(f"Expected a new or empty folder for the run; {run_dir} holds other files.")
     require_writable(run_dir)
+
+
+def _remove_run(run_dir):
+    shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
+    names = (PROGRESS_FILE, BEST_FILE, HISTORY_FILE)
+    for path in (*(run_dir / name for name in names), *run_dir.glob(CHECKPOINT.format("*"))):
+        path.unlink(missing_ok=True)
 
 
 def _preset_of(settings):
