@@ -1,6 +1,7 @@
 """A training run: settings -> data, network, Keras's `fit`, and a folder that can be resumed and stripped."""
 
 import shutil
+from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
@@ -38,7 +39,7 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
     run_dir = Path(run_dir)
     _check_folder(run_dir, settings, resume, overwrite)
     preset = _preset_of(settings)
-    data, validation = _data_of(settings, preset)
+    data, validation = _data_of(settings, preset, log)
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
         _require_foreground(data, settings)
         progress = Progress(run_dir, settings.monitor, settings.patience)
@@ -105,9 +106,14 @@ def _preset_of(settings):
     return replace(preset, input_size=size, weights_sha256="", source_sha256="")
 
 
-def _data_of(settings, preset):
-    """Return (training data, validation batches or None)."""
+def _data_of(settings, preset, log):
+    """Return (training data, validation batches or None); say what is left out of them."""
     sources, validation = _sources_of(settings)
+    for name, problems in {source.name: source.problems for source in (*sources, *validation)}.items():
+        if problems:
+            kinds = Counter(problem.kind for problem in problems).most_common()
+            told = ", ".join(f"{kind} ({count})" for kind, count in kinds)
+            log(f"left out of {name}: {told}; data check names them")
     options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
     data = TrainingData(
         sources,
