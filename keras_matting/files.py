@@ -1,5 +1,6 @@
 """Writing files and folders so that a reader never sees half of one."""
 
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -74,6 +75,31 @@ def require_writable(folder):
         raise UsageError(
             f"Expected to write into {folder}; received: {error.strerror}. Choose another place."
         ) from None
+
+
+@contextmanager
+def locked_folder(folder):
+    """Hold `folder` for this process; raises `UsageError` if another holds it. A process that dies lets go of it.
+
+    Nothing is written for it. Where the system or the disk knows no such locks, there is none.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"{folder} is in use by another process; wait for its end, or choose another."
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def file_sha256(path):

@@ -18,6 +18,7 @@ import tiny
 from keras_matting.cli import main
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.export import load_model
+from keras_matting.files import locked_folder
 from keras_matting.training.callbacks import NaNGuard, TeacherRefresh
 from keras_matting.training.progress import Progress
 from keras_matting.training.run import phases, train
@@ -136,6 +137,14 @@ def test_a_run_is_not_removed_for_one_that_cannot_start(finished, pairs, tmp_pat
     again = train(tiny.settings(pairs, epochs=1, init=str(run / "best.keras")), run, overwrite=True, verbose=0)
     assert again.epoch == 1
     assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1.npz"]
+
+
+def test_two_runs_do_not_share_a_folder(pairs, tmp_path):
+    (tmp_path / "run").mkdir()
+    with locked_folder(tmp_path / "run"), pytest.raises(UsageError, match="in use by another process"):
+        train(tiny.settings(pairs), tmp_path / "run", verbose=0)
+    with locked_folder(tmp_path / "run"):  # it was let go
+        pass
 
 
 def test_a_folder_of_other_things_is_not_used(pairs, tmp_path):

@@ -14,7 +14,7 @@ from keras_matting.config import PRESET_FILE, Preset
 from keras_matting.data.pipeline import TrainingData, validation_batches
 from keras_matting.data.sources import read_sources, split
 from keras_matting.errors import UsageError
-from keras_matting.files import require_writable
+from keras_matting.files import locked_folder, require_writable
 from keras_matting.models import MODELS, build_model
 from keras_matting.pretrained import default_preset
 from keras_matting.training import start
@@ -38,6 +38,12 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
     """
     run_dir = Path(run_dir)
     _check_folder(run_dir, settings, resume, overwrite)
+    is_shared = settings.strategy == "data-parallel"  # by the processes of several hosts
+    with nullcontext() if is_shared else locked_folder(run_dir):
+        return _train(settings, run_dir, resume, overwrite, log, verbose)
+
+
+def _train(settings, run_dir, resume, overwrite, log, verbose):
     preset = _preset_of(settings)
     data, validation = _data_of(settings, preset, log)
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
