@@ -54,6 +54,7 @@ def test_one_bad_photo_is_enough_to_be_refused_and_the_gate_is_settable():
     ("fast", "slower", "half_width", "winner"),
     [
         ({"mae": 1e-3}, {"mae": 0}, 3, "slower"),
+        ({"mae": 4e-7, "memory": 5}, {"mae": 0, "memory": 9}, 3, "fast"),  # float32's rounding is no error
         ({"memory": 9}, {"memory": 5}, 3, "slower"),
         ({"load": 9}, {"load": 5}, 3, "slower"),
         ({"mae": 1e-3}, {"mae": 0}, 0.5, "fast"),
