@@ -45,8 +45,12 @@ class Metrics:
         """Count a run of the engine."""
         self._batches.labels(model).observe(size)
         self._photos.labels(model).inc(size)
-        before = self._seconds_per_photo if self._seconds_per_photo is not None else seconds / size
-        self._seconds_per_photo = 0.8 * before + 0.2 * seconds / size
+        self.paced(seconds / size)
+
+    def paced(self, seconds_per_photo):
+        """Count what a photo costs at present, where no engine runs in this process."""
+        before = seconds_per_photo if self._seconds_per_photo is None else self._seconds_per_photo
+        self._seconds_per_photo = 0.8 * before + 0.2 * seconds_per_photo
 
     def did(self, model, phases_ms):
         """Count a finished photo's phases."""

@@ -108,7 +108,7 @@ class LocalWorker:
     async def matte(self, job):
         """See `Worker.matte`."""
         served = self._find(job.model)
-        async with _deadline(self._settings.deadline_s):
+        async with deadline(self._settings.deadline_s):
             start = time.perf_counter()
             async with self._bench:
                 waited_ms = _ms_since(start)
@@ -139,7 +139,7 @@ class LocalWorker:
     async def infer(self, model, batch):
         """See `Worker.infer`."""
         served = self._find(model)
-        async with _deadline(self._settings.deadline_s):
+        async with deadline(self._settings.deadline_s):
             return await served.predict_batch(batch)
 
     def models(self):
@@ -197,7 +197,7 @@ class LocalWorker:
 
 
 @asynccontextmanager
-async def _deadline(seconds):
+async def deadline(seconds):
     """End what runs inside with the problem "deadline_exceeded" after so many seconds."""
     try:
         async with asyncio.timeout(seconds):
