@@ -7,6 +7,7 @@ from pathlib import Path
 from keras_matting import imaging
 from keras_matting.config import Preset
 from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
+from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.samples import folder_photos, sample_photos
 
@@ -28,7 +29,8 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
     """Build the engines `names` (all by default) of a model folder and yield an `Outcome` for each.
 
     `calibration`: a folder of photos for int8, the bundled samples by default. What is built already for these weights,
-    runtime and device is kept, unless `force`. A build that fails or is interrupted leaves what was there before.
+    runtime and device is kept, unless `force`, or where int8 was calibrated on other photos than those now named. A
+    build that fails or is interrupted leaves what was there before.
     """
     log = log or (lambda message: None)
     preset = Preset.load(model_dir)
@@ -39,13 +41,19 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
     inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
     options = BuildOptions(inputs, max_batch, log)
     for name in names:
-        yield _build_one(Path(model_dir), name, options, force, log)
+        anew = force or (calibration is not None and _was_calibrated_otherwise(model_dir, name, options))
+        yield _build_one(Path(model_dir), name, options, anew, log)
 
 
-def _build_one(model_dir, name, options, force, log):
+def _was_calibrated_otherwise(model_dir, name, options):
+    manifest = read_manifest(engine_dir(model_dir, name) / MANIFEST)
+    return name.endswith("-int8") and manifest.get("calibration_sha256") != options.calibration_sha256
+
+
+def _build_one(model_dir, name, options, anew, log):
     if reason := build_unavailable_reason(name):
         return Outcome(name, "unavailable", reason)
-    if not force and check_current(name, model_dir) is None:
+    if not anew and check_current(name, model_dir) is None:
         return Outcome(name, "current")
     log(f"{name}: building")
     start = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_matting.errors import UsageError
+from keras_matting.errors import ImageError, UsageError
 from keras_matting.image_files import EXTENSIONS, Photo, decode
 
 SAMPLES = ("astronaut", "cat", "coffee")
@@ -25,8 +25,19 @@ def sample_photos():
 
 
 def folder_photos(folder, limit=None):
-    """Return the `Photo`s of a folder in order, at most `limit`; raises `UsageError` if there is none."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in EXTENSIONS)[:limit]
+    """Return the `Photo`s of a folder in order, at most `limit`; hidden files are left out.
+
+    Raises `UsageError` if there is none, `ImageError` that names the first that cannot be read.
+    """
+    files = (path for path in Path(folder).rglob("*") if not path.name.startswith("."))
+    paths = sorted(path for path in files if path.suffix.lower() in EXTENSIONS)[:limit]
     if not paths:
         raise UsageError(f"Expected photos ({', '.join(EXTENSIONS)}) in {folder}; found none.")
-    return [decode(path.read_bytes()) for path in paths]
+    return [_read(path) for path in paths]
+
+
+def _read(path):
+    try:
+        return decode(path.read_bytes())
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None

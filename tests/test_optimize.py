@@ -5,7 +5,7 @@ import pytest
 
 from keras_matting import engines
 from keras_matting.engines import artefacts, devices, open_engine, tensorrt, tftrt
-from keras_matting.errors import EngineError, UsageError
+from keras_matting.errors import EngineError, ImageError, UsageError
 from keras_matting.export import export
 from keras_matting.foreign import write_application_folder, write_keras_folder
 from keras_matting.optimize import optimize
@@ -40,6 +40,24 @@ def test_every_engine_is_built_or_explained_and_kept_the_next_time(folder):
     manifest = artefacts.engine_dir(folder, "openvino-int8") / artefacts.MANIFEST
     manifest.write_text(manifest.read_text().replace("openvino 20", "openvino 19"))
     assert outcomes(folder, names)["openvino-int8"].status == "built"  # another runtime version: built again
+
+
+def test_int8_is_built_again_for_other_calibration_photos_only(folder, tmp_path, write_photo):
+    if reason := engines.build_unavailable_reason("openvino-int8"):
+        pytest.skip(reason)
+    write_photo(tmp_path / "photos" / "a.png")
+    statuses = [
+        outcomes(folder, ["openvino-int8"], calibration)["openvino-int8"].status
+        for calibration in (None, tmp_path / "photos", tmp_path / "photos", None)
+    ]
+    assert statuses[1:] == ["built", "current", "current"]
+
+
+def test_a_broken_calibration_photo_is_named_and_a_hidden_one_ignored(folder, tmp_path):
+    for name in (".a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no photo")
+    with pytest.raises(ImageError, match="b.jpg: Expected an image"):
+        list(optimize(folder, ["onnx-cpu"], tmp_path))
 
 
 def test_wrong_names_and_empty_calibration_are_explained(folder, tmp_path):

@@ -1,6 +1,8 @@
 """What every engine offers, and the checks that all share."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Protocol
@@ -52,6 +54,14 @@ class BuildOptions:
     calibration: tuple = ()
     max_batch: int = 16
     log: callable = lambda message: None
+
+    @cached_property
+    def calibration_sha256(self):
+        """The SHA-256 of the calibration batches, by which an engine's manifest names them."""
+        digest = sha256()
+        for batch in self.calibration:
+            digest.update(np.ascontiguousarray(batch))
+        return digest.hexdigest()
 
     def calibration_for(self, engine):
         """Return the calibration batches; raises `EngineError` if there are none."""

@@ -46,6 +46,7 @@ def build(model_dir, variant, options):
             pieces = openvino_mixed.save(model, kept, folder)
         else:
             pieces = [(_IR, "f32")]  # what is not quantised stays in float32
+            extra["calibration_sha256"] = options.calibration_sha256
             quantised = _quantised(model, options.calibration_for(engine), kept)
             openvino.save_model(quantised, folder / _IR, compress_to_fp16=False)
         extra["pieces"] = [{"file": file, "requested_precision": precision} for file, precision in pieces]

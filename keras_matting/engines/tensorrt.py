@@ -54,6 +54,8 @@ def build(model_dir, variant, options):
         typed = _in_precision(source, variant, folder, options, sensitive_layers(model_dir, variant))
         plan, network = _build_plan(typed, variant, options.max_batch, cache)
         extra |= network
+        if variant == "int8":
+            extra["calibration_sha256"] = options.calibration_sha256
         (folder / PLAN).write_bytes(plan)
         if typed != source:
             typed.unlink()

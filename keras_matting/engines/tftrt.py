@@ -47,6 +47,7 @@ def build(model_dir, variant, options):
         )
         if calibration:
             calibration.unlink()
+            extra["calibration_sha256"] = options.calibration_sha256
 
 
 def check_current(model_dir, variant):
