@@ -65,10 +65,15 @@ def test_an_experiment_starts_from_the_best_model_of_another(tiny_scale, write, 
 
 
 def test_a_start_that_was_not_run_is_told(tiny_scale, write, tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="none in .*runs, from which then starts; it was not run"):
         experiments.run(
             [experiments.load(write("then", init="{runs}/none"))], tmp_path / "runs", root=tmp_path / "data"
         )
+
+
+def test_an_experiment_without_validation_is_told(tiny_scale, write, tmp_path):
+    with pytest.raises(UsageError, match="val or val_fraction in experiment blind"):
+        experiments.run([experiments.load(write("blind", val_fraction=0))], tmp_path / "runs", root=tmp_path / "data")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import keras
 
 from keras_matting.errors import UsageError
 from keras_matting.files import write_atomically
-from keras_matting.training.progress import Progress
+from keras_matting.training.progress import BEST_FILE, Progress
 from keras_matting.training.run import train
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 
@@ -70,6 +70,7 @@ def run(experiments, out_dir, *, root, models="saved_models", scale="small", log
     out_dir, rows, done = Path(out_dir), [], {}
     for experiment in experiments:
         settings = settings_of(experiment, scale, root=root, runs=out_dir, models=models)
+        _require_start(experiment, settings, out_dir)
         if settings in done:
             log(f"{experiment.name}: as {done[settings]}")
         else:
@@ -85,10 +86,24 @@ def settings_of(experiment, scale, **folders):
     """Return the experiment's `Settings` at a scale, with its folders filled in."""
     filled = json.loads(_fill(json.dumps(experiment.settings), folders))
     settings = Settings.from_dict({**SCALES[scale], **filled}, experiment.name)
-    run_dir = Path(settings.init)
-    if (run_dir / SETTINGS_FILE).exists():  # another experiment: its best model is the start
-        settings = replace(settings, init=str(run_dir / "best.keras"))
+    if not (settings.val or settings.val_fraction):
+        raise UsageError(f"Expected val or val_fraction in experiment {experiment.name}: the table tells validation.")
+    if _starts_from_another(experiment):  # its best model is the start
+        settings = replace(settings, init=str(Path(settings.init) / BEST_FILE))
     return settings
+
+
+def _starts_from_another(experiment):
+    return experiment.settings.get("init", "").startswith("{runs}/")
+
+
+def _require_start(experiment, settings, out_dir):
+    start = Path(settings.init).parent
+    if _starts_from_another(experiment) and not Path(settings.init).exists():
+        raise UsageError(
+            f"Expected the experiment {start.name} in {out_dir}, from which {experiment.name} starts; it was not run. "
+            f"Name {start.name} before {experiment.name}."
+        )
 
 
 def _fill(text, folders):
