@@ -45,11 +45,23 @@ def load_model(model_dir, preset=None):
     preset, path = preset or Preset.load(model_dir), Path(model_dir) / KERAS_FILE
     try:
         if preset.architecture not in MODELS:
-            return keras.saving.load_model(path, compile=False)
+            return _of_size(keras.saving.load_model(path, compile=False), preset)
         model = build_model(preset.architecture, preset.input_size)
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"Expected weights of {preset.architecture} in {path}; {first_line(error)}") from error
+    return model
+
+
+def _of_size(model, preset):
+    """Return `model`, which is not ours, so its size is settled; raises `UsageError` if `preset` has another."""
+    height, width = model.input_shape[1:3]
+    if (height, width) != tuple(preset.input_size):
+        wanted = "x".join(map(str, preset.input_size))
+        raise UsageError(
+            f"Expected the size {height}x{width}, for which {preset.name} was built; received {wanted}. Build it anew, "
+            f"as with from-keras --size {wanted}."
+        )
     return model
 
 

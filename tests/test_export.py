@@ -9,7 +9,7 @@ import pytest
 from keras_matting.config import ONNX_FILE, Preset
 from keras_matting.engines import lower
 from keras_matting.engines.onnx import OnnxEngine
-from keras_matting.errors import EngineError
+from keras_matting.errors import EngineError, UsageError
 from keras_matting.export import export
 from keras_matting.foreign import write_keras_folder
 from keras_matting.layers import ExactResizeLike, ResizeLike, with_exact_resizes
@@ -97,6 +97,12 @@ def test_a_graph_that_onnx_cannot_hold_is_explained_and_leaves_the_folder(one_la
         export(folder, opset=99)
     assert (folder / ONNX_FILE).read_bytes() == before
     assert not list(folder.glob(".export.*"))
+
+
+def test_a_model_that_is_not_ours_keeps_its_size(one_layer_dir, tmp_path):
+    folder = shutil.copytree(one_layer_dir, tmp_path / "model")
+    with pytest.raises(UsageError, match="size 64x64, for which one_layer was built; received 32x96"):
+        export(folder, size=(32, 96))
 
 
 def test_an_export_does_not_need_the_sample_photos(one_layer_dir, tmp_path, monkeypatch):
