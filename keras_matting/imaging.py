@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from keras_matting.errors import UsageError
+
 _INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 # Below this range a map is constant but for noise, and stretching it would invent a subject.
 MIN_MAX_RANGE = 1e-6
@@ -39,8 +41,10 @@ def restore(matte, photo, preset):
     """Return the photo's matte, float32 (H, W) in [0, 1], from the model's (height, width, 1).
 
     Applies the preset's output rule, then scales to the photo's size. A constant map stays what it is under
-    "min-max", where the official script divides 0 by 0.
+    "min-max", where the official script divides 0 by 0. Raises `UsageError` where the model gave no map: a classifier.
     """
+    if np.ndim(matte) != 3 or np.shape(matte)[-1] != 1:
+        raise UsageError(f"Expected a model that gives a matte; {preset.name} gives {np.shape(matte)}. Choose another.")
     matte = apply_output_rule(np.asarray(matte, np.float32), preset)[..., 0]
     height, width = photo.rgb.shape[:2]
     return np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)

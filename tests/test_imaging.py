@@ -99,3 +99,8 @@ def test_a_malformed_preset_is_explained(tmp_path, content):
     (tmp_path / "preset.json").write_text(content)
     with pytest.raises(UsageError, match="Expected"):
         Preset.load(tmp_path)
+
+
+def test_what_is_no_map_is_no_matte(photo):
+    with pytest.raises(UsageError, match=r"gives \(1000,\)"):
+        imaging.restore(np.zeros(1000, np.float32), Photo(photo), PRESET)
