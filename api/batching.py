@@ -36,7 +36,7 @@ class Batcher:
     def __init__(self, run, diagnose, max_batch=1, max_delay_s=0.0, observe=lambda size, seconds: None):
         self._run, self._diagnose, self._observe = run, diagnose, observe
         self._max_batch, self._max_delay_s = max_batch, max_delay_s
-        self._waiting, self._arrived = deque(), asyncio.Event()
+        self._waiting, self._running, self._arrived = deque(), [], asyncio.Event()
         self.busy_since = None  # time.perf_counter() of the run in progress
         self._task = asyncio.create_task(self._work())
 
@@ -51,11 +51,11 @@ class Batcher:
         return await item.future
 
     async def close(self):
-        """Stop; who still waits is cancelled."""
+        """Stop; who still waits for a result is cancelled."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        while self._waiting:
-            self._waiting.popleft().future.cancel()
+        for item in (*self._running, *self._waiting):
+            item.future.cancel()
 
     async def _work(self):
         while True:
@@ -63,8 +63,8 @@ class Batcher:
                 await self._arrival()
             if self._max_delay_s:
                 await self._fill(self._waiting[0].since + self._max_delay_s)
-            batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
-            await self._solve(batch)
+            self._running = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
+            await self._solve(self._running)
 
     async def _fill(self, until):
         while len(self._waiting) < self._max_batch and (left := until - time.perf_counter()) > 0:

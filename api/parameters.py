@@ -9,7 +9,7 @@ from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
 
 _HEX = r"#[0-9a-fA-F]{6}"
-_BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 WHITE = (255, 255, 255)
 
 

@@ -134,7 +134,11 @@ class LocalWorker:
         return photo, session.prepare(photo)
 
     def _encode(self, session, photo, raw_matte, job):
-        return photos.encode(session.render(photo, raw_matte, job.options), job.media_type)
+        try:
+            image = session.render(photo, raw_matte, job.options)
+        except MattingError as error:  # refining may find no solution
+            raise Problem("inference_failed", "an output", "none", str(error)) from None
+        return photos.encode(image, job.media_type)
 
     async def infer(self, model, batch):
         """See `Worker.infer`."""

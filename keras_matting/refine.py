@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from keras_matting.errors import ImageError, first_line
+
 KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
 BAND_FRACTION = 1 / 100  # of the photo's longer side: how far the band reaches beyond uncertain pixels
 # Closed-form matting solves for every pixel: a megapixel takes some ten seconds and a gigabyte.
 MAX_REFINED_PIXELS = 1_000_000
+_WINDOW = 3  # closed-form matting looks at 3x3 pixels
 
 
 def estimate_foreground(rgb, matte):
@@ -19,6 +22,8 @@ def estimate_foreground(rgb, matte):
     """
     import pymatting  # compiles itself when it is first used on a machine: a minute, once
 
+    if matte.size == 1:  # pymatting divides by its side less one
+        return rgb
     foreground = pymatting.estimate_foreground_ml(rgb / 255.0, matte.astype(np.float64))
     return np.rint(np.clip(foreground, 0, 1) * 255).astype(np.uint8)
 
@@ -51,7 +56,8 @@ def refine_matte(rgb, matte, thresholds=None):
 
     trimap = thresholds.trimap(matte) if thresholds else trimap_of(matte)
     band = trimap == 0.5
-    if not band.any() or not (trimap == 1).any() or not (trimap == 0).any():
+    solvable = band.any() and (trimap == 1).any() and (trimap == 0).any() and min(matte.shape) >= _WINDOW
+    if not solvable:
         return matte
     box = _bounding_box(band, margin=round(max(matte.shape) * BAND_FRACTION) + 1)
     scale = min(1.0, (MAX_REFINED_PIXELS / matte[box].size) ** 0.5)
@@ -60,7 +66,10 @@ def refine_matte(rgb, matte, thresholds=None):
         size = tuple(max(1, round(side * scale)) for side in known.shape[::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         known = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
-    solved = pymatting.estimate_alpha_cf(image / 255.0, known).astype(np.float32)
+    try:
+        solved = pymatting.estimate_alpha_cf(image / 255.0, known).astype(np.float32)
+    except ValueError as error:
+        raise ImageError(f"Refining found no solution for this photo ({first_line(error)}); do without it.") from None
     if scale < 1:
         solved = cv2.resize(solved, matte[box].shape[::-1], interpolation=cv2.INTER_LINEAR)
     refined = matte.copy()

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import keras_matting
+from keras_matting import refine
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.image_files import encode
 
@@ -125,8 +126,6 @@ def test_foreground_estimation_removes_the_background_s_colour_from_soft_edges()
 @pytest.mark.parametrize("limit", [1_000_000, 4_000])
 def test_refinement_brings_a_blurred_matte_nearer_to_the_truth(monkeypatch, limit):
     pytest.importorskip("pymatting", reason="the refine extra is not installed")
-    from keras_matting import refine
-
     monkeypatch.setattr(refine, "MAX_REFINED_PIXELS", limit)
     rgb, alpha, blurred = disc_with_soft_edge()
     refined = refine.refine_matte(rgb, blurred)
@@ -141,3 +140,14 @@ def test_refinement_leaves_a_matte_without_a_subject_alone(photo):
 
     empty = np.zeros(photo.shape[:2], np.float32)
     np.testing.assert_array_equal(refine_matte(photo, empty), empty)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 50), (3, 3)])
+def test_tiny_photos_are_finished_as_well_as_they_can_be(size):
+    pytest.importorskip("pymatting")
+    generator = np.random.default_rng(0)
+    rgb, matte = generator.integers(0, 255, (*size, 3), np.uint8), generator.random(size, np.float32)
+    matte.flat[0], matte.flat[-1] = 0, 1
+    assert refine.estimate_foreground(rgb, matte).shape == (*size, 3)
+    for thresholds in (None, refine.Thresholds(0.9, 0.1, 1)):
+        assert refine.refine_matte(rgb, matte, thresholds).shape == size

@@ -4,16 +4,18 @@ import asyncio
 import base64
 import binascii
 import json
+from contextlib import aclosing
 from typing import Annotated
 
 import pydantic_core
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from keras_matting_api import negotiation, problems
 from keras_matting_api.admission import admit
 from keras_matting_api.answers import document, unless_disconnected
 from keras_matting_api.lines import lines_of
 from keras_matting_api.middleware import NDJSON
+from keras_matting_api.openapi import json_body
 from keras_matting_api.parameters import MatteParameters
 from keras_matting_api.problems import Problem
 from keras_matting_api.routes.matte import PHOTO_PROBLEMS
@@ -75,17 +77,7 @@ class BatchResponse(BaseModel):
         },
         **problems.responses("not_acceptable", "too_many_items", *PHOTO_PROBLEMS),
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": BatchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-                },
-                NDJSON: {"schema": {"type": "string"}},
-            },
-        }
-    },
+    openapi_extra=json_body(BatchRequest, other=(NDJSON,)),
 )
 async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
     """One bad photo fails alone, in its own result; if all fail, the answer is the first one's problem.
@@ -95,13 +87,31 @@ async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
     """
     work = _Work(request, query)
     if request.headers.get("content-type", "").lower().startswith(NDJSON):
-        return StreamingResponse(work.stream(), media_type=NDJSON, headers={"Cache-Control": "no-store"})
+        return _Stream(work.stream())
     items = _parse(await request.body(), request.app.state.settings.max_items)
     results = await unless_disconnected(request, work.all(items))
     failed = [result["problem"] for result in results if "problem" in result]
     if len(failed) == len(results):
         return JSONResponse({**failed[0], "items": results}, failed[0]["status"], media_type=problems.MEDIA_TYPE)
     return JSONResponse({"items": results}, headers={"Cache-Control": "no-store"})
+
+
+class _Stream(Response):
+    """Sends text as it comes. Starlette's own would swallow the request's body, waiting for the client to leave."""
+
+    media_type = NDJSON
+
+    def __init__(self, content):
+        super().__init__(headers={"Cache-Control": "no-store"})
+        self._content = content
+        del self.headers["content-length"]
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._content) as texts:
+            async for text in texts:
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _parse(body, max_items):

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from keras_matting_api import problems
 from keras_matting_api.admission import admit, check_key
 from keras_matting_api.answers import unless_disconnected
+from keras_matting_api.openapi import json_body
 from keras_matting_api.problems import Problem
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -130,16 +131,7 @@ async def model_ready(request: Request, name: str):
         },
         **problems.responses(*_INFER_PROBLEMS),
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-                }
-            },
-        }
-    },
+    openapi_extra=json_body(InferRequest),
 )
 @router.post("/models/{name}/versions/1/infer", include_in_schema=False, dependencies=[Depends(admit)])
 async def infer(request: Request, name: str):

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from keras_matting_api import negotiation, problems
 from keras_matting_api.admission import admit
 from keras_matting_api.answers import MatteDocument, answer, unless_disconnected
-from keras_matting_api.bodies import FILE_FIELD, read_photo
+from keras_matting_api.bodies import read_photo
+from keras_matting_api.openapi import BINARY, form_body
 from keras_matting_api.parameters import MatteParameters
 from keras_matting_api.worker import Job
 
@@ -31,16 +32,6 @@ PHOTO_PROBLEMS = (
     "engine_failed",
     "deadline_exceeded",
 )
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-
-
-def form_body(parameters, other=()):
-    """Return OpenAPI's `requestBody` of a photo: a form with the photo and the parameters, or the bare bytes."""
-    schema = parameters.model_json_schema()
-    fields = {FILE_FIELD: {"type": "string", "format": "binary", "description": "The photo"}, **schema["properties"]}
-    form = {"type": "object", "properties": fields, "required": [FILE_FIELD], "additionalProperties": False}
-    content = {"multipart/form-data": {"schema": form}}
-    return {"requestBody": {"required": True, "content": {**content, **dict.fromkeys(other, _BINARY)}}}
 
 
 @router.post(
@@ -50,7 +41,7 @@ def form_body(parameters, other=()):
     responses={
         200: {
             "description": "The output. `Server-Timing` tells the phases.",
-            "content": {**dict.fromkeys(negotiation.EXTENSIONS, _BINARY)},
+            "content": {**dict.fromkeys(negotiation.EXTENSIONS, BINARY)},
             "model": MatteDocument,
         },
         **problems.responses("not_acceptable", *PHOTO_PROBLEMS),

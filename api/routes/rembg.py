@@ -8,16 +8,17 @@ from keras_matting_api import problems, remote
 from keras_matting_api.admission import admit
 from keras_matting_api.answers import answer, unless_disconnected
 from keras_matting_api.bodies import read_form
+from keras_matting_api.openapi import BINARY, form_body
 from keras_matting_api.parameters import output_options
 from keras_matting_api.problems import Problem
-from keras_matting_api.routes.matte import PHOTO_PROBLEMS, form_body
+from keras_matting_api.routes.matte import PHOTO_PROBLEMS
 from keras_matting_api.worker import Job
 from pydantic import BaseModel, ConfigDict, Field
 
 from keras_matting.refine import Thresholds
 
 router = APIRouter(tags=["rembg"])
-_PNG = {200: {"description": "A PNG", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+_PNG = {200: {"description": "A PNG", "content": {"image/png": BINARY}}}
 
 
 class RembgParameters(BaseModel):
@@ -34,7 +35,7 @@ class RembgParameters(BaseModel):
     ppm: Annotated[bool, Field(description="Post-process the mask: no specks, hard edges")] = False
     bgc: Annotated[
         str | None,
-        Field(pattern=r"^\d{1,3},\d{1,3},\d{1,3}(,\d{1,3})?$", description="Background R,G,B,A; A is 0 or 255"),
+        Field(pattern=r"^[0-9]{1,3}(,[0-9]{1,3}){2,3}$", description="Background R,G,B,A; A is 0 or 255"),
     ] = None
 
     def options(self):

@@ -1,0 +1,199 @@
+"""The service when much is asked of it, when its engine fails, and when it is told to end."""
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from server import start_server
+
+from keras_matting.image_files import encode
+
+# The real server, with an engine that takes its time, or fails while a file is there.
+SCRIPT = """
+import os, time
+from pathlib import Path
+from keras_matting import matting
+from keras_matting_api.server import run
+from keras_matting_api.settings import read_settings
+
+predict = matting.Session.predict
+
+def slowed(self, batch):
+    time.sleep({pause_s})
+    if Path({switch!r}).exists():
+        raise RuntimeError("the device is gone")
+    return predict(self, batch)
+
+matting.Session.predict = slowed
+run(read_settings())
+"""
+
+
+def script(pause_s=0.0, switch="/nowhere"):
+    return SCRIPT.format(pause_s=pause_s, switch=str(switch))
+
+
+@pytest.fixture
+def jpeg(photo):
+    return encode(photo, ".jpg")
+
+
+def post(server, jpeg, **options):
+    """Return (status, seconds to wait before another try, code of the problem)."""
+    with httpx.Client(timeout=60) as client:
+        response = client.post(f"{server.url}/v1/matte", content=jpeg, **options)
+    code = None if response.status_code == 200 else response.json()["code"]
+    return response.status_code, response.headers.get("retry-after"), code
+
+
+def sample(server, name):
+    """Return one of the server's metrics."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+
+
+@pytest.mark.parametrize("clients", [1, 8, 32])
+def test_every_client_is_served(one_layer_dir, jpeg, clients):
+    with start_server(one_layer_dir) as server, ThreadPoolExecutor(clients) as pool:
+        answers = Counter(answer[0] for answer in pool.map(lambda _: post(server, jpeg), range(64)))
+        assert answers == {200: 64}
+        assert sample(server, "keras_matting_admitted") == 0
+
+
+def test_beyond_its_queue_it_says_when_to_come_back_and_recovers(one_layer_dir, jpeg):
+    with start_server(one_layer_dir, script=script(0.2), queue=4) as server, ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda _: post(server, jpeg), range(24)))
+        statuses = Counter(answer[0] for answer in answers)
+        assert set(statuses) == {200, 503}
+        assert statuses[200] >= 4
+        refused = [(int(wait), code) for status, wait, code in answers if status == 503]
+        assert all(code == "overloaded" and 1 <= wait <= 10 for wait, code in refused)
+        assert post(server, jpeg)[0] == 200
+
+
+def test_a_late_answer_is_given_up(one_layer_dir, jpeg):
+    with start_server(one_layer_dir, script=script(1.0), deadline_s=0.3) as server:
+        status, _, code = post(server, jpeg)
+        assert (status, code) == (504, "deadline_exceeded")
+
+
+def test_a_client_that_left_is_not_computed(one_layer_dir, jpeg):
+    request = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg
+    with start_server(one_layer_dir, script=script(0.5)) as server:
+        parts = urlsplit(server.url)
+        connections = [socket.create_connection((parts.hostname, parts.port)) for _ in range(6)]
+        for connection in connections:
+            connection.sendall(request)
+        time.sleep(0.3)
+        for connection in connections:
+            connection.close()
+        assert post(server, jpeg)[0] == 200
+        assert sample(server, "keras_matting_photos_total") <= 3  # the one that ran, perhaps the next, and the last
+        assert sample(server, "keras_matting_admitted") == 0
+
+
+def test_a_failed_engine_is_opened_again(one_layer_dir, jpeg, tmp_path):
+    switch = tmp_path / "broken"
+    with start_server(one_layer_dir, script=script(switch=switch)) as server:
+        assert post(server, jpeg)[0] == 200
+        switch.touch()
+        status, wait, code = post(server, jpeg)
+        assert (status, code) == (503, "engine_failed")
+        assert int(wait) >= 1
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        switch.unlink()
+        server.wait_until_ready()
+        assert post(server, jpeg)[0] == 200
+
+
+def test_readiness_ends_first_and_what_is_inside_is_finished(one_layer_dir, jpeg):
+    with start_server(one_layer_dir, script=script(0.3), drain_s=1) as server, ThreadPoolExecutor(8) as pool:
+        inside = [pool.submit(post, server, jpeg) for _ in range(8)]
+        time.sleep(0.4)
+        ended = threading.Thread(target=server.terminate)
+        ended.start()
+        time.sleep(0.2)
+        response = httpx.get(f"{server.url}/readyz")
+        assert (response.status_code, response.json()["status"]) == (503, "draining")
+        assert response.headers["connection"] == "close"
+        assert post(server, jpeg)[0] == 200  # still taken
+        assert [future.result()[0] for future in inside] == [200] * 8
+        ended.join()
+        assert server.process.returncode == 0
+
+
+def test_no_request_is_lost_when_it_ends_under_load(one_layer_dir, jpeg):
+    """Every request is answered, or its connection was refused: then nothing of it was taken."""
+    answers, stop = Counter(), threading.Event()
+
+    def work():
+        while not stop.is_set():
+            try:
+                answers[post(server, jpeg)[0]] += 1
+            except httpx.ConnectError:
+                return
+
+    with start_server(one_layer_dir, script=script(0.02), drain_s=0.5) as server:
+        workers = [threading.Thread(target=work) for _ in range(8)]
+        for worker in workers:
+            worker.start()
+        time.sleep(0.7)
+        assert server.terminate() == 0
+        stop.set()
+        for worker in workers:
+            worker.join()
+    assert set(answers) == {200}
+    assert answers[200] > 8
+
+
+def test_loading_is_not_ready(one_layer_dir):
+    with start_server(one_layer_dir, script=script(1.0), wait=False) as server:
+        assert server._listening.wait(30)
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert httpx.get(f"{server.url}/readyz").json()["status"] == "loading"
+        assert post(server, b"x" * 99)[::2] == (503, "not_ready")
+        server.wait_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "quantum"}, "engine"),
+        ({"models": "u3net"}, "u3net"),
+        ({"port": "x"}, "KERAS_MATTING_PORT"),
+        ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(one_layer_dir, settings, message):
+    with start_server(one_layer_dir, wait=False, **settings) as server:
+        assert server.process.wait(60) == 2
+        server._collector.join()
+        assert message in server.lines[-1]["message"]
+        assert not [line for line in server.lines if "Traceback" in line["message"]]
+
+
+def test_a_port_in_use_is_one_sentence(one_layer_dir):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with start_server(one_layer_dir, wait=False, port=port) as server:
+            assert server.process.wait(60) == 2
+            server._collector.join()
+            assert f"127.0.0.1:{port}" in server.lines[-1]["message"]
+
+
+def test_logs_tell_of_requests_and_nothing_of_photos(one_layer_dir, jpeg):
+    with start_server(one_layer_dir) as server:
+        form = {"files": {"file": ("my-holiday.jpg", jpeg)}, "headers": {"X-Request-ID": "r1"}}
+        httpx.post(f"{server.url}/v1/matte", **form)
+        server.terminate()
+        (line,) = (line for line in server.logged("request") if line.get("request_id") == "r1")
+        assert (line["route"], line["status"], line["method"]) == ("/v1/matte", 200, "POST")
+        assert "holiday" not in json.dumps(server.lines)
+        assert base64.b64encode(jpeg[:30]).decode() not in json.dumps(server.lines)
