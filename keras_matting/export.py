@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -83,6 +84,8 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     artefact is checked against Keras on the photos; raises `EngineError` above `MAX_ERROR`, and the folder stays as it
     was. Returns {artefact: largest error}.
     """
+    if simplify and find_spec("onnxslim") is None:
+        raise UsageError("Simplifying needs onnxslim: pip install onnxslim, or leave --simplify out.")
     model_dir = Path(model_dir)
     preset = Preset.load(model_dir)
     if size:
@@ -164,11 +167,11 @@ def _save_onnx(serve, path, opset, preset, simplify):
     try:
         graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
         if simplify:
-            graph = _simplified(graph)
+            import onnxslim
+
+            graph = onnxslim.slim(graph)
         onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})
         onnx.checker.check_model(graph, full_check=True)
-    except UsageError:
-        raise
     except Exception as error:  # tf2onnx and the checker raise of all kinds
         height, width = preset.input_size
         raise EngineError(
@@ -195,14 +198,6 @@ def _frozen(serve):
         return dict(zip(names, tf.graph_util.import_graph_def(graph, {source: image}, outputs, name=""), strict=True))
 
     return tf.function(call, input_signature=serve.input_signature)
-
-
-def _simplified(graph):
-    try:
-        import onnxslim
-    except ImportError:
-        raise UsageError("Simplifying needs onnxslim: pip install onnxslim, or leave --simplify out.") from None
-    return onnxslim.slim(graph)
 
 
 def _error_of(path, images, expected):

@@ -245,6 +245,8 @@ def test_import_writes_a_model_folder_and_does_not_overwrite_it(run, tmp_path):
         (["export", "nowhere"], "nowhere has no preset.json"),
         (["optimize", "nowhere", "--engines", ","], "expected names of engines"),
         (["optimize", "nowhere", "--max-batch", "0"], "a whole number above 0; received '0'"),
+        (["benchmark", "nowhere", "--plot", "plot.txt"], "Expected a plot as .png"),
+        (["benchmark", "nowhere", "--json", "a.png/report.json"], "Expected to write into a.png"),
         (["benchmark", "nowhere", "--rounds", "0"], "a whole number above 0; received '0'"),
         ([], "usage"),
     ],

@@ -111,6 +111,12 @@ def test_an_export_does_not_need_the_sample_photos(one_layer_dir, tmp_path, monk
     assert max(export(tmp_path / "model").values()) < 1e-4
 
 
+def test_a_missing_simplifier_is_told_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_matting.export.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs onnxslim"):
+        export(tmp_path / "nowhere", simplify=True)
+
+
 def test_a_simplified_graph_is_checked_like_any_other(modnet_dir, tmp_path):
     shutil.copytree(modnet_dir, tmp_path / "model")
     assert max(export(tmp_path / "model", simplify=True).values()) < 1e-4

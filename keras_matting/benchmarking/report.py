@@ -1,7 +1,12 @@
 """A benchmark as a table and as a picture."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 from keras_matting.benchmarking.worker import BASELINES
 from keras_matting.errors import UsageError
+
+PLOTS = (".png", ".svg", ".pdf")
 
 
 def markdown(report):
@@ -54,12 +59,19 @@ def _error(value):
     return "-" if value is None else f"{value:.1e}"
 
 
+def require_plots(path):
+    """Raise `UsageError` unless `plot` can draw a file of that name."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("Plots need matplotlib: pip install matplotlib, or leave --plot out.")
+    if Path(path).suffix.lower() not in PLOTS:
+        raise UsageError(f"Expected a plot as {', '.join(PLOTS)}; received {path}.")
+
+
 def plot(report, path):
-    """Draw images per second by engine and batch, with intervals, as the picture `path` (PNG, SVG or PDF)."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("Plots need matplotlib: pip install matplotlib, or leave --plot out.") from None
+    """Draw images per second by engine and batch, with intervals, as the picture `path`, one of `PLOTS`."""
+    require_plots(path)
+    from matplotlib.figure import Figure
+
     results = sorted(report["results"], key=lambda result: result["speed"][0]["images_per_s"])
     batches = [speed["batch"] for speed in results[0]["speed"]]
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(results)), layout="constrained")

@@ -63,9 +63,13 @@ def benchmark(arguments):
     from keras_matting.benchmarking import report as reports
     from keras_matting.benchmarking.run import benchmark
     from keras_matting.benchmarking.selection import Gate
-    from keras_matting.files import write_atomically
+    from keras_matting.files import require_writable, write_atomically
     from keras_matting.samples import folder_photos, sample_photos
 
+    for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
+        require_writable(path.parent)
+    if arguments.plot:
+        reports.require_plots(arguments.plot)
     photos = folder_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
     report = benchmark(
         arguments.model_dir,
