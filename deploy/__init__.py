@@ -1,0 +1,1 @@
+"""How the service is run elsewhere than in a shell: containers, clusters."""

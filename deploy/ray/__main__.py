@@ -1,0 +1,40 @@
+"""`python -m deploy.ray`: start a cluster here, or join the one at RAY_ADDRESS, and serve until interrupted."""
+
+import argparse
+import os
+import signal
+import threading
+
+_TELEMETRY = "RAY_USAGE_STATS_ENABLED"  # Ray reports usage over the internet unless this is 0
+
+
+def main():
+    """Serve at KERAS_MATTING_HOST and KERAS_MATTING_PORT."""
+    os.environ.setdefault(_TELEMETRY, "0")  # before Ray is imported
+    import ray
+    from keras_matting_api import observability
+    from keras_matting_api.settings import read_settings
+    from ray import serve
+
+    from deploy.ray.app import Scale, app
+
+    parser = argparse.ArgumentParser(prog="python -m deploy.ray", description=__doc__)
+    for name, field in Scale.model_fields.items():
+        text = f"{field.description} (default: {field.default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=field.annotation, default=field.default, help=text)
+    scale = Scale(**vars(parser.parse_args()))
+    settings = read_settings()
+    observability.log_to_stderr(settings.log_level)
+    ray.init(**({} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve.start(http_options={"host": settings.host, "port": settings.port})
+    serve.run(app(scale), name="keras-matting")
+    observability.log("listening", url=f"http://{settings.host}:{settings.port}")
+    stop.wait()
+    serve.shutdown()
+
+
+if __name__ == "__main__":
+    main()
