@@ -72,7 +72,7 @@ def plan(source, target, extension):
     else:
         if target.exists() and not target.is_dir():
             raise UsageError(f"Expected an output folder; {target} is a file.")
-        root, photos = (path.parent, [path]) if one_file else _photos(source, target)
+        root, photos = (path.parent, [path]) if one_file else find_photos(source, target)
         outputs = _outputs(root, photos, target, extension)
         jobs = [Job(photo, output) for photo, output in zip(photos, outputs, strict=True)]
     read = {job.source.resolve() for job in jobs}
@@ -82,7 +82,7 @@ def plan(source, target, extension):
     return jobs
 
 
-def _photos(source, target):
+def find_photos(source, target):
     """Return (folder to keep paths relative to, photos in order), leaving out hidden files and those in `target`."""
     path = Path(source)
     if path.is_dir():

@@ -25,7 +25,7 @@ FLOORS = {
     ],
     1: ["layers", "models", "weights", "onnx_weights", "pretrained", "losses", "data"],
     2: ["export", "triton", "training"],
-    3: ["fetch", "matting", "predict", "optimize", "benchmarking", "foreign", "evaluate", "experiments"],
+    3: ["fetch", "matting", "predict", "json_photos", "optimize", "benchmarking", "foreign", "evaluate", "experiments"],
     4: ["cli"],
 }
 # `keras_matting.matte` and the fetch at first use: reached only when called.

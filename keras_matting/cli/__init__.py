@@ -8,7 +8,7 @@ import threading
 from typing import NamedTuple
 
 from keras_matting import __version__
-from keras_matting.cli import data, demo, engines, evaluation, models, predict, serve, training
+from keras_matting.cli import data, dataset, demo, engines, evaluation, models, predict, serve, training
 from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say
 from keras_matting.errors import MattingError
 
@@ -44,6 +44,9 @@ VERBS = {
     ),
     "benchmark": Verb("measure engines and choose one", engines.add_benchmark_arguments, engines.benchmark),
     "data": Verb("check data for training: files, masks, duplicates, a contact sheet", data.add_arguments, data.data),
+    "dataset": Verb(
+        "a folder of photos as JSON for the service, and its answers as files", dataset.add_arguments, dataset.dataset
+    ),
     "evaluate": Verb("compare mattes with the truth", evaluation.add_arguments, evaluation.evaluate),
     "engines": Verb("what this machine can run, and why not the rest", engines.add_engines_arguments, engines.engines),
 }

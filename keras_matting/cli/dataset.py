@@ -1,0 +1,29 @@
+"""The verb `dataset`: a folder of photos as JSON for the service, and back."""
+
+from pathlib import Path
+
+from keras_matting.cli.status import OK, SOME_FAILED, say
+
+
+def add_arguments(parser):
+    """Declare the options of `dataset`."""
+    parser.add_argument("job", choices=("to-json", "from-json"), help="a folder into JSON, or JSON into a folder")
+    parser.add_argument("source", help="to-json: folder of photos; from-json: .json, .ndjson, .jsonl")
+    parser.add_argument("target", type=Path, help="to-json: .json, .ndjson, .jsonl; from-json: folder")
+    parser.add_argument(
+        "--photos", metavar="DIR", help="from-json: the folder that to-json read, for its names instead of ids"
+    )
+
+
+def dataset(arguments):
+    """Convert; return 1 if an item has no image."""
+    from keras_matting.json_photos import read_json, write_json
+
+    if arguments.job == "to-json":
+        say(f"{write_json(arguments.source, arguments.target)} photos -> {arguments.target}")
+        return OK
+    report = read_json(arguments.source, arguments.target, arguments.photos)
+    for name, reason in report.failed.items():
+        say(f"{name}: {reason}")
+    say(f"{report.written} images -> {arguments.target}")
+    return SOME_FAILED if report.failed else OK

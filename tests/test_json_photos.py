@@ -1,0 +1,62 @@
+import base64
+import json
+
+import pytest
+
+from keras_matting.cli import main
+from keras_matting.json_photos import photo_id
+
+
+@pytest.fixture
+def folder(tmp_path, write_photo):
+    write_photo(tmp_path / "photos" / "a.jpg")
+    write_photo(tmp_path / "photos" / "deep" / "b.png")
+    return tmp_path / "photos"
+
+
+def items_of(path):
+    text = path.read_text()
+    return json.loads(text)["items"] if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.ndjson", "x.jsonl"])
+def test_a_folder_becomes_json_and_the_same_folder_again(folder, tmp_path, name):
+    assert main(["dataset", "to-json", str(folder), str(tmp_path / name)]) == 0
+    items = items_of(tmp_path / name)
+    assert {item["id"] for item in items} == {photo_id("a.jpg"), photo_id("deep/b.png")}
+    assert main(["dataset", "from-json", str(tmp_path / name), str(tmp_path / "out"), "--photos", str(folder)]) == 0
+    assert (tmp_path / "out" / "a.jpg").read_bytes() == (folder / "a.jpg").read_bytes()
+    assert (tmp_path / "out" / "deep" / "b.png").read_bytes() == (folder / "deep" / "b.png").read_bytes()
+
+
+def test_without_the_folder_the_ids_are_the_names(folder, tmp_path):
+    main(["dataset", "to-json", str(folder), str(tmp_path / "x.json")])
+    main(["dataset", "from-json", str(tmp_path / "x.json"), str(tmp_path / "out")])
+    assert (tmp_path / "out" / f"{photo_id('a.jpg')}.jpg").exists()
+
+
+def test_items_that_failed_are_told_and_the_others_written(folder, tmp_path, capsys):
+    good = {"id": "good", "image": base64.b64encode((folder / "a.jpg").read_bytes()).decode()}
+    evil = {**good, "id": "../../evil"}
+    items = [good, {"id": "bad", "status": 422, "problem": {"detail": "cut off"}}, {"id": "none"}, evil, 7]
+    (tmp_path / "x.json").write_text(json.dumps({"items": items}))
+    assert main(["dataset", "from-json", str(tmp_path / "x.json"), str(tmp_path / "a" / "b" / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "bad: cut off" in told
+    assert all(name in told for name in ("none:", "../../evil:", "item 5:"))
+    assert [path.name for path in tmp_path.rglob("*.jpg") if "photos" not in path.parts] == ["good.jpg"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"items": 1}', "{" * 100_000])
+def test_a_file_of_another_kind_is_one_sentence(tmp_path, capsys, text):
+    (tmp_path / "x.json").write_text(text)
+    assert main(["dataset", "from-json", str(tmp_path / "x.json"), str(tmp_path / "out")]) == 2
+    assert "Expected" in capsys.readouterr().err
+
+
+def test_a_wrong_name_or_folder_is_one_sentence(folder, tmp_path, capsys):
+    assert main(["dataset", "to-json", str(folder), str(tmp_path / "x.txt")]) == 2
+    assert main(["dataset", "to-json", str(tmp_path / "none"), str(tmp_path / "x.json")]) == 2
+    assert main(["dataset", "from-json", str(tmp_path / "x.json"), str(tmp_path / "out")]) == 2
+    assert not list(tmp_path.glob("*.json"))
+    assert not list(tmp_path.glob(".*"))
