@@ -145,6 +145,22 @@ def test_addresses_are_not_fetched_unless_allowed(client):
     assert (response.status_code, response.json()["code"]) == (422, "refused_url")
 
 
+def test_where_addresses_are_allowed_metadata_services_stay_closed(one_layer_dir):
+    with start_server(one_layer_dir, allow_urls=1) as server:
+        for url in ("https://169.254.169.254/latest/meta-data", "http://example.com/a.jpg"):
+            response = httpx.get(f"{server.url}/api/remove", params={"url": url})
+            assert (response.status_code, response.json()["code"]) == (422, "refused_url")
+            assert "POST" in response.json()["remedy"]
+
+
+def test_other_origins_are_let_in_only_if_named(one_layer_dir, client):
+    origin = {"Origin": "https://shop.example"}
+    assert "access-control-allow-origin" not in client.get("/version", headers=origin).headers
+    with start_server(one_layer_dir, cors_origins="https://shop.example,https://other.example") as server:
+        response = httpx.get(f"{server.url}/version", headers=origin)
+        assert response.headers["access-control-allow-origin"] == "https://shop.example"
+
+
 @pytest.mark.parametrize(
     "url",
     [
