@@ -41,9 +41,9 @@ def decode(data, limits):
     try:
         _check_size(*image_files.probe(data)[1:], limits)
         return in_srgb(image_files.decode(data, limits.max_megapixels))
-    except ImageError as error:
+    except ImageError:
         raise Problem(
-            "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", str(error)
+            "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."
         ) from None
 
 
