@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile
 PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test serve lint floor0-env tftrt-env clean
+.PHONY: demo test serve lint floor0-env tftrt-env ray-env clean
 
 demo: $(VENV)/cpu.installed
 	$(BIN)/keras-matting demo
@@ -21,6 +21,7 @@ serve: $(VENV)/serve.installed
 lint: $(VENV)/lint.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint deploy/docker/Dockerfile deploy/docker/Dockerfile.gpu
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,5 +46,11 @@ tftrt-env:
 	.venv-tftrt/bin/pip install --quiet --only-binary=:all: 'numpy<2' 'protobuf<5' tensorflow==2.14.1 tensorrt==8.5.3.1 \
 		nvidia-cublas-cu11==11.11.3.6 nvidia-cudnn-cu11==8.7.0.84 nvidia-cuda-runtime-cu11==11.8.89
 
+# Ray Serve (deploy/ray) beside the service: no TensorFlow, the engines of the CPU image.
+ray-env:
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable '.[serve]' onnxruntime openvino \
+		'ray[serve]==2.60.0'
+
 clean:
-	rm -rf $(VENV) .venv-py310 .venv-tftrt demo build dist *.egg-info
+	rm -rf $(VENV) .venv-py310 .venv-tftrt .venv-ray demo build dist *.egg-info

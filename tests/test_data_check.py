@@ -268,7 +268,7 @@ def test_a_contact_sheet_is_written(run, data, tmp_path):
         (["check"], "SPEC"),
         (["mend", "{data}"], "invalid choice"),
         (["check", "{data}", "--sheet", "sheet.jpg"], "contact sheet as .png"),
-        (["check", "{data}", "--count", "0"], "positive number"),
+        (["check", "{data}", "--count", "0"], "a whole number above 0; received '0'"),
     ],
 )
 def test_a_wrong_request_is_one_sentence_and_exits_with_2(run, data, words, message):
