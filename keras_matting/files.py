@@ -1,5 +1,6 @@
 """Writing files and folders so that a reader never sees half of one."""
 
+import glob
 import os
 import shutil
 import tempfile
@@ -9,6 +10,11 @@ from pathlib import Path
 from secrets import token_hex
 
 from keras_matting.errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
 
 
 def write_atomically(path, data):
@@ -32,19 +38,33 @@ def write_atomically(path, data):
 
 @contextmanager
 def replaced_folder(path):
-    """Yield a new folder that takes the place of `path` when the block ends well, and vanishes when it does not."""
+    """Yield a new folder that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    What a process that was killed left there of its own is removed.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
         raise UsageError(f"Expected to write {path}; received: {error.strerror}. Choose another place.") from None
     try:
         temporary.chmod(0o755)
-        yield temporary
-        swap(temporary, path)
+        with locked_folder(temporary):
+            yield temporary
+            swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(path):
+    """Remove the temporary folders of `path` that no process holds any more; without locks nobody can tell."""
+    if fcntl is None:
+        return
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(UsageError, OSError), locked_folder(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def swap(source, target):
@@ -83,9 +103,7 @@ def locked_folder(folder):
 
     Nothing is written for it. Where the system or the disk knows no such locks, there is none.
     """
-    try:
-        import fcntl
-    except ImportError:
+    if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,6 +33,23 @@ def test_a_folder_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
     with replaced_folder(target) as folder:
         (folder / "new").touch()
     assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_goes_and_what_others_still_write_stays(tmp_path):
+    target = tmp_path / "engine[1]"
+    script = f"""
+import os, signal
+from keras_matting.files import replaced_folder
+with replaced_folder({str(target)!r}):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (abandoned,) = tmp_path.iterdir()
+    with replaced_folder(target) as first, replaced_folder(target) as second:
+        assert not abandoned.exists()
+        assert first.is_dir() and second.is_dir()
     assert list(tmp_path.iterdir()) == [target]
 
 
