@@ -89,6 +89,13 @@ def test_what_cannot_be_run_is_explained(words, message, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+def test_a_name_that_is_no_folder_is_explained(tmp_path, name):
+    (tmp_path / "bad.json").write_text(json.dumps({"name": name, "question": "?", "settings": {}}))
+    with pytest.raises(UsageError, match="JSON with name.*not letters"):
+        experiments.load(tmp_path / "bad.json")
+
+
 def test_a_malformed_file_is_explained(tmp_path):
     (tmp_path / "bad.json").write_text('{"name": "bad"}')
     with pytest.raises(UsageError, match="JSON with name, question and settings"):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +38,10 @@ class Experiment:
     name: str
     question: str
     settings: dict
+
+    def __post_init__(self):
+        if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it names the run's folder
+            raise ValueError(f"name {self.name!r}, not letters, digits, '_', '-' and '.'")
 
 
 def names():
