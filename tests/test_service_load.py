@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
+import psutil
 import pytest
 from server import start_server
 
@@ -65,6 +67,21 @@ def test_every_client_is_served(one_layer_dir, jpeg, clients):
         answers = Counter(answer[0] for answer in pool.map(lambda _: post(server, jpeg), range(64)))
         assert answers == {200: 64}
         assert sample(server, "keras_matting_admitted") == 0
+
+
+def test_memory_stays_flat_over_many_requests(one_layer_dir):
+    """Half a photo kept of each request would be 60 MiB; `benchmarks/service.py` has the long form."""
+    body = encode(np.zeros((400, 500, 3), np.uint8), ".jpg")
+    with start_server(one_layer_dir) as server, httpx.Client(timeout=60) as client, ThreadPoolExecutor(8) as pool:
+
+        def resident_after(requests):
+            answers = pool.map(
+                lambda _: client.post(f"{server.url}/v1/matte", content=body).status_code, range(requests)
+            )
+            assert set(answers) == {200}
+            return psutil.Process(server.process.pid).memory_info().rss / 2**20
+
+        assert resident_after(200) + 30 > resident_after(200)
 
 
 def test_beyond_its_queue_it_says_when_to_come_back_and_recovers(one_layer_dir, jpeg):
