@@ -37,6 +37,7 @@ def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: 
         exception_handlers=HANDLERS,
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a client that does not follow would keep the empty answer for its photo
     )
     app.state.settings, app.state.draining = settings, False
     app.state.metrics = Metrics()

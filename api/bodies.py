@@ -13,6 +13,15 @@ class _InMemory(MultiPartParser):
     """Bodies are small and bounded already, so photos need not touch the disk."""
 
     spool_max_size = 2**40
+    open = False  # after the first boundary, until the last
+
+    def on_part_begin(self):
+        super().on_part_begin()
+        self.open = True
+
+    def on_end(self):
+        super().on_end()
+        self.open = False
 
 
 async def read_photo(request):
@@ -49,9 +58,12 @@ async def read_form(request):
 async def _parse(request):
     parser = _InMemory(request.headers, request.stream(), max_files=_MAX_PARTS, max_fields=_MAX_PARTS)
     try:
-        return await parser.parse()
+        form = await parser.parse()
+        if not parser.open:
+            return form
+        received = "one that ends before its last boundary"  # what is missing may be a parameter
     except (MultiPartException, python_multipart.exceptions.FormParserError) as error:
         received = getattr(error, "message", None) or str(error)
-    except (UnicodeDecodeError, LookupError) as error:  # a header in another encoding, or an unknown one
+    except (UnicodeError, LookupError) as error:  # a header in another encoding, or an unknown one
         received = type(error).__name__
     raise Problem("malformed_request", "a well-formed multipart/form-data body", received[:200])

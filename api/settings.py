@@ -13,14 +13,14 @@ MIB = 2**20
 class Settings(BaseSettings):
     """The service's settings; lists in variables are separated by commas."""
 
-    model_config = SettingsConfigDict(env_prefix="KERAS_MATTING_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="KERAS_MATTING_", extra="ignore", frozen=True, allow_inf_nan=False)
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(("u2netp",), min_length=1)
     """Names or folders; the first is the default model."""
     engine: str = "auto"
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    api_key: SecretStr | None = None
+    api_key: SecretStr | None = Field(None, min_length=1)
     """If set, every request but those for health, metrics and the page has to carry it."""
 
     max_body_mib: float = Field(20, gt=0)

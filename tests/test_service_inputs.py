@@ -22,6 +22,7 @@ DISC = np.where((np.mgrid[:90, :120][0] - 45) ** 2 + (np.mgrid[:90, :120][1] - 6
 PHOTO = np.where(DISC, (200, 100, 50), (20, 40, 30)).astype(np.uint8)
 REFUSED, ACCEPTED = bad_photos.refused(PHOTO), bad_photos.accepted(PHOTO)
 JPEG = encode(PHOTO, ".jpg")
+FIELD = b'--x\r\nContent-Disposition: form-data; name="output"\r\n\r\n\\ud800\r\n--x--\r\n'
 MIB = 2**20
 
 
@@ -160,8 +161,15 @@ def test_a_client_that_leaves_during_its_upload_costs_no_inference(server, clien
             b"".join(b'--x\r\nContent-Disposition: form-data; name="a%d"\r\n\r\n1\r\n' % n for n in range(1001))
             + b"--x--",
         ),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + JPEG + b"\r\n"
+            b'--x\r\nContent-Disposition: form-data; name="output"\r\n\r\nma',
+        ),
+        ("multipart/form-data; boundary=x; charset=undefined", FIELD),
+        ("multipart/form-data; boundary=x; charset=punycode", FIELD),
     ],
-    ids=["no boundary", "no part", "no header", "1001 parts"],
+    ids=["no boundary", "no part", "no header", "1001 parts", "cut off", "no encoding", "no text"],
 )
 def test_a_form_that_cannot_be_parsed_is_malformed(client, content_type, body):
     response = client.post("/v1/matte", content=body, headers={"Content-Type": content_type})
@@ -210,6 +218,17 @@ def test_unknown_addresses_methods_and_formats_are_problems(client):
     ):
         response = client.post("/v1/matte", params={"output": output}, content=JPEG, headers={"Accept": accept})
         assert_problem(response, 406, "not_acceptable")
+
+
+def test_several_accept_lines_are_one_list(client):
+    accept = [("Accept", "text/html"), ("Accept", "image/webp")]
+    assert client.post("/v1/matte", content=JPEG, headers=accept).headers["content-type"] == "image/webp"
+
+
+def test_an_address_with_one_slash_too_many_is_not_found_but_redirected_nowhere(client):
+    for response in (client.post("/v1/matte/", content=JPEG), client.get("/v1/models/", headers={"Host": "evil"})):
+        assert_problem(response, 404, "not_found")
+        assert "location" not in response.headers
 
 
 def batch(client, items, **options):

@@ -186,6 +186,8 @@ def test_loading_is_not_ready(one_layer_dir):
         ({"models": "u3net"}, "u3net"),
         ({"port": "x"}, "KERAS_MATTING_PORT"),
         ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
+        ({"deadline_s": "inf"}, "KERAS_MATTING_DEADLINE_S"),
+        ({"api_key": ""}, "KERAS_MATTING_API_KEY"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(one_layer_dir, settings, message):

@@ -253,6 +253,13 @@ def test_a_bad_tensor_is_a_problem(client, body, status, code):
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "1e1", "99"])
+def test_a_wrong_length_of_the_json_part_is_malformed(client, length):
+    headers = {"Inference-Header-Content-Length": length}
+    response = client.post("/v2/models/one_layer/infer", content=b"{}", headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
+
+
 def test_an_unknown_model_is_not_found_under_v2(client):
     for response in (client.get("/v2/models/u3net"), client.post("/v2/models/u3net/infer", content=b"{}")):
         assert (response.status_code, response.json()["code"]) == (404, "unknown_model")

@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol, with the binary tensors of Tr
 
 import json
 import math
+import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from keras_matting._version import __version__
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 INPUT, OUTPUT, DATATYPE = "image", "matte", "FP32"
 _HEADER_LENGTH = "inference-header-content-length"
+_LENGTH = re.compile("[0-9]{1,20}")
 _GUARDED = {"dependencies": [Depends(check_key)]}
 _MODEL_PROBLEMS = problems.responses("unauthorized", "unknown_model", "invalid_parameter")
 _INFER_PROBLEMS = (
@@ -147,7 +149,7 @@ def _parse(body, header_length):
     """Return (`InferRequest`, bytes after the JSON); raises `Problem` or Pydantic's `ValidationError`."""
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+        if not _LENGTH.fullmatch(header_length) or int(header_length) > len(body):
             raise Problem("malformed_request", f"{_HEADER_LENGTH} of at most {len(body)}", header_length[:40])
         length = int(header_length)
     try:

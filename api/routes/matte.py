@@ -58,7 +58,8 @@ async def matte(request: Request, query: Annotated[MatteParameters, Query()]):
     """
     photo, fields = await read_photo(request)
     parameters = query.updated(fields)
-    media_type = negotiation.choose(request.headers.get("accept"), negotiation.formats_of(parameters.output))
+    accept = ", ".join(request.headers.getlist("accept"))  # several lines are one list
+    media_type = negotiation.choose(accept, negotiation.formats_of(parameters.output))
     image_type = "image/png" if media_type == negotiation.JSON else media_type
     job = Job(photo, parameters.options(), image_type, parameters.model)
     done = await unless_disconnected(request, request.app.state.worker.matte(job))
