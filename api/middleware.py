@@ -9,6 +9,7 @@ import uuid
 from keras_matting_api import observability
 from keras_matting_api.problems import MEDIA_TYPE, Problem, of_exception
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside
@@ -33,12 +34,15 @@ class RequestContext:
         try:
             exchange.check_headers()
             await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
         except Exception as error:
             problem = of_exception(error)
             if problem.code == "internal":
                 observability.log(
                     "unexpected", logging.ERROR, exc_info=error, request_id=scope["request_id"], path=scope["path"]
                 )
+            self._state.metrics.rejected(problem.code)
             if exchange.status is None:
                 await problem.response(scope["request_id"])(scope, exchange.receive, exchange.send)
         finally:

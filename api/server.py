@@ -2,10 +2,12 @@
 
 import socket
 import time
+from functools import partial
 
 import uvicorn
 from keras_matting_api import observability
 from keras_matting_api.app import create_app
+from keras_matting_api.connections import Connection
 from keras_matting_api.middleware import LARGEST_HEADERS
 
 from keras_matting.errors import UsageError
@@ -54,7 +56,8 @@ class _Server(uvicorn.Server):
     def __init__(self, app, settings):
         config = uvicorn.Config(
             app,
-            http="h11",  # bounds the headers
+            http=partial(Connection, header_patience_s=settings.body_grace_s, answer_patience_s=settings.deadline_s),
+            ws="none",
             h11_max_incomplete_event_size=LARGEST_HEADERS,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(settings.deadline_s + settings.body_grace_s) + 1,

@@ -31,9 +31,9 @@ class Settings(BaseSettings):
     queue: int = Field(64, ge=1)
     """Requests that may be inside at a time; the next is told to come back."""
     deadline_s: float = Field(30, gt=0)
-    """From a request's whole body to its answer."""
+    """From a request's whole body to its answer; also how long a client may take nothing of an answer."""
     body_grace_s: float = Field(10, gt=0)
-    """A body may wait this long in all, and a second more for each 32 KiB of it."""
+    """A body may wait this long in all, and a second more for each 32 KiB of it; so long may the headers take, too."""
     client_per_minute: int = Field(0, ge=0)
     """Requests of one client address; 0: as many as it likes."""
 

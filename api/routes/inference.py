@@ -183,7 +183,8 @@ def _values(tensor, binary):
             )
         return np.frombuffer(binary, "<f4")
     try:
-        return np.asarray(tensor.data, np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused later
+            return np.asarray(tensor.data, np.float32)
     except (ValueError, TypeError, OverflowError):
         raise Problem("invalid_parameter", "data as numbers, flat or nested like shape", "something else") from None
 

@@ -1,0 +1,67 @@
+"""One client's connection: how long it may say nothing, or take nothing, and errors of framing as problems."""
+
+import json
+import uuid
+
+import h11
+from keras_matting_api.problems import MEDIA_TYPE, Problem
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_LOOK_EVERY_S = 1.0
+
+
+class Connection(H11Protocol):
+    """uvicorn's, which alone would wait forever for a request's headers, and for a client to read its answer.
+
+    `header_patience_s`: from the connection, or from an answer, to the next request's last header.
+    `answer_patience_s`: how long nothing of an answer has to be taken for the connection to be cut.
+    """
+
+    def __init__(self, *arguments, header_patience_s, answer_patience_s, **options):
+        super().__init__(*arguments, **options)
+        self._header_patience_s, self._answer_patience_s = header_patience_s, answer_patience_s
+        self._timer, self._answered, self._unread = None, None, 0
+        self._asked_at = self._taken_at = self.loop.time()
+
+    def connection_made(self, transport):
+        """Begin to watch."""
+        super().connection_made(transport)
+        self._look()
+
+    def connection_lost(self, exc):
+        """End it."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def resume_writing(self):
+        """Note that the client reads."""
+        self._taken_at = self.loop.time()
+        super().resume_writing()
+
+    def send_400_response(self, msg):
+        """Answer what is no HTTP with a problem document, and close."""
+        problem = Problem("malformed_request", "an HTTP/1.1 request", "another, or headers that are too long")
+        request_id = uuid.uuid4().hex
+        body = json.dumps(problem.document(request_id)).encode()
+        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "X-Request-ID": request_id}
+        headers = [*headers.items(), ("Connection", "close")]
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer has begun, and is cut
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
+
+    def _look(self):
+        now = self.loop.time()
+        waits_for_headers = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        if not waits_for_headers or self.cycle is not self._answered:
+            self._answered, self._asked_at = self.cycle, now
+        unread = self.transport.get_write_buffer_size()
+        if not unread or unread < self._unread:
+            self._taken_at = now
+        self._unread = unread
+        if now - self._taken_at > self._answer_patience_s:
+            self.transport.abort()
+            return
+        if now - self._asked_at > self._header_patience_s:
+            self.transport.close()
+        self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look)

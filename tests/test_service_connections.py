@@ -1,0 +1,152 @@
+"""Connections that misbehave below HTTP, and clients that leave: none keeps anything, or counts as a failure."""
+
+import base64
+import json
+import socket
+import time
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from server import start_server
+
+from keras_matting.image_files import encode
+
+PATIENCE_S = 1.5
+
+
+@pytest.fixture(scope="module")
+def server(one_layer_dir):
+    with start_server(one_layer_dir, body_grace_s=PATIENCE_S, deadline_s=PATIENCE_S, queue=2) as server:
+        yield server
+
+
+def connect(server, request=b"", buffer_bytes=None):
+    parts = urlsplit(server.url)
+    connection = socket.socket()
+    if buffer_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    connection.settimeout(10)
+    connection.connect((parts.hostname, parts.port))
+    connection.sendall(request)
+    return connection
+
+
+def received(connection):
+    """Return all that comes until the connection ends; fails if it does not."""
+    answer = b""
+    with connection:
+        while data := connection.recv(65536):
+            answer += data
+    return answer
+
+
+def wait_until(condition, timeout_s=15):
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def metrics(server, start):
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return [line for line in lines if line.startswith(start)]
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /version HTTP/1.1\r\nHost:"], ids=["nothing", "half a header"])
+def test_a_connection_that_asks_nothing_is_closed(server, begun):
+    assert received(connect(server, begun)) == b""
+
+
+def test_a_client_that_asks_again_in_time_keeps_its_connection(server):
+    with connect(server) as connection:
+        for _ in range(4):
+            connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n")
+            time.sleep(0.8)
+            connection.sendall(b"\r\n")
+            answer = connection.recv(65536)
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_does_not_take_its_answer_gives_up_its_place(server):
+    noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
+    line = json.dumps({"id": "a", "image": base64.b64encode(encode(noise, ".jpg")).decode()}).encode() + b"\n"
+    head = b"POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
+    stuck = [connect(server, head % (6 * len(line)) + 6 * line, buffer_bytes=4096) for _ in range(2)]
+    wait_until(lambda: metrics(server, "keras_matting_admitted")[0].endswith(" 2.0"))
+    wait_until(lambda: metrics(server, "keras_matting_admitted")[0].endswith(" 0.0"))
+    for connection in stuck:
+        connection.close()
+
+
+def test_a_slow_reader_gets_all_of_a_large_answer(server):
+    noise = encode(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8), ".jpg")
+    head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    with connect(server, head % len(noise) + noise, buffer_bytes=2**17) as connection:
+        answer, until = b"", time.monotonic() + 2.5 * PATIENCE_S
+        while data := connection.recv(65536):
+            answer += data
+            time.sleep(0.03 if time.monotonic() < until else 0)
+    assert answer.endswith(b"IEND\xaeB`\x82")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Big: " + b"a" * 100_000,
+        b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["no HTTP", "no host", "two lengths", "other encoding", "long header", "broken chunk"],
+)
+def test_broken_framing_is_a_problem_document(server, request_):
+    head, _, body = received(connect(server, request_)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"application/problem+json" in head
+    problem = json.loads(body)
+    assert (problem["code"], problem["status"]) == ("malformed_request", 400)
+    assert f"X-Request-ID: {problem['request_id']}".lower().encode() in head.lower()
+
+
+def test_an_upgrade_is_not_taken(server):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert httpx.get(f"{server.url}/version", headers={**headers, "Sec-WebSocket-Key": "a" * 22 + "=="}).is_success
+
+
+def test_a_client_that_left_is_no_failure_of_the_service(one_layer_dir):
+    with start_server(one_layer_dir) as server:
+        connect(server, b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc").close()
+        wait_until(lambda: metrics(server, "keras_matting_requests_total{"))
+        wait_until(lambda: server.logged("request"))
+        assert server.logged("request")[0]["status"] == 499
+        assert not server.logged("unexpected")
+        assert not metrics(server, 'keras_matting_rejected_total{code="internal"}')
+
+
+def test_what_clients_invent_makes_no_new_metrics(server):
+    for number in range(5):
+        httpx.request(f"M{number}", f"{server.url}/nothing{number}")
+    methods = [line for line in metrics(server, 'keras_matting_requests_total{method="') if 'route="none"' in line]
+    assert [line.split('"')[1] for line in methods] == ["other"]
+
+
+def test_a_body_refused_for_its_declared_length_is_counted(server):
+    head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
+    assert received(connect(server, head)).startswith(b"HTTP/1.1 413")
+    assert metrics(server, 'keras_matting_rejected_total{code="body_too_large"}')
+
+
+def test_every_line_of_the_log_is_json(one_layer_dir):
+    with start_server(one_layer_dir) as server:
+        received(connect(server, b"nonsense\r\n\r\n"))
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        httpx.post(f"{server.url}/v1/matte", content=b"nonsense", headers=form)
+        server.terminate()
+        server._collector.join()
+        assert all("level" in line for line in server.lines), server.lines
