@@ -12,7 +12,7 @@ from keras_matting_api.problems import Problem
 from keras_matting_api.served_model import ServedModel
 
 from keras_matting.engines.devices import usable_cores
-from keras_matting.errors import MattingError, UsageError
+from keras_matting.errors import EngineError, MattingError, UsageError
 from keras_matting.matting import OutputOptions
 
 PHASES = ("decode", "queue", "infer", "encode")
@@ -99,9 +99,12 @@ class LocalWorker:
                 await served.open()
                 if [other.name for other in self._served].count(served.name) > 1:
                     raise UsageError(f"Expected models of different names; received {served.name} twice.")
-        except MattingError as error:
-            self._log(str(error))
-            self._on_failure(error)
+        except Exception as error:  # whatever a runtime raises; without an end it would be loading forever
+            failure = error
+            if not isinstance(error, MattingError):
+                failure = EngineError(f"{served.name} cannot be opened: {type(error).__name__}: {error}")
+            self._log(str(failure))
+            self._on_failure(failure)
             return
         self._bench = asyncio.Semaphore(usable_cores() + 2 * max(served.batching.max_batch for served in self._served))
 

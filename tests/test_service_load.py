@@ -198,6 +198,13 @@ def test_what_cannot_be_served_is_one_sentence(one_layer_dir, settings, message)
         assert not [line for line in server.lines if "Traceback" in line["message"]]
 
 
+def test_an_engine_that_fails_from_the_start_is_an_end_and_no_endless_loading(one_layer_dir, tmp_path):
+    with start_server(one_layer_dir, script=script(switch=tmp_path), wait=False) as server:
+        assert server.process.wait(60) != 0
+        server._collector.join()
+        assert "one_layer cannot be opened: RuntimeError: the device is gone" in server.lines[-1]["message"]
+
+
 def test_a_port_in_use_is_one_sentence(one_layer_dir):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -62,7 +62,12 @@ def test_a_batch_gives_what_single_requests_give(client, jpeg):
 
 def test_a_stream_gives_each_line_its_result(client, jpeg):
     lines = [json.dumps(item(jpeg, str(number))) for number in range(40)]
-    lines[7:7] = ["", "no JSON", json.dumps({"id": "bad", "image": base64.b64encode(bytes(40)).decode()})]
+    lines[7:7] = [
+        "",
+        "no JSON",
+        json.dumps({"id": "odd", "image": 5}),
+        json.dumps({"id": "bad", "image": base64.b64encode(bytes(40)).decode()}),
+    ]
     body = "\n".join(lines).encode()
     response = client.post("/v1/batch", content=body, headers={"Content-Type": "application/x-ndjson"})
     assert response.headers["content-type"] == "application/x-ndjson"
@@ -70,7 +75,7 @@ def test_a_stream_gives_each_line_its_result(client, jpeg):
     good = {result["id"] for result in results if result["status"] == 200}
     assert good == {str(number) for number in range(40)}
     failed = {(result["id"], result["status"]) for result in results if result["status"] != 200}
-    assert failed == {(None, 400), ("bad", 415)}
+    assert failed == {(None, 400), ("odd", 422), ("bad", 415)}
 
 
 def test_results_of_a_stream_come_while_it_is_being_sent(server, jpeg):

@@ -182,10 +182,14 @@ class _Work:
                 results.put_nowait(None)
 
     async def _line(self, number, line):
+        name = None
         try:
-            return await self._result(Item.model_validate(pydantic_core.from_json(line)))
+            content = pydantic_core.from_json(line)
+            if isinstance(content, dict) and isinstance(content.get("id"), str):
+                name = content["id"][:128]  # of an item that is wrong otherwise
+            return await self._result(Item.model_validate(content))
         except ValidationError as error:
-            return self._failure(None, problems.of_validation(error.errors()), line=number)
+            return self._failure(name, problems.of_validation(error.errors()), line=number)
         except ValueError as error:
             problem = Problem("malformed_request", "a JSON document on each line", str(error)[:200])
             return self._failure(None, problem, line=number)
