@@ -44,7 +44,7 @@ class RequestContext:
                 )
             self._state.metrics.rejected(problem.code)
             if exchange.status is None:
-                await problem.response(scope["request_id"])(scope, exchange.receive, exchange.send)
+                await problem.response(scope["request_id"], path=scope["path"])(scope, exchange.receive, exchange.send)
         finally:
             exchange.finish()
 

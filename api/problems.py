@@ -79,14 +79,16 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
             "remedy": self.remedy,
         }
 
-    def response(self, request_id="", headers=None):
-        """Return the response to send."""
-        headers = dict(headers or {})
+    def response(self, request_id="", headers=None, path=""):
+        """Return the response to send; below `/v2` with the member that clients of that protocol look for."""
+        headers, content = dict(headers or {}), self.document(request_id)
+        if path.startswith("/v2"):
+            content["error"] = self.detail
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(self.document(request_id), self.status, headers, media_type=MEDIA_TYPE)
+        return JSONResponse(content, self.status, headers, media_type=MEDIA_TYPE)
 
 
 class ProblemDocument(BaseModel):
@@ -102,6 +104,7 @@ class ProblemDocument(BaseModel):
     expected: str
     received: str
     remedy: str
+    error: str | None = Field(None, description="Below /v2: the detail, as the Open Inference Protocol calls it")
     items: list | None = Field(None, description="Of a batch that failed as a whole: the result of each item")
 
 
@@ -148,7 +151,7 @@ async def handle(request: Request, error: Exception):
     headers = getattr(error, "headers", None)  # 405 says what is allowed
     problem = of_exception(error)
     request.app.state.metrics.rejected(problem.code)
-    return problem.response(request.scope.get("request_id", ""), headers)
+    return problem.response(request.scope.get("request_id", ""), headers, request.url.path)
 
 
 HANDLERS = {Problem: handle, RequestValidationError: handle, ValidationError: handle, HTTPException: handle}

@@ -16,6 +16,7 @@ from keras_matting_api.problems import Problem
 from keras_matting_api.remote import fetch, is_public
 from PIL import Image
 from server import start_server
+from tritonclient.utils import InferenceServerException
 
 from keras_matting import imaging
 from keras_matting.image_files import decode, encode
@@ -231,6 +232,11 @@ def test_triton_s_client_gets_the_engine_s_mattes(triton_client, session, jpeg, 
     result = triton_client.infer("one_layer", [tensor], outputs=[wanted], request_id="7")
     assert np.allclose(result.as_numpy("matte"), session.predict(batch), atol=1e-5)
     assert result.get_response()["id"] == "7"
+
+
+def test_triton_s_client_understands_problems(triton_client):
+    with pytest.raises(InferenceServerException, match=r"^\[404\] Expected a model out of one_layer; received 'u3net'"):
+        triton_client.get_model_metadata("u3net")
 
 
 def tensor(**changes):
