@@ -14,7 +14,7 @@ def markdown(report):
     verdict = report["verdict"]
     with_gpu = any(result.get("peak_gpu_memory_mb") is not None for result in report["results"])
     lines = [
-        f"{report['model']} on {report['fingerprint']['device']}, {report['photos']} photos.",
+        f"{report['model']} on {report['fingerprint']['device']}; photos: {report['photos']}.",
         "",
         "| engine | batch | images/s | p50 ms | 95 % interval | p90 | p99 | CV | n | MAE | worst photo | band MAE "
         "| max | runs as | load s | memory MB | file MB |" + " GPU MB |" * with_gpu,
