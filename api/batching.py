@@ -85,6 +85,8 @@ class Batcher:
         start = self.busy_since = time.perf_counter()
         try:
             results = await self._run(np.stack([item.tensor for item in items]))
+            if len(results) != len(items):
+                raise ValueError(f"{len(results)} results of {len(items)} items")
         except Exception as error:  # whatever a runtime raises
             self.busy_since = None
             if len(items) == 1:

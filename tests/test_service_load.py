@@ -1,5 +1,6 @@
 """The service when much is asked of it, when its engine fails, and when it is told to end."""
 
+import asyncio
 import base64
 import json
 import socket
@@ -13,6 +14,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from keras_matting_api.batching import Batcher
 from server import start_server
 
 from keras_matting.image_files import encode
@@ -31,15 +33,15 @@ def slowed(self, batch):
     time.sleep({pause_s})
     if Path({switch!r}).exists():
         raise RuntimeError("the device is gone")
-    return predict(self, batch)
+    return predict(self, batch) * {factor}
 
 matting.Session.predict = slowed
 run(read_settings())
 """
 
 
-def script(pause_s=0.0, switch="/nowhere"):
-    return SCRIPT.format(pause_s=pause_s, switch=str(switch))
+def script(pause_s=0.0, switch="/nowhere", factor="1"):
+    return SCRIPT.format(pause_s=pause_s, switch=str(switch), factor=factor)
 
 
 @pytest.fixture
@@ -128,6 +130,36 @@ def test_a_failed_engine_is_opened_again(one_layer_dir, jpeg, tmp_path):
         switch.unlink()
         server.wait_until_ready()
         assert post(server, jpeg)[0] == 200
+
+
+def test_an_engine_that_gives_too_few_results_fails_them_alone():
+    async def two_runs():
+        short = [True]
+
+        async def run(batch):
+            return batch[:0] if short.pop() else batch
+
+        async def diagnose(error):
+            return error
+
+        batcher = Batcher(run, diagnose)
+        try:
+            with pytest.raises(ValueError, match="0 results of 1"):
+                await asyncio.wait_for(batcher.submit(np.zeros(3)), 5)
+            short.append(False)
+            return await asyncio.wait_for(batcher.submit(np.ones(3)), 5)
+        finally:
+            await batcher.close()
+
+    assert asyncio.run(two_runs()).result.sum() == 3
+
+
+def test_a_matte_that_is_no_number_is_not_answered_as_one(one_layer_dir, jpeg):
+    tensor = {"name": "image", "shape": [1, 64, 64, 3], "datatype": "FP32", "data": [0.0] * (64 * 64 * 3)}
+    with start_server(one_layer_dir, script=script(factor="float('nan')")) as server:
+        assert post(server, jpeg)[::2] == (500, "inference_failed")
+        response = httpx.post(f"{server.url}/v2/models/one_layer/infer", json={"inputs": [tensor]})
+        assert (response.status_code, response.json()["code"]) == (500, "inference_failed")
 
 
 def test_readiness_ends_first_and_what_is_inside_is_finished(one_layer_dir, jpeg):
