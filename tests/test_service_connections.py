@@ -109,7 +109,7 @@ def test_a_slow_reader_gets_all_of_a_large_answer(server):
 )
 def test_broken_framing_is_a_problem_document(server, request_):
     head, _, body = received(connect(server, request_)).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
     assert b"application/problem+json" in head
     problem = json.loads(body)
     assert (problem["code"], problem["status"]) == ("malformed_request", 400)
