@@ -1,7 +1,9 @@
 """The parameters that say what to make of a photo, and their translation for the library."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
+from fastapi import Request
 from keras_matting_api.problems import Problem
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -47,6 +49,13 @@ class MatteParameters(BaseModel):
         return output_options(
             self.output, background=_color(self.color), refine=self.refine, foreground=self.foreground
         )
+
+
+def check_repeated(request: Request):
+    """Raise `Problem` if a name is in the query twice, since only one of its values would count: a dependency."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    if repeated := next((name for name, count in counts.items() if count > 1), None):
+        raise Problem("invalid_parameter", "each parameter of the query once", f"{repeated[:40]!r} again")
 
 
 def output_options(kind, **options):

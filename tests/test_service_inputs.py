@@ -193,8 +193,19 @@ def test_a_giant_header_is_refused(client, server):
         {"content": JPEG, "params": {"color": "255,0,0"}},
         {"content": JPEG, "params": {"output": "on-color", "color": "256,0,0"}},
         {"content": JPEG, "params": {"refine": "perhaps"}},
+        {"content": JPEG, "params": [("output", "mask"), ("output", "rgba")]},
     ],
-    ids=["two files", "another field", "no file", "output", "unknown field", "useless colour", "colour", "boolean"],
+    ids=[
+        "two files",
+        "another field",
+        "no file",
+        "output",
+        "unknown field",
+        "useless colour",
+        "colour",
+        "boolean",
+        "twice",
+    ],
 )
 def test_a_wrong_parameter_is_named(client, request_):
     assert_problem(client.post("/v1/matte", **request_), 422, "invalid_parameter")

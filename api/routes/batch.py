@@ -16,13 +16,13 @@ from keras_matting_api.answers import document, unless_disconnected
 from keras_matting_api.lines import lines_of
 from keras_matting_api.middleware import NDJSON
 from keras_matting_api.openapi import json_body
-from keras_matting_api.parameters import MatteParameters
+from keras_matting_api.parameters import MatteParameters, check_repeated
 from keras_matting_api.problems import Problem
 from keras_matting_api.routes.matte import PHOTO_PROBLEMS
 from keras_matting_api.worker import Job
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-router = APIRouter(tags=["matting"])
+router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
 _EXAMPLE_ID = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 

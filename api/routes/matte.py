@@ -8,10 +8,10 @@ from keras_matting_api.admission import admit
 from keras_matting_api.answers import MatteDocument, answer, unless_disconnected
 from keras_matting_api.bodies import read_photo
 from keras_matting_api.openapi import BINARY, form_body
-from keras_matting_api.parameters import MatteParameters
+from keras_matting_api.parameters import MatteParameters, check_repeated
 from keras_matting_api.worker import Job
 
-router = APIRouter(tags=["matting"])
+router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 
 # What any request with a photo may be answered.
 PHOTO_PROBLEMS = (

@@ -9,7 +9,7 @@ from keras_matting_api.admission import admit
 from keras_matting_api.answers import answer, unless_disconnected
 from keras_matting_api.bodies import read_form
 from keras_matting_api.openapi import BINARY, form_body
-from keras_matting_api.parameters import output_options
+from keras_matting_api.parameters import check_repeated, output_options
 from keras_matting_api.problems import Problem
 from keras_matting_api.routes.matte import PHOTO_PROBLEMS
 from keras_matting_api.worker import Job
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from keras_matting.refine import Thresholds
 
-router = APIRouter(tags=["rembg"])
+router = APIRouter(tags=["rembg"], dependencies=[Depends(check_repeated)])
 _PNG = {200: {"description": "A PNG", "content": {"image/png": BINARY}}}
 
 
