@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(None, min_length=1)
-    """If set, every request but those for health, metrics, version, the OpenAPI document and the page has to carry it."""
+    """If set, every request has to carry it but those for health, metrics, version, OpenAPI document and page."""
 
     max_body_mib: float = Field(20, gt=0)
     max_megapixels: float = Field(25, gt=0)
