@@ -117,6 +117,7 @@ def test_a_missing_simplifier_is_told_before_anything_is_done(tmp_path, monkeypa
         export(tmp_path / "nowhere", simplify=True)
 
 
+@pytest.mark.long
 def test_a_simplified_graph_is_checked_like_any_other(modnet_dir, tmp_path):
     shutil.copytree(modnet_dir, tmp_path / "model")
     assert max(export(tmp_path / "model", simplify=True).values()) < 1e-4

@@ -297,6 +297,7 @@ def test_the_command_line_trains_resumes_and_strips(pairs, tmp_path, capsys):
     assert "is a run already" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_mirrored_training_spreads_a_batch_over_devices(finished, pairs, tmp_path):
     script = (
         "import tensorflow as tf\n"
