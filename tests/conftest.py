@@ -1,4 +1,6 @@
+import fcntl
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +23,22 @@ def shared_data():
     return SHARED_DATA
 
 
+def model_folder(tmp_path_factory, name, write):
+    """Return a folder that `write` made. It writes once for all the processes of a parallel run; each has its copy."""
+    own = tmp_path_factory.mktemp("models") / name
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (common / name).exists():
+            write(own)
+            shutil.copytree(own, common / f"{name}.partial")
+            (common / f"{name}.partial").rename(common / name)
+    if not own.exists():
+        shutil.copytree(common / name, own)
+    return own
+
+
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory):
     """A real, exported U2NetP of formula weights at 64x64."""
@@ -30,13 +48,14 @@ def tiny_model_dir(tmp_path_factory):
     from keras_matting.pretrained import IMAGENET
     from keras_matting.weights import load_state_dict
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    model = build_model("u2netp", 64)
-    load_state_dict(model, goldens.formula_state_dict("u2netp"))
-    preset = Preset(name="tiny", architecture="u2netp", input_size=(64, 64), output="min-max", **IMAGENET)
-    write_model_folder(model, preset, folder)
-    export(folder)
-    return folder
+    def write(folder):
+        model = build_model("u2netp", 64)
+        load_state_dict(model, goldens.formula_state_dict("u2netp"))
+        preset = Preset(name="tiny", architecture="u2netp", input_size=(64, 64), output="min-max", **IMAGENET)
+        write_model_folder(model, preset, folder)
+        export(folder)
+
+    return model_folder(tmp_path_factory, "tiny", write)
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +67,12 @@ def modnet_dir(tmp_path_factory):
     from keras_matting.models import build_model
     from keras_matting.pretrained import default_preset
 
-    folder = tmp_path_factory.mktemp("models") / "modnet"
-    preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))
-    write_model_folder(build_model("modnet", 64), preset, folder)
-    export(folder)
-    return folder
+    def write(folder):
+        preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))
+        write_model_folder(build_model("modnet", 64), preset, folder)
+        export(folder)
+
+    return model_folder(tmp_path_factory, "modnet", write)
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +83,13 @@ def one_layer_dir(tmp_path_factory):
     from keras_matting.export import export
     from keras_matting.foreign import write_keras_folder
 
-    keras.utils.set_random_seed(0)
-    layers = [keras.Input((64, 64, 3)), keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
-    folder = tmp_path_factory.mktemp("models") / "one_layer"
-    write_keras_folder(keras.Sequential(layers), "one_layer", folder)
-    export(folder)
-    return folder
+    def write(folder):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((64, 64, 3)), keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
+        write_keras_folder(keras.Sequential(layers), "one_layer", folder)
+        export(folder)
+
+    return model_folder(tmp_path_factory, "one_layer", write)
 
 
 @pytest.fixture
