@@ -20,7 +20,8 @@ ENCODABLE = (".png", ".webp", ".jpg", ".jpeg")
 _WEBP_LOSSLESS = 101  # OpenCV: any quality above 100
 _SAMPLES_PER_PIXEL = 0x0115
 _ENCODER_OPTIONS = {
-    ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
+    # One filter for all rows takes half the time of trying all on each; "up" gives cut-outs of no more bytes.
+    ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP],
     ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],  # of photos; cut-outs and masks are stored without loss
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
 }
