@@ -110,11 +110,11 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_damaged_artefact_is_refused(opened, tiny_model_dir, tmp_path, name):
+@pytest.mark.parametrize(("name", "file"), [*GRAPHS.items(), ("openvino-int8", "engines/openvino-int8/model.blob")])
+def test_a_damaged_artefact_is_refused(opened, tiny_model_dir, tmp_path, name, file):
     opened(name)
     shutil.copytree(tiny_model_dir, tmp_path / "model")
-    damage(tmp_path / "model" / GRAPHS[name])
+    damage(tmp_path / "model" / file)
     with pytest.raises(EngineError, match="was changed after it was built; run keras-matting (export|optimize)"):
         engines.open_engine(name, tmp_path / "model")
 
@@ -130,6 +130,22 @@ def test_a_file_that_the_runtime_cannot_read_is_explained(copy, name):
         EngineError, match=rf"Engine {name} cannot open .*\. Export it again\. \((?!Exception from).+\)"
     ):
         engines.open_engine(name, copy)
+
+
+def test_int8_is_compiled_when_it_is_built_and_not_when_it_is_opened(opened, tiny_model_dir, batch, monkeypatch):
+    import openvino
+
+    from keras_matting.engines.openvino_mixed import Chain
+
+    opened("openvino-int8")
+    anew = Chain([(artefacts.engine_dir(tiny_model_dir, "openvino-int8") / "model.xml", "f32")])
+
+    def fail(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr(openvino.Core, "compile_model", fail)
+    ahead = engines.open_engine("openvino-int8", tiny_model_dir)
+    np.testing.assert_array_equal(ahead.predict(batch), anew(batch))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", '{"files": []}', '{"files": {}}'])

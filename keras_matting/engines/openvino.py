@@ -49,7 +49,14 @@ def build(model_dir, variant, options):
             extra["calibration_sha256"] = options.calibration_sha256
             quantised = _quantised(model, options.calibration_for(engine), kept)
             openvino.save_model(quantised, folder / _IR, compress_to_fp16=False)
-        extra["pieces"] = [{"file": file, "requested_precision": precision} for file, precision in pieces]
+        extra["pieces"] = [
+            {
+                "file": file,
+                "requested_precision": precision,
+                "compiled": openvino_mixed.compile_ahead(folder / file, precision).name,
+            }
+            for file, precision in pieces
+        ]
 
 
 def check_current(model_dir, variant):
@@ -67,7 +74,9 @@ def open_engine(model_dir, variant):
         return OpenVinoEngine(path, variant, [(path, variant)])
     folder = built(model_dir, engine, _runtime(), cpu_name())
     pieces = read_manifest(folder / MANIFEST).get("pieces", [{"file": _IR, "requested_precision": "f32"}])
-    return OpenVinoEngine(folder, variant, [(folder / piece["file"], piece["requested_precision"]) for piece in pieces])
+    files = [folder / piece.get("compiled", piece["file"]) for piece in pieces]
+    precisions = [piece["requested_precision"] for piece in pieces]
+    return OpenVinoEngine(folder, variant, list(zip(files, precisions, strict=True)))
 
 
 class OpenVinoEngine:

@@ -15,6 +15,7 @@ import numpy as np
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
 # What makes a tensor larger goes to the next precision, unless a float32 layer reads it: so less crosses a cut.
 _ENLARGING = ("Concat", "Interpolate")
+COMPILED = ".blob"
 _TAG = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
 
 
@@ -33,8 +34,8 @@ def save(model, kept, folder):
     _tag(path, names)
     if _obeyed(path, names):
         return [(path.name, "bf16")]
-    for written in (path, path.with_suffix(".bin")):
-        written.unlink()
+    for suffix in (".xml", ".bin", COMPILED):
+        path.with_suffix(suffix).unlink(missing_ok=True)
     pieces = [(f"piece{index}.xml", *piece) for index, piece in enumerate(split(model, kept))]
     for file, piece, _ in pieces:
         openvino.save_model(piece, folder / file, compress_to_fp16=False)
@@ -75,8 +76,11 @@ def _tag(path, names):
 
 
 def _obeyed(path, names):
-    """Return whether the plugin, asked for bfloat16, computes the layers called `names` in float32."""
-    nodes = Chain([(path, "bf16")]).runtime_nodes() if names else []
+    """Return whether the plugin, asked for bfloat16, computes the layers called `names` in float32.
+
+    It is asked as it will be opened: a tag that got lost in what is compiled ahead would be of no use.
+    """
+    nodes = Chain([(compile_ahead(path, "bf16"), "bf16")]).runtime_nodes() if names else []
     return all(precision == "f32" for _, layers, precision in nodes if names & set(layers.split(",")))
 
 
@@ -173,11 +177,28 @@ def _readers(node):
     return [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
 
 
+def compile_ahead(path, precision):
+    """Write what OpenVINO makes of a graph for this CPU beside it, and return its path.
+
+    Read by a `Chain`, it saves a second of compiling at every start. OpenVINO checks only its own version in it.
+    """
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", _hints(precision))
+    target = path.with_suffix(COMPILED)
+    target.write_bytes(compiled.export_model().getvalue())
+    return target
+
+
+def _hints(precision):
+    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+
+
 class Chain:
     """Graphs compiled for the CPU that run one after another as one model.
 
-    `pieces`: (`openvino.Model` or path of one, precision) in order. Raises `RuntimeError` where OpenVINO cannot read or
-    compile.
+    `pieces`: (`openvino.Model`, or path of one or of what `compile_ahead` wrote, precision) in order. Raises
+    `RuntimeError` where OpenVINO cannot read or compile.
     """
 
     def __init__(self, pieces):
@@ -186,9 +207,10 @@ class Chain:
         core = openvino.Core()
         self._tensor, self._steps = openvino.Tensor, []
         for model, precision in pieces:
-            model = model if isinstance(model, openvino.Model) else core.read_model(model)
-            hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-            compiled = core.compile_model(model, "CPU", hints)
+            if not isinstance(model, openvino.Model) and model.suffix == COMPILED:
+                compiled = core.import_model(model.read_bytes(), "CPU", _hints(precision))
+            else:
+                compiled = core.compile_model(model, "CPU", _hints(precision))
             reads, writes = ([port.get_any_name() for port in ports] for ports in (compiled.inputs, compiled.outputs))
             self._steps.append((compiled, compiled.create_infer_request(), reads, writes))
         self.input = self._steps[0][0].input(0)
