@@ -49,7 +49,11 @@ def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: 
         app.include_router(module.router)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
     app.add_middleware(RequestContext, state=app.state)
     return app

@@ -15,8 +15,9 @@ def formats_of(kind):
     return ("image/png", "image/webp", "image/jpeg", JSON)
 
 
-def choose(accept, offered):
-    """Return the offered media type that `accept` likes best; raises `Problem` if it takes none of them."""
+def choose(request, offered):
+    """Return the offered media type that the request likes best; raises `Problem` if it takes none of them."""
+    accept = ", ".join(request.headers.getlist("accept"))  # several lines are one list
     ranges = list(_parse(accept or "*/*"))
     weights = {offer: _weight(offer, ranges) for offer in offered}
     best = max(offered, key=lambda offer: weights[offer])  # of equals the first: the service's favourite

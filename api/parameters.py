@@ -40,15 +40,27 @@ class MatteParameters(BaseModel):
             raise ValueError(f"color needs output on-color, not {self.output}")
         return self
 
-    def updated(self, fields):
-        """Return the parameters with those of a form added; raises Pydantic's `ValidationError`."""
-        return type(self).model_validate({**self.model_dump(exclude_unset=True), **fields})
+    @model_validator(mode="after")
+    def _foreground_has_a_use(self):
+        if self.foreground and self.output in ("mask", "matte16"):
+            raise ValueError(f"foreground needs an output with colours, not {self.output}")
+        return self
 
     def options(self):
         """Return the library's `OutputOptions`; raises `Problem` if something that it needs is not installed."""
         return output_options(
             self.output, background=_color(self.color), refine=self.refine, foreground=self.foreground
         )
+
+
+def with_fields(query, fields):
+    """Return the query's parameters, a model of Pydantic, with those of a form added.
+
+    Raises Pydantic's `ValidationError`, and `Problem` if one is in both, since only one of its values would count.
+    """
+    if both := query.model_fields_set & set(fields):
+        raise Problem("invalid_parameter", "each parameter in the query or in the form", f"{min(both)!r} in both")
+    return type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
 
 
 def check_repeated(request: Request):

@@ -1,5 +1,7 @@
 """The process: uvicorn, with a drain before it ends."""
 
+import logging
+import os
 import socket
 import time
 from functools import partial
@@ -9,6 +11,7 @@ from keras_matting_api import observability
 from keras_matting_api.app import create_app
 from keras_matting_api.connections import Connection
 from keras_matting_api.middleware import LARGEST_HEADERS
+from keras_matting_api.settings import unknown_variables
 
 from keras_matting.errors import UsageError
 
@@ -24,6 +27,8 @@ def run(settings):
     ends it at once.
     """
     observability.log_to_stderr(settings.log_level)
+    for name in unknown_variables(os.environ):  # not refused: Kubernetes makes such names of services called so
+        observability.log(f"{name} is no setting of this service", logging.WARNING)
     failure = []
 
     def stop(error):

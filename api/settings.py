@@ -8,12 +8,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from keras_matting.errors import UsageError
 
 MIB = 2**20
+_PREFIX = "KERAS_MATTING_"
+_OF_THE_LIBRARY = {"KERAS_MATTING_HOME", "KERAS_MATTING_TFTRT_PYTHON"}
 
 
 class Settings(BaseSettings):
     """The service's settings; lists in variables are separated by commas."""
 
-    model_config = SettingsConfigDict(env_prefix="KERAS_MATTING_", extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, allow_inf_nan=False)
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(("u2netp",), min_length=1)
     """Names or folders; the first is the default model."""
@@ -58,6 +60,12 @@ class Settings(BaseSettings):
     def max_body_bytes(self):
         """The largest body."""
         return int(self.max_body_mib * MIB)
+
+
+def unknown_variables(environment):
+    """Return the names in `environment` that look like a setting, or the library's, and are none."""
+    known = {f"{_PREFIX}{field.upper()}" for field in Settings.model_fields} | _OF_THE_LIBRARY
+    return sorted(name for name in environment if name.upper().startswith(_PREFIX) and name.upper() not in known)
 
 
 def read_settings(**given):

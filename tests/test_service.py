@@ -115,6 +115,7 @@ def test_what_serves_and_why_is_told(client):
     explained = client.get("/v1/engine", params={"model": "one_layer"}).json()
     assert (explained["engine"], explained["chosen_by"]) == ("onnx-cpu", "name")
     assert client.get("/healthz").json() == {"status": "ok"}
+    assert [client.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
     assert client.get("/version").json()["name"] == "keras_matting"
 
 

@@ -194,6 +194,8 @@ def test_a_giant_header_is_refused(client, server):
         {"content": JPEG, "params": {"output": "on-color", "color": "256,0,0"}},
         {"content": JPEG, "params": {"refine": "perhaps"}},
         {"content": JPEG, "params": [("output", "mask"), ("output", "rgba")]},
+        {"files": {"file": JPEG}, "data": {"output": "mask"}, "params": {"output": "mask"}},
+        {"content": JPEG, "params": {"output": "mask", "foreground": "1"}},
     ],
     ids=[
         "two files",
@@ -205,6 +207,8 @@ def test_a_giant_header_is_refused(client, server):
         "colour",
         "boolean",
         "twice",
+        "query and form",
+        "useless foreground",
     ],
 )
 def test_a_wrong_parameter_is_named(client, request_):
@@ -267,6 +271,14 @@ ITEM = {"id": "a", "image": base64.b64encode(JPEG).decode()}
 )
 def test_a_bad_batch_is_refused(client, body, status, code):
     assert_problem(batch(client, body), status, code)
+
+
+def test_a_batch_is_json_or_nothing(client):
+    for accept, status in (("image/png", 406), ("application/*", 200)):
+        response = client.post("/v1/batch", json={"items": [ITEM]}, headers={"Accept": accept})
+        assert response.status_code == status
+    stream = {"Accept": "application/json", "Content-Type": "application/x-ndjson"}
+    assert_problem(client.post("/v1/batch", content=json.dumps(ITEM), headers=stream), 406, "not_acceptable")
 
 
 def test_one_bad_item_fails_alone(client):

@@ -243,6 +243,12 @@ def test_an_engine_that_fails_from_the_start_is_an_end_and_no_endless_loading(on
         assert "one_layer cannot be opened: RuntimeError: the device is gone" in server.lines[-1]["message"]
 
 
+def test_a_misspelt_setting_is_told(one_layer_dir):
+    with start_server(one_layer_dir, api_kye="secret") as server:
+        (line,) = (line["message"] for line in server.lines if "KERAS_MATTING_API_KYE" in line["message"])
+        assert "no setting" in line
+
+
 def test_a_port_in_use_is_one_sentence(one_layer_dir):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -140,6 +140,11 @@ def test_rembg_s_alpha_matting_changes_the_edges(client, jpeg):
     assert not np.array_equal(opened(response.content), opened(plain.content))
 
 
+def test_a_parameter_of_rembg_s_stands_in_one_place(client, jpeg):
+    response = client.post("/api/remove", params={"om": "1"}, files={"file": jpeg}, data={"om": "1"})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_parameter")
+
+
 @pytest.mark.parametrize("data", [{"bgc": "red"}, {"bgc": "1,2,3,128"}, {"af": "300"}, {"ae": "-1"}, {"om": "perhaps"}])
 def test_rembg_s_parameters_are_checked(client, jpeg, data):
     response = client.post("/api/remove", files={"file": jpeg}, data=data)
@@ -165,6 +170,7 @@ def test_other_origins_are_let_in_only_if_named(one_layer_dir, client):
     with start_server(one_layer_dir, cors_origins="https://shop.example,https://other.example") as server:
         response = httpx.get(f"{server.url}/version", headers=origin)
         assert response.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "Server-Timing" in response.headers["access-control-expose-headers"]
 
 
 @pytest.mark.parametrize(

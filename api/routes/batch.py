@@ -85,8 +85,10 @@ async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
     As `application/x-ndjson` there is no limit to the number of photos: send `{"id": ..., "image": ...}` on each line,
     and read while you send: results come as they are ready, in any order. A result's image is as `/v1/matte` gives it.
     """
+    is_stream = request.headers.get("content-type", "").lower().startswith(NDJSON)
+    negotiation.choose(request, (NDJSON if is_stream else negotiation.JSON,))
     work = _Work(request, query)
-    if request.headers.get("content-type", "").lower().startswith(NDJSON):
+    if is_stream:
         return _Stream(work.stream())
     items = _parse(await request.body(), request.app.state.settings.max_items)
     results = await unless_disconnected(request, work.all(items))

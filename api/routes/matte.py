@@ -8,7 +8,7 @@ from keras_matting_api.admission import admit
 from keras_matting_api.answers import MatteDocument, answer, unless_disconnected
 from keras_matting_api.bodies import read_photo
 from keras_matting_api.openapi import BINARY, form_body
-from keras_matting_api.parameters import MatteParameters, check_repeated
+from keras_matting_api.parameters import MatteParameters, check_repeated, with_fields
 from keras_matting_api.worker import Job
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
@@ -57,9 +57,8 @@ async def matte(request: Request, query: Annotated[MatteParameters, Query()]):
     and what was transparent stays so. The output is in sRGB and has none of the photo's metadata.
     """
     photo, fields = await read_photo(request)
-    parameters = query.updated(fields)
-    accept = ", ".join(request.headers.getlist("accept"))  # several lines are one list
-    media_type = negotiation.choose(accept, negotiation.formats_of(parameters.output))
+    parameters = with_fields(query, fields)
+    media_type = negotiation.choose(request, negotiation.formats_of(parameters.output))
     image_type = "image/png" if media_type == negotiation.JSON else media_type
     job = Job(photo, parameters.options(), image_type, parameters.model)
     done = await unless_disconnected(request, request.app.state.worker.matte(job))

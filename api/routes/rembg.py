@@ -9,7 +9,7 @@ from keras_matting_api.admission import admit
 from keras_matting_api.answers import answer, unless_disconnected
 from keras_matting_api.bodies import read_form
 from keras_matting_api.openapi import BINARY, form_body
-from keras_matting_api.parameters import check_repeated, output_options
+from keras_matting_api.parameters import check_repeated, output_options, with_fields
 from keras_matting_api.problems import Problem
 from keras_matting_api.routes.matte import PHOTO_PROBLEMS
 from keras_matting_api.worker import Job
@@ -74,7 +74,7 @@ async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
     photo, fields = await read_form(request)
     if not photo:
         raise Problem("invalid_parameter", "one file in the form, called 'file'", "none or an empty one")
-    parameters = RembgParameters.model_validate({**query.model_dump(exclude_unset=True), **fields})
+    parameters = with_fields(query, fields)
     return await _remove(request, photo, parameters)
 
 

@@ -11,6 +11,7 @@ router = APIRouter(tags=["status"])
 _GUARDED = {"dependencies": [Depends(check_key)]}
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Is the process alive?", responses={503: {"description": "It has to be replaced"}})
 async def healthz(request: Request):
     """Answers 503 if an engine has been computing one batch for a minute: then only a new process helps."""
@@ -18,6 +19,7 @@ async def healthz(request: Request):
     return JSONResponse({"status": "ok" if alive else "stalled"}, 200 if alive else 503)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Can it be asked?", responses={503: {"description": "Loading, failed or draining"}})
 async def readyz(request: Request):
     """Answers 503 while a model is loading or being opened again, and from SIGTERM on."""
