@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from keras_matting import png
 from keras_matting.errors import ImageError, UsageError
 
 MAX_MEGAPIXELS = 150  # the largest medium-format cameras
@@ -20,8 +21,6 @@ ENCODABLE = (".png", ".webp", ".jpg", ".jpeg")
 _WEBP_LOSSLESS = 101  # OpenCV: any quality above 100
 _SAMPLES_PER_PIXEL = 0x0115
 _ENCODER_OPTIONS = {
-    # One filter for all rows takes half the time of trying all on each; "up" gives cut-outs of no more bytes.
-    ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP],
     ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],  # of photos; cut-outs and masks are stored without loss
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
 }
@@ -69,12 +68,14 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
 def encode(image, extension, icc=None):
     """Encode uint8 or uint16 (H, W), (H, W, 3) RGB or (H, W, 4) RGBA as ".png", ".webp" or ".jpg" bytes."""
     extension = ".jpg" if extension == ".jpeg" else extension
-    if extension not in _ENCODER_OPTIONS:
+    if extension not in ENCODABLE:
         raise UsageError(f"Expected an output of {', '.join(ENCODABLE)}; received {extension!r}.")
     if extension == ".jpg" and image.ndim == 3 and image.shape[2] == 4:
         raise UsageError("JPEG has no transparency: choose PNG or WebP, or --output on-color or mask.")
     if image.dtype == np.uint16 and extension != ".png":
         raise UsageError(f"A 16-bit matte needs PNG; received {extension!r}.")
+    if extension == ".png":
+        return png.encode(image, icc if image.ndim == 3 else None)
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     options = _ENCODER_OPTIONS[extension]

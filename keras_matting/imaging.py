@@ -67,7 +67,7 @@ def harden(matte):
 
 def cut_out(rgb, matte):
     """Return straight (not premultiplied) RGBA, uint8 (H, W, 4): the photo's own colours, the matte as alpha."""
-    return np.dstack([rgb, to_uint8(matte)])
+    return cv2.merge([*cv2.split(rgb), to_uint8(matte)])
 
 
 def composite(rgb, matte, background):
@@ -80,8 +80,8 @@ def composite(rgb, matte, background):
 
 
 def to_uint8(matte):
-    """Return a float matte in [0, 1] as uint8, rounded."""
-    return np.rint(matte * 255).astype(np.uint8)
+    """Return a float matte (H, W) or image (H, W, 3) in [0, 1] as uint8, rounded."""
+    return cv2.convertScaleAbs(matte, alpha=255)
 
 
 def to_uint16(matte):

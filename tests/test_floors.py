@@ -17,6 +17,7 @@ FLOORS = {
         "files",
         "config",
         "image_files",
+        "png",
         "imaging",
         "engines",
         "refine",
