@@ -56,8 +56,9 @@ class Service:
         self.process = subprocess.Popen(self._command, env=environment, stderr=subprocess.PIPE, text=True)
         self.url = next(line["url"] for line in map(json.loads, self.process.stderr) if "url" in line)
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
-        while httpx.get(f"{self.url}/readyz").status_code != 200:
-            time.sleep(0.02)
+        with httpx.Client() as client:
+            while client.get(f"{self.url}/readyz").status_code != 200:
+                time.sleep(0.02)
         print(f"Ready {time.perf_counter() - start:.2f} s after its start.")
         return self
 
