@@ -8,6 +8,7 @@ from keras_matting_api.problems import MEDIA_TYPE, Problem
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LOOK_EVERY_S = 1.0
+_LAST_PATIENCE_S = 1.0
 
 
 class Connection(H11Protocol):
@@ -37,6 +38,14 @@ class Connection(H11Protocol):
         """Note that the client reads."""
         self._taken_at = self.loop.time()
         super().resume_writing()
+
+    def shutdown(self):
+        """End an idle connection; a new one's first request may be on its way, and is answered still."""
+        if self.cycle is None:
+            self._header_patience_s = min(self._header_patience_s, _LAST_PATIENCE_S)
+            self._asked_at = self.loop.time()
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg):
         """Answer what is no HTTP with a problem document, and close."""

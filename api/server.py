@@ -1,5 +1,6 @@
 """The process: uvicorn, with a drain before it ends."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -87,3 +88,25 @@ class _Server(uvicorn.Server):
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets=None):
+        """Close the port, and serve whom the kernel let in before: closing alone would reset their connections."""
+        let_in = [connection for listener in sockets for connection in _waiting(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in let_in:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self):
+        config = self.config
+        return config.http_protocol_class(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _waiting(listener):
+    """Yield the connections that a listening socket, non-blocking, has in its backlog."""
+    while True:
+        try:
+            yield listener.accept()[0]
+        except OSError:  # BlockingIOError: there are no more
+            return

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -42,6 +44,17 @@ class Server:
                 return self
             time.sleep(0.05)
         raise AssertionError(self.lines)
+
+    def connect(self, request=b"", buffer_bytes=None):
+        """Return a bare connection on which some bytes were sent; `buffer_bytes` bounds what it takes unread."""
+        address = urlsplit(self.url)
+        connection = socket.socket()
+        if buffer_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        connection.settimeout(30)
+        connection.connect((address.hostname, address.port))
+        connection.sendall(request)
+        return connection
 
     def terminate(self):
         """Send SIGTERM, wait, and return the exit status."""

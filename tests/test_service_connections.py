@@ -2,9 +2,7 @@
 
 import base64
 import json
-import socket
 import time
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -20,17 +18,6 @@ PATIENCE_S = 1.5
 def server(one_layer_dir):
     with start_server(one_layer_dir, body_grace_s=PATIENCE_S, deadline_s=PATIENCE_S, queue=2) as server:
         yield server
-
-
-def connect(server, request=b"", buffer_bytes=None):
-    parts = urlsplit(server.url)
-    connection = socket.socket()
-    if buffer_bytes:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-    connection.settimeout(10)
-    connection.connect((parts.hostname, parts.port))
-    connection.sendall(request)
-    return connection
 
 
 def received(connection):
@@ -56,11 +43,11 @@ def metrics(server, start):
 
 @pytest.mark.parametrize("begun", [b"", b"GET /version HTTP/1.1\r\nHost:"], ids=["nothing", "half a header"])
 def test_a_connection_that_asks_nothing_is_closed(server, begun):
-    assert received(connect(server, begun)) == b""
+    assert received(server.connect(begun)) == b""
 
 
 def test_a_client_that_asks_again_in_time_keeps_its_connection(server):
-    with connect(server) as connection:
+    with server.connect() as connection:
         for _ in range(4):
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n")
             time.sleep(0.8)
@@ -77,7 +64,7 @@ def test_a_client_that_does_not_take_its_answer_gives_up_its_place(server):
     noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
     line = json.dumps({"id": "a", "image": base64.b64encode(encode(noise, ".jpg")).decode()}).encode() + b"\n"
     head = b"POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
-    stuck = [connect(server, head % (6 * len(line)) + 6 * line, buffer_bytes=4096) for _ in range(2)]
+    stuck = [server.connect(head % (6 * len(line)) + 6 * line, buffer_bytes=4096) for _ in range(2)]
     wait_until(lambda: metrics(server, "keras_matting_admitted")[0].endswith(" 2.0"))
     wait_until(lambda: metrics(server, "keras_matting_admitted")[0].endswith(" 0.0"))
     for connection in stuck:
@@ -87,7 +74,7 @@ def test_a_client_that_does_not_take_its_answer_gives_up_its_place(server):
 def test_a_slow_reader_gets_all_of_a_large_answer(server):
     noise = encode(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8), ".jpg")
     head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-    with connect(server, head % len(noise) + noise, buffer_bytes=2**17) as connection:
+    with server.connect(head % len(noise) + noise, buffer_bytes=2**17) as connection:
         answer, until = b"", time.monotonic() + 2.5 * PATIENCE_S
         while data := connection.recv(65536):
             answer += data
@@ -108,7 +95,7 @@ def test_a_slow_reader_gets_all_of_a_large_answer(server):
     ids=["no HTTP", "no host", "two lengths", "other encoding", "long header", "broken chunk"],
 )
 def test_broken_framing_is_a_problem_document(server, request_):
-    head, _, body = received(connect(server, request_)).partition(b"\r\n\r\n")
+    head, _, body = received(server.connect(request_)).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request")
     assert b"application/problem+json" in head
     problem = json.loads(body)
@@ -123,7 +110,7 @@ def test_an_upgrade_is_not_taken(server):
 
 def test_a_client_that_left_is_no_failure_of_the_service(one_layer_dir):
     with start_server(one_layer_dir) as server:
-        connect(server, b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc").close()
+        server.connect(b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc").close()
         wait_until(lambda: metrics(server, "keras_matting_requests_total{"))
         wait_until(lambda: server.logged("request"))
         assert server.logged("request")[0]["status"] == 499
@@ -140,13 +127,13 @@ def test_what_clients_invent_makes_no_new_metrics(server):
 
 def test_a_body_refused_for_its_declared_length_is_counted(server):
     head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
-    assert received(connect(server, head)).startswith(b"HTTP/1.1 413")
+    assert received(server.connect(head)).startswith(b"HTTP/1.1 413")
     assert metrics(server, 'keras_matting_rejected_total{code="body_too_large"}')
 
 
 def test_every_line_of_the_log_is_json(one_layer_dir):
     with start_server(one_layer_dir) as server:
-        received(connect(server, b"nonsense\r\n\r\n"))
+        received(server.connect(b"nonsense\r\n\r\n"))
         form = {"Content-Type": "multipart/form-data; boundary=x"}
         httpx.post(f"{server.url}/v1/matte", content=b"nonsense", headers=form)
         server.terminate()

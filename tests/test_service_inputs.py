@@ -3,10 +3,8 @@
 import base64
 import io
 import json
-import socket
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import bad_photos
 import httpx
@@ -94,9 +92,7 @@ def test_memory_is_bounded_for_a_compressed_comment(server, client):
 
 def raw(server, request, then=b"", pause_s=0.0):
     """Send bytes as they are; return all of the answer."""
-    parts = urlsplit(server.url)
-    with socket.create_connection((parts.hostname, parts.port), 30) as connection:
-        connection.sendall(request)
+    with server.connect(request) as connection:
         if pause_s:
             time.sleep(pause_s)
         answer = b""
@@ -141,10 +137,8 @@ def test_a_client_that_leaves_during_its_upload_costs_no_inference(server, clien
         ]
 
     before = photos()
-    parts = urlsplit(server.url)
     for _ in range(5):
-        with socket.create_connection((parts.hostname, parts.port)) as connection:
-            connection.sendall(b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + JPEG)
+        server.connect(b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + JPEG).close()
     time.sleep(0.5)
     assert photos() == before
     assert before[-1].endswith(" 0.0")

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -47,6 +46,11 @@ def script(pause_s=0.0, switch="/nowhere"):
 @pytest.fixture
 def jpeg(photo):
     return encode(photo, ".jpg")
+
+
+@pytest.fixture
+def request_bytes(jpeg):
+    return b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(jpeg), jpeg)
 
 
 def post(server, jpeg, **options):
@@ -103,13 +107,9 @@ def test_a_late_answer_is_given_up(one_layer_dir, jpeg):
         assert (status, code) == (504, "deadline_exceeded")
 
 
-def test_a_client_that_left_is_not_computed(one_layer_dir, jpeg):
-    request = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg
+def test_a_client_that_left_is_not_computed(one_layer_dir, jpeg, request_bytes):
     with start_server(one_layer_dir, script=script(0.5)) as server:
-        parts = urlsplit(server.url)
-        connections = [socket.create_connection((parts.hostname, parts.port)) for _ in range(6)]
-        for connection in connections:
-            connection.sendall(request)
+        connections = [server.connect(request_bytes) for _ in range(6)]
         time.sleep(0.3)
         for connection in connections:
             connection.close()
@@ -206,6 +206,50 @@ def test_no_request_is_lost_when_it_ends_under_load(one_layer_dir, jpeg):
             worker.join()
     assert set(answers) == {200}
     assert answers[200] > 8
+
+
+def test_a_connection_that_has_not_asked_yet_is_served_at_the_end(one_layer_dir, request_bytes):
+    with start_server(one_layer_dir) as server, server.connect() as client:
+        ended = threading.Thread(target=server.terminate)
+        ended.start()
+        time.sleep(0.4)
+        client.sendall(request_bytes)
+        assert client.recv(99).startswith(b"HTTP/1.1 200")
+        ended.join()
+        assert server.process.returncode == 0
+
+
+def test_a_connection_that_never_asks_does_not_hold_up_the_end(one_layer_dir):
+    with start_server(one_layer_dir, body_grace_s=60) as server, server.connect():
+        assert server.terminate() == 0
+
+
+def test_who_connects_while_the_port_closes_is_served(one_layer_dir, request_bytes, tmp_path):
+    """The loop is held between its last look at the port and the port's end, the moment that clients fall into."""
+    mark = tmp_path / "closing"
+    code = f"""
+from keras_matting_api.server import _Server
+on_tick = _Server.on_tick
+
+async def held(self, counter):
+    ends = await on_tick(self, counter)
+    if ends:
+        Path({str(mark)!r}).touch()
+        time.sleep(1)
+    return ends
+
+_Server.on_tick = held
+"""
+    with start_server(one_layer_dir, script=code + script()) as server:
+        ended = threading.Thread(target=server.terminate)
+        ended.start()
+        while not mark.exists():
+            time.sleep(0.01)
+        with server.connect() as client:
+            client.sendall(request_bytes)
+            assert client.recv(99).startswith(b"HTTP/1.1 200")
+        ended.join()
+        assert server.process.returncode == 0
 
 
 def test_loading_is_not_ready(one_layer_dir):

@@ -3,10 +3,8 @@
 import base64
 import io
 import json
-import socket
 import threading
 import uuid
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -88,12 +86,11 @@ def test_results_of_a_stream_come_while_it_is_being_sent(server, jpeg):
         assert first_came.wait(20)
         yield json.dumps(item(jpeg, "second")).encode()
 
-    parts = urlsplit(server.url)
-    with socket.create_connection((parts.hostname, parts.port), 20) as connection:
-        connection.sendall(
-            b"POST /v1/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-            b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+    headers = (
+        b"POST /v1/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with server.connect(headers) as connection:
         answer = b""
         for line in lines():
             connection.sendall(f"{len(line):x}\r\n".encode() + line + b"\r\n")
