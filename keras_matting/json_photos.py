@@ -14,7 +14,7 @@ from typing import NamedTuple
 from keras_matting import image_files
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import swap, write_atomically
-from keras_matting.predict import find_photos
+from keras_matting.predict import find_photos, outputs
 
 LINES = (".ndjson", ".jsonl")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/keras-matting/photos")
@@ -64,8 +64,8 @@ def read_json(path, out_dir, photos_dir=None):
     """Write the images of a JSON file into a folder; return a `Report`.
 
     `path`: what `write_json` wrote, or what the service answered to it. `photos_dir`: the folder of `write_json`, from
-    which the photos' names come; without it an image is called by its id. Raises `UsageError` if the file is no such
-    JSON; an item without an image, or with a problem, is told in the report.
+    which the photos' names come, as `predict.outputs` chooses them; without it an image is called by its id. Raises
+    `UsageError` if the file is no such JSON; an item without an image, or with a problem, is told in the report.
     """
     out_dir = Path(out_dir)
     names = _names(photos_dir, out_dir)
@@ -89,7 +89,8 @@ def _names(photos_dir, out_dir):
     if photos_dir is None:
         return {}
     root, photos = find_photos(str(photos_dir), out_dir)
-    return {photo_id(photo.relative_to(root)): photo.relative_to(root).with_suffix("") for photo in photos}
+    named = zip(photos, outputs(root, photos, Path(), ""), strict=True)
+    return {photo_id(photo.relative_to(root)): name for photo, name in named}
 
 
 def _items(path):

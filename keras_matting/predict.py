@@ -73,8 +73,7 @@ def plan(source, target, extension):
         if target.exists() and not target.is_dir():
             raise UsageError(f"Expected an output folder; {target} is a file.")
         root, photos = (path.parent, [path]) if one_file else find_photos(source, target)
-        outputs = _outputs(root, photos, target, extension)
-        jobs = [Job(photo, output) for photo, output in zip(photos, outputs, strict=True)]
+        jobs = [Job(*pair) for pair in zip(photos, outputs(root, photos, target, extension), strict=True)]
     read = {job.source.resolve() for job in jobs}
     for job in jobs:
         if job.target.resolve() in read:
@@ -108,15 +107,18 @@ def find_photos(source, target):
     return root, photos
 
 
-def _outputs(root, photos, target, extension):
-    """Return an output for each photo, no two the same: a.png, or a.jpg.png where several would be called so."""
-    outputs = [(target / photo.relative_to(root)).with_suffix(extension) for photo in photos]
-    while len(counts := Counter(outputs)) < len(outputs):
-        outputs = [
+def outputs(root, photos, target, extension):
+    """Return an output for each photo, no two the same: a.png, or a.jpg.png where several would be called so.
+
+    `extension` may be "", for outputs whose kind is not known yet.
+    """
+    chosen = [(target / photo.relative_to(root)).with_suffix(extension) for photo in photos]
+    while len(counts := Counter(chosen)) < len(chosen):
+        chosen = [
             output.with_name(photo.name + extension) if counts[output] > 1 else output
-            for photo, output in zip(photos, outputs, strict=True)
+            for photo, output in zip(photos, chosen, strict=True)
         ]
-    return outputs
+    return chosen
 
 
 def run(session, jobs, options=OutputOptions(), *, resume=False, max_megapixels=image_files.MAX_MEGAPIXELS):

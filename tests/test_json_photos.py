@@ -35,6 +35,18 @@ def test_without_the_folder_the_ids_are_the_names(folder, tmp_path):
     assert (tmp_path / "out" / f"{photo_id('a.jpg')}.jpg").exists()
 
 
+def test_answers_to_photos_of_one_name_are_all_written(tmp_path, write_photo):
+    photos, answers = tmp_path / "photos", tmp_path / "answers.json"
+    data = {name: write_photo(photos / name).read_bytes() for name in ("a.jpg", "a.png", "deep/a.jpg", "b.jpg")}
+    as_png = {name: data["a.png"] + name.encode() for name in data}  # told apart by what follows the image
+    items = [{"id": photo_id(name), "image": base64.b64encode(png).decode()} for name, png in as_png.items()]
+    answers.write_text(json.dumps({"items": items}))
+    assert main(["dataset", "from-json", str(answers), str(tmp_path / "out"), "--photos", str(photos)]) == 0
+    names = {"a.jpg.png": "a.jpg", "a.png.png": "a.png", "deep/a.png": "deep/a.jpg", "b.png": "b.jpg"}
+    written = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in tmp_path.glob("out/**/*.png")}
+    assert written == {target: as_png[name] for target, name in names.items()}
+
+
 def test_items_that_failed_are_told_and_the_others_written(folder, tmp_path, capsys):
     good = {"id": "good", "image": base64.b64encode((folder / "a.jpg").read_bytes()).decode()}
     evil = {**good, "id": "../../evil"}
