@@ -19,7 +19,7 @@ from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.config import Preset, find_model_dir
 from keras_matting.data.base import Problem, Sample, Source, read_sample
-from keras_matting.data.sheet import Group, contact_sheet
+from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.engines import open_engine
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
@@ -30,7 +30,6 @@ from keras_matting.predict import FAILURES, MAX_WORKERS
 KERAS = "keras"  # instead of an engine: the Keras model itself, which needs no export
 ERRORS = ("mae", "mse", "sad", "grad", "conn")
 SCORES = ("miou", "miou_nonzero", "max_f")
-_PICTURE_PX = 440  # height at which pictures are kept for the sheet
 _ROW_PX, _SHEET_PX = 210, 2600  # wide enough for twice four pictures in 3:2
 _LEAST_PX = 720  # holds the legend
 _BANNER_PX, _LEGEND_PX, _INK = 24, 15, (40, 40, 40)
@@ -312,9 +311,7 @@ def write_sheet(evaluation, path):
 
 
 def _group(row, rgb, alpha, matte):
-    scale = min(1.0, _PICTURE_PX / alpha.shape[0])
-    size = tuple(max(1, round(side * scale)) for side in alpha.shape[::-1])
-    rgb, alpha, matte = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (rgb, alpha, matte))
+    rgb, alpha, matte = map(shrunk, (rgb, alpha, matte))
     caption = f"{row['stem']}   MAE {row['mae']:.3f}   IoU {row['iou']:.3f}"
     pictures = (rgb, imaging.to_uint8(alpha), imaging.to_uint8(matte), _difference(matte - alpha))
     return Group(caption, pictures)

@@ -194,6 +194,20 @@ def test_groups_hold_photo_alpha_and_cutout(data):
     assert len(np.unique(composited[alpha == 0])) > 20  # a background, not the checkerboard
 
 
+def test_large_photos_are_scaled_where_they_are_picked(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_MATTING_HOME", str(tmp_path / "home"))
+    save(photo(0, (900, 1200)), tmp_path / "image" / "a.png")
+    save(mask().resize((900, 1200)), tmp_path / "mask" / "a.png")
+    cutout = photo(1, (900, 1200))
+    cutout.putalpha(mask().resize((900, 1200)))
+    save(cutout, tmp_path / "cut" / "b.png")
+    specs = [tmp_path, f"composite:{tmp_path / 'cut'},{tmp_path / 'image'}", f"unlabelled:{tmp_path / 'image'}"]
+    groups = sheet_groups(read_sources(specs), 3)
+    assert {picture.shape[:2] for group in groups for picture in group.pictures} == {(440, 330)}
+    expected = cv2.resize(np.asarray(photo(0, (900, 1200))), (330, 440), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(groups[0].pictures[0], expected)
+
+
 def test_the_same_samples_are_drawn_again(data):
     sources = read_sources([data])
     assert [group.caption for group in sheet_groups(sources, 2)] == [

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.prepare import in_threads
-from keras_matting.data.sheet import Group, on_checkerboard
+from keras_matting.data.sheet import Group, on_checkerboard, shrunk
 from keras_matting.errors import MattingError, first_line
 from keras_matting.imaging import composite
 
@@ -65,7 +65,7 @@ def sheet_groups(sources, count, seed=0):
     """Return `count` random samples, as many of each source, as `Group`s of a contact sheet.
 
     A group is a photo, its alpha and its cut-out; of composites: the cut-out, its alpha, and it on a background; of
-    what has no truth: the photo. Files that cannot be read are left out.
+    what has no truth: the photo. They are kept at the size that a sheet needs; files that cannot be read are left out.
     """
     chosen, groups = random.Random(seed), []
     for number, source in enumerate(sources):
@@ -73,7 +73,7 @@ def sheet_groups(sources, count, seed=0):
         for sample in chosen.sample(source.samples, min(share, len(source.samples))):
             background = chosen.choice(source.backgrounds) if source.backgrounds else None
             try:
-                groups.append(Group(sample.stem, _pictures(sample, background)))
+                groups.append(Group(sample.stem, tuple(map(shrunk, _pictures(sample, background)))))
             except (MattingError, OSError, cv2.error):
                 continue  # told by `check`
     return groups

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_matting.imaging import composite
 
+_KEPT_PX = 440  # height; enough for rows of twice the usual one
 _PAGE, _INK = (246, 246, 246), (40, 40, 40)
 _MARGIN_PX, _GAP_PX, _SEAM_PX = 24, 18, 2
 _CAPTION_PX, _FONT_PX = 22, 13
@@ -38,6 +39,13 @@ def contact_sheet(groups, *, height_px=220, width_px=1920):
     widest_px = max(strip.shape[1] for strip in strips)
     page = np.vstack([_padded(strip, strip.shape[0], widest_px) for strip in strips])
     return cv2.copyMakeBorder(page, *[_MARGIN_PX] * 4, cv2.BORDER_CONSTANT, value=_PAGE)
+
+
+def shrunk(picture):
+    """Return a picture (H, W) or (H, W, 3), of any type, at the height that is enough to keep it for a sheet."""
+    scale = min(1.0, _KEPT_PX / picture.shape[0])
+    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def on_checkerboard(rgb, alpha):
