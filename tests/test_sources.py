@@ -210,6 +210,15 @@ def test_a_folder_may_have_signs_of_the_grammar_in_its_name(read, tmp_path):
         assert read(f"pairs:{tmp_path / name}@3").weight == 3
 
 
+def test_a_sign_within_a_path_is_no_weight(read, tmp_path):
+    spec = write_composite(tmp_path / "me@corp")
+    assert read(spec).weight == 1
+    assert read(f"{spec}@3").weight == 3
+    assert read(f"{spec}@3").name == spec
+    with pytest.raises(UsageError, match=r"me@corp/none.* does not exist"):
+        read(f"pairs:{tmp_path}/me@corp/none")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -83,7 +83,8 @@ def _parse(spec):
     """Return (name, kind, paths as text, weight) of a spec; the name is the spec without its weight."""
     head, sign, tail = spec.rpartition("@")
     name, weight = spec, 1.0
-    if sign and not Path(spec.partition(":")[2] or spec).exists():  # a folder may have @ in its name
+    is_path = "/" in tail or "," in tail or Path(spec.partition(":")[2] or spec).exists()  # whose name has an @
+    if sign and not is_path:
         name = head
         try:
             weight = float(tail)
