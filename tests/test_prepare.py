@@ -131,6 +131,6 @@ def test_a_conversion_is_reused_until_its_file_changes(read, data):
     assert read(f"unlabelled:{data}").samples[0].image == first
     assert first.stat().st_mtime_ns == written
     save(picture(1), data / "a.bmp")  # of the same length
-    os.utime(data / "a.bmp", ns=(written, written))
+    os.utime(data / "a.bmp", ns=(written - 10**10,) * 2)  # older than its copy, by more than any disk rounds
     changed = read(f"unlabelled:{data}").samples[0]
     np.testing.assert_array_equal(read_sample(changed)[0], np.asarray(picture(1)))
