@@ -40,7 +40,8 @@ def gradient_error(matte, alpha, region=None):
     """Return the summed squared difference of gradient magnitudes, in thousands (Rhemann et al., CVPR 2009).
 
     Gradients are taken with first derivatives of a Gaussian of sigma 1.4 whose 9x9 kernel has an L2 norm of 1, edges
-    replicated, as in the evaluation code of Deep Image Matting that later papers share.
+    replicated, as in the evaluation code of Deep Image Matting that later papers share. That code stretches both maps
+    to [0, 1] first (`mat2gray`), which this does not: they agree where each map reaches both 0 and 1.
     """
     return _thousands(_gradient_difference(matte, alpha), region)
 
