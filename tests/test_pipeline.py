@@ -261,6 +261,37 @@ def test_errors_that_no_file_caused_stay_what_they_are(tmp_path):
         raise tf.errors.InvalidArgumentError(None, None, "ours")
 
 
+def fill_memory():
+    tf.zeros((1 << 50,))  # beyond any processor's addresses
+
+
+def fail_in_xla():
+    message = (
+        "Graph execution error:\n\nDetected at node step\nOut of memory while trying to allocate 9 bytes.\n\t[[step]]"
+    )
+    raise tf.errors.ResourceExhaustedError(None, None, message)
+
+
+@pytest.mark.parametrize(
+    ("fail", "told"),
+    [(fill_memory, "OOM when allocating tensor"), (fail_in_xla, "Out of memory while trying to allocate 9 bytes")],
+)
+def test_a_batch_beyond_memory_is_told_and_no_file_is_read_again(tmp_path, fail, told):
+    source = labelled(tmp_path, 5)
+    data = data_of(source, **NOTHING)
+    truncated(tmp_path / "photos3.png")  # to be told if it were read
+    message = f"a batch to fit into memory; received: {told}[^.]*\\. Lower --batch or --size"
+    with pytest.raises(UsageError, match=message), data.naming_unreadable():
+        fail()
+
+
+def test_a_resource_other_than_memory_is_not_taken_for_it(tmp_path):
+    data = data_of(labelled(tmp_path, 2))
+    full = tf.errors.ResourceExhaustedError(None, None, "/memory/allocated/OOM/events; No space left on device")
+    with pytest.raises(tf.errors.ResourceExhaustedError, match="No space left"), data.naming_unreadable():
+        raise full
+
+
 def test_photos_from_memory_and_from_disk_are_the_same(tmp_path):
     source = labelled(tmp_path, 4)
     kept, read = (batches(data_of(source, **cache), 2) for cache in ({}, NOTHING))

@@ -1,15 +1,18 @@
 """Images of one size by index, in graph mode: kept in memory where they fit, else decoded anew each time."""
 
 import math
+import re
 from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
 
 from keras_matting.data.base import read_sample
-from keras_matting.errors import ImageError, first_line
+from keras_matting.errors import ImageError, UsageError, first_line
 
 _ALIGNMENT = 64
+# TensorFlow's and XLA's words. The same type of error also stands for a full disk, whose message has a path.
+_OUT_OF_MEMORY = re.compile(r"(OOM when|[Oo]ut of memory while|[Ff]ailed to allocate) .*?(?=\.?( \[Op:|$))", re.M)
 
 
 class Store:
@@ -83,9 +86,18 @@ def _aligned(shape):
 
 @contextmanager
 def naming_unreadable(stores):
-    """Turn TensorFlow's complaint of a damaged file or a wrong mask into an `ImageError` that names it."""
+    """Turn TensorFlow's complaint of a damaged file or a wrong mask into an `ImageError` that names it.
+
+    Where memory was too small, no file is to blame: `UsageError`.
+    """
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        if told := _OUT_OF_MEMORY.search(str(error)):
+            raise UsageError(
+                f"Expected a batch to fit into memory; received: {first_line(told[0])}. Lower --batch or --size."
+            ) from None
+        raise
     except tf.errors.OpError:
         for store in stores:
             store.require_readable()
