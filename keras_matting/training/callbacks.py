@@ -1,7 +1,8 @@
-"""Callbacks of a run: the step decay, the guard against NaN, SOC's teacher, and pictures for TensorBoard."""
+"""Callbacks of a run: the step decay, the guard against NaN, SOC's teacher, and TensorBoard's pictures and disk."""
 
 import math
 import time
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -66,12 +67,32 @@ class NaNGuard(keras.callbacks.Callback):
             self._stop(f"{spoilt[0]} became no finite number")
 
     def _stop(self, what):
-        kept = f"the checkpoint of epoch {self.progress.epoch} is kept" if self.progress.epoch else "nothing was kept"
         raise MattingError(
             f"{what} in epoch {self.epoch + 1}, step {self.batch + 1}, on "
-            f"{', '.join(self.names(self.epoch, self.batch))}; {kept}. Look at these files with data check, or lower "
-            "--learning-rate."
+            f"{', '.join(self.names(self.epoch, self.batch))}; {_kept(self.progress)}. Look at these files with data "
+            "check, or lower --learning-rate."
         )
+
+
+def _kept(progress):
+    return f"the checkpoint of epoch {progress.epoch} is kept" if progress.epoch else "nothing was kept"
+
+
+@contextmanager
+def telling_full_disk(log_dir, progress):
+    """Turn TensorFlow's complaint of TensorBoard's files in `log_dir` into a `MattingError` of one sentence."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if str(log_dir) not in str(error):
+            raise
+        reason = str(error).splitlines()[0].rpartition("; ")[2]  # what the system says of the file before it
+        raise MattingError(
+            f"Expected to write into {log_dir}; received: {reason}. Free some space and continue with --resume: "
+            f"{_kept(progress)}."
+        ) from error
 
 
 class TeacherRefresh(keras.callbacks.Callback):
