@@ -19,9 +19,9 @@ from keras_matting.cli import main
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.export import load_model
 from keras_matting.files import locked_folder
-from keras_matting.training.callbacks import NaNGuard, TeacherRefresh
+from keras_matting.training.callbacks import NaNGuard
 from keras_matting.training.progress import Progress
-from keras_matting.training.run import phases, train
+from keras_matting.training.run import train
 from keras_matting.training.settings import Settings
 from keras_matting.training.strip import strip
 
@@ -57,7 +57,7 @@ def in_process(script, *arguments, **environment):
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment
     command = [sys.executable, "-c", header + script, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def losses_of(progress):
@@ -168,12 +168,22 @@ def test_nan_stops_the_run_and_names_step_and_files(pairs, tmp_path):
         train(tiny.settings(pairs, learning_rate=1e38), tmp_path / "run", verbose=0)
 
 
-def test_nan_leaves_the_last_good_checkpoint(finished):
-    _, _, progress = finished
-    guard = NaNGuard(lambda epoch, step: [f"photo {epoch}-{step}"], progress)
-    guard.on_epoch_begin(4)
-    with pytest.raises(MattingError, match="epoch 5, step 18, on photo 4-17; the checkpoint of epoch 4 is kept"):
-        guard.on_train_batch_end(17, {"loss": float("nan")})
+def test_nan_leaves_the_last_good_checkpoint(finished, pairs, tmp_path, monkeypatch):
+    begin = NaNGuard.on_epoch_begin
+
+    def spoilt(guard, epoch, logs=None):
+        begin(guard, epoch)
+        if epoch == 2:
+            guard.model.optimizer.learning_rate = 1e38
+
+    monkeypatch.setattr(NaNGuard, "on_epoch_begin", spoilt)
+    with pytest.raises(
+        MattingError, match=r"nan in epoch 3, step [23], on \d\d, \d\d; the checkpoint of epoch 2 is kept"
+    ):
+        train(tiny.settings(pairs), tmp_path / "run", verbose=0)
+    monkeypatch.undo()
+    progress = train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0)
+    np.testing.assert_allclose(losses_of(progress), losses_of(finished[2]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("val_fraction", "rate"), [(0.25, 1e38), (0.0, 1e39)])
@@ -192,11 +202,6 @@ def test_what_is_left_out_of_the_data_is_told(pairs, tmp_path):
     train(tiny.settings(folder, epochs=1, steps_per_epoch=1), tmp_path / "run", verbose=0, log=told.append)
     (line,) = [line for line in told if line.startswith("left out")]
     assert f"left out of {folder}: image without mask (1), size mismatch (1)" in line
-
-
-def test_black_masks_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="all black"):
-        train(tiny.settings(tiny.write_pairs(tmp_path / "pairs", white=0)), tmp_path / "run", verbose=0)
 
 
 def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(pairs, tmp_path):
@@ -220,11 +225,6 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(pairs, tmp_path):
     assert "the checkpoint of epoch 1 is whole" in done.stdout
     assert not list((tmp_path / "run").glob(".*partial*"))
     assert train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0).epoch == 4
-
-
-def test_patience_ends_a_run_that_does_not_improve(pairs, tmp_path):
-    progress = train(tiny.settings(pairs, learning_rate=1e-12, patience=2, epochs=9), tmp_path / "run", verbose=0)
-    assert progress.epoch < 9
 
 
 def test_strip_gives_a_folder_that_serves_the_best_epoch(finished, tmp_path):
@@ -254,15 +254,9 @@ def test_strip_refuses_what_is_no_run(tmp_path):
 def test_mixed_precision_trains_and_strips_to_float32(pairs, tmp_path):
     train(tiny.settings(pairs, precision="mixed_bfloat16", epochs=1), tmp_path / "run", verbose=0)
     strip(tmp_path / "run", tmp_path / "model")
-    assert {layer.compute_dtype for layer in load_model(tmp_path / "model").layers} == {"float32"}
+    saved = keras.saving.load_model(tmp_path / "model" / "model.keras", compile=False)
+    assert {layer.compute_dtype for layer in saved.layers} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
-
-
-def test_a_frozen_backbone_is_trained_in_two_phases():
-    common = {"model": "modnet", "data": ["x"], "epochs": 10, "freeze_backbone": True}
-    assert phases(Settings(**common)) == [(10, None)]
-    assert phases(Settings(**common, unfreeze_from=115)) == [(5, None), (10, 115)]
-    assert phases(Settings(**common, unfreeze_from=115, freeze_epochs=2)) == [(2, None), (10, 115)]
 
 
 @pytest.mark.parametrize(
@@ -298,22 +292,26 @@ def test_the_command_line_trains_resumes_and_strips(pairs, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_mirrored_training_spreads_a_batch_over_devices(finished, pairs, tmp_path):
+def test_mirrored_training_spreads_a_batch_over_devices(pairs, tmp_path):
+    validation = tiny.write_pairs(tmp_path / "validation", 3)  # the last batch has nothing for one of the devices
+    options = {"val": str(validation), "val_fraction": 0.0, "epochs": 1}
     script = (
         "import tensorflow as tf\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
         "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
-        "progress = train(tiny.settings(sys.argv[1], strategy='mirrored', epochs=1), sys.argv[2], verbose=0)\n"
+        f"settings = tiny.settings(sys.argv[1], strategy='mirrored', **{options})\n"
+        "progress = train(settings, sys.argv[2], verbose=0)\n"
         "print([row.get('loss') or row['val_loss'] for row in progress.history])\n"
     )
     done = in_process(script, pairs, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     start, first = json.loads(done.stdout)
-    _, _, progress = finished
-    assert start == pytest.approx(progress.history[0]["val_loss"], rel=1e-5)
+    single = train(tiny.settings(pairs, **options), tmp_path / "single", verbose=0)
+    assert start == pytest.approx(single.history[0]["val_loss"], rel=1e-5)
     # Each device normalises its own half of the batch, so the losses are close, not equal.
-    assert first == pytest.approx(losses_of(progress)[0], rel=0.05)
-    assert train(tiny.settings(pairs, epochs=2), tmp_path / "run", resume=True, verbose=0).epoch == 2
+    assert first == pytest.approx(losses_of(single)[0], rel=0.05)
+    more = train(tiny.settings(pairs, **options | {"epochs": 2}), tmp_path / "run", resume=True, verbose=0)
+    assert more.epoch == 2
 
 
 @pytest.mark.long
@@ -351,22 +349,24 @@ def test_a_strategy_of_another_backend_is_refused(pairs, tmp_path):
 
 
 @pytest.mark.long
-def test_adapt_trains_against_the_network_of_the_epochs_start(pairs, tmp_path):
-    settings = Settings("modnet", (f"unlabelled:{pairs}/image",), 1, batch_size=2, augment="none", objective="soc")
+def test_adapt_trains_against_the_network_of_the_epochs_start(pairs, tmp_path, monkeypatch):
+    settings = Settings("modnet", (f"unlabelled:{pairs}/image",), 2, batch_size=2, augment="none", objective="soc")
     settings = replace(settings, input_size=(64, 64), steps_per_epoch=2, learning_rate=1e-3, images_every=0)
-    trainers_seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        refresh = TeacherRefresh.on_epoch_begin
-        patch.setattr(
-            TeacherRefresh,
-            "on_epoch_begin",
-            lambda self, epoch, logs=None: trainers_seen.append(self.model) or refresh(self, epoch),
-        )
-        progress = train(settings, tmp_path / "run", verbose=0)
-    (trainer,) = trainers_seen
-    assert np.isfinite(losses_of(progress)).all() and "val_miou" not in progress.history[-1]
     kernel = "f_branch.conv_f2x.layers.0"
-    teacher, network = (model.get_layer(kernel).get_weights()[0] for model in (trainer.teacher, trainer.network))
-    assert not np.array_equal(teacher, network)
+    seen, trainers_seen = [], []
+
+    def look(guard, epoch, logs=None):
+        models = (guard.model.teacher, guard.model.network)
+        seen.append([model.get_layer(kernel).get_weights()[0] for model in models])
+        trainers_seen.append(guard.model)
+
+    monkeypatch.setattr(NaNGuard, "on_train_batch_begin", lambda self, batch, logs=None: batch or look(self, batch))
+    progress = train(settings, tmp_path / "run", verbose=0)
+    assert np.isfinite(losses_of(progress)).all() and "val_miou" not in progress.history[-1]
+    (teacher, network), (next_teacher, next_network) = seen
+    np.testing.assert_array_equal(teacher, network)
+    np.testing.assert_array_equal(next_teacher, next_network)
+    assert not np.array_equal(teacher, next_teacher)
     statistics = "lr_branch.conv_lr16x.layers.1"
-    assert not np.asarray(trainer.network.get_layer(statistics).bnorm.moving_mean).any()  # those of fresh weights
+    moving_mean = trainers_seen[-1].network.get_layer(statistics).bnorm.moving_mean
+    assert not np.asarray(moving_mean).any()  # those of fresh weights

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_matting.errors import MattingError, UsageError, first_line
-from keras_matting.files import write_atomically
+from keras_matting.files import file_sha256, write_atomically
 from keras_matting.training.settings import MONITORS
 
 PROGRESS_FILE = "progress.json"
@@ -34,13 +34,27 @@ class Progress(keras.callbacks.Callback):
         self.run_dir = Path(run_dir)
         self.monitor, self.sign = monitor, 1 if MONITORS[monitor] == "max" else -1
         self.patience = patience
-        self.state = {"epoch": 0, "checkpoint": None, "best_epoch": 0, "best": None, "history": []}
-        self.has_stopped_early = False
+        self.state = {
+            "epoch": 0,
+            "checkpoint": None,
+            "phase": 0,
+            "phase_start": 0,  # the epochs done before it
+            "data": None,  # what `require_data` was given
+            "best_epoch": 0,
+            "best": None,
+            "best_sha256": None,
+            "history": [],
+        }
 
     @property
     def epoch(self):
         """How many epochs are done."""
         return self.state["epoch"]
+
+    @property
+    def phase(self):
+        """Which phase of the run trains, from 0: with a frozen backbone, say, or without."""
+        return self.state["phase"]
 
     @property
     def history(self):
@@ -51,11 +65,33 @@ class Progress(keras.callbacks.Callback):
         """Read how far the run came; nothing done if there is no file yet."""
         path = self.run_dir / PROGRESS_FILE
         try:
-            self.state = json.loads(path.read_text(encoding="utf-8"))
+            self.state |= json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             pass
         except ValueError as error:
             raise UsageError(f"Expected {path} to be JSON; received: {error}. Start the run anew.") from None
+
+    def require_data(self, fingerprint):
+        """Raise `UsageError` if the run has learned from other data than what this `selection.fingerprint` is of."""
+        earlier, self.state["data"] = self.state["data"] or fingerprint, fingerprint
+        if earlier != fingerprint:
+            counts = [f"{data['training']} and {data['validation']}" for data in (earlier, fingerprint)]
+            raise UsageError(
+                f"--resume continues a run on the same photos: it began with {counts[0]} to train and validate on; "
+                f"now there are {counts[1]}, or others. Put them back, or start another run with --init "
+                f"{self.run_dir / BEST_FILE}."
+            )
+
+    def begin(self, phase):
+        """Note which phase trains now; return whether it is new, so that no optimiser's state belongs to it."""
+        if phase != self.phase:
+            self.state |= {"phase": phase, "phase_start": self.epoch}
+        return self.epoch == self.state["phase_start"]
+
+    def has_ended(self, phase):
+        """Whether `phase` trains now, and has had `patience` epochs without a better one."""
+        since = self.epoch - max(self.state["best_epoch"], self.state["phase_start"])
+        return phase == self.phase and 0 < self.patience <= since
 
     def restore(self, trainer):
         """Load the last checkpoint, if there is one: weights, and the optimiser's state if `trainer` is compiled."""
@@ -79,8 +115,8 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Write everything that a resumed run needs."""
         self._write(epoch + 1, logs or {})
-        if self.patience and self.epoch - self.state["best_epoch"] >= self.patience:
-            self.has_stopped_early = self.model.stop_training = True
+        if self.has_ended(self.phase):
+            self.model.stop_training = True
 
     def metrics_of(self, epoch):
         """Return the metrics of an epoch, 0 being the start."""
@@ -95,10 +131,21 @@ class Progress(keras.callbacks.Callback):
             if self._is_better(logs):
                 state["best"], state["best_epoch"] = logs.get(self.monitor), epoch
                 _save_model(self.model.network, self.run_dir / BEST_FILE)
+                state["best_sha256"] = file_sha256(self.run_dir / BEST_FILE)
             write_atomically(self.run_dir / PROGRESS_FILE, json.dumps(state, indent=1).encode())
             self.state = state
             write_atomically(self.run_dir / HISTORY_FILE, _as_csv(self.history))
         self._remove_older()
+
+    def load_best(self, network):
+        """Load the best epoch's weights; raises `UsageError` if they cannot be read, or are another epoch's."""
+        path = self.run_dir / BEST_FILE
+        try:
+            if self.state["best_sha256"] not in (None, file_sha256(path)):
+                raise ValueError("the run was cut off while it was replaced. Continue it with --resume.")
+            network.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"Expected the run's best model in {path}; {first_line(error)}") from None
 
     def _is_better(self, logs):
         """Whether this epoch's model is the best; without validation the last one always is."""
@@ -117,10 +164,12 @@ def _told_when_full(run_dir, last_epoch):
     try:
         yield
     except (OSError, RuntimeError, UsageError) as error:
+        # Both say what failed; what the one for users proposes is not what helps here.
+        reason = error.__context__ if isinstance(error, UsageError) else error
         kept = f"the checkpoint of epoch {last_epoch} is whole" if last_epoch else "no checkpoint was written yet"
         raise MattingError(
-            f"Expected to write a checkpoint into {run_dir}; received: {error}. Free some space and continue with "
-            f"--resume: {kept}."
+            f"Expected to write a checkpoint into {run_dir}; received: {first_line(reason)}. Free some space and "
+            f"continue with --resume: {kept}."
         ) from error
 
 
@@ -131,7 +180,8 @@ def _variables(trainer):
     """
     variables = {variable.path: variable for variable in trainer.network.weights}
     if trainer.compiled:
-        trainer.optimizer.build(trainer.trainable_variables)
+        if not trainer.optimizer.built:  # a loss-scaled one would begin anew
+            trainer.optimizer.build(trainer.trainable_variables)
         state = trainer.optimizer.variables
         variables |= {f"optimizer/{index}/{variable.name}": variable for index, variable in enumerate(state)}
     return variables

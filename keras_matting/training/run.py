@@ -1,23 +1,20 @@
 """A training run: settings -> data, network, Keras's `fit`, and a folder that can be resumed and stripped."""
 
 import shutil
-from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_matting.config import PRESET_FILE, Preset
-from keras_matting.data.pipeline import TrainingData, validation_batches
-from keras_matting.data.sources import read_sources, split
+from keras_matting.engines.base import missing_package
 from keras_matting.errors import UsageError
 from keras_matting.files import locked_folder, require_writable
 from keras_matting.models import MODELS, build_model
 from keras_matting.pretrained import default_preset
-from keras_matting.training import start
+from keras_matting.training import selection, start
 from keras_matting.training.callbacks import EpochLog, NaNGuard, Pictures, TeacherRefresh, step_decay
 from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE, PROGRESS_FILE, Progress
 from keras_matting.training.settings import SETTINGS_FILE, Settings
@@ -36,21 +33,26 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
     what to do with it. `verbose` is Keras's. Raises `UsageError` on settings or data that do not fit, `MattingError` if
     the loss becomes NaN or the disk is full; the last checkpoint stays.
     """
+    if reason := missing_package("tensorboard", "train"):
+        raise UsageError(f"Training writes to TensorBoard: {reason}")
     run_dir = Path(run_dir)
-    _check_folder(run_dir, settings, resume, overwrite)
-    is_shared = settings.strategy == "data-parallel"  # by the processes of several hosts
-    with nullcontext() if is_shared else locked_folder(run_dir):
+    settings = _settled(run_dir, settings, resume, overwrite)
+    with locked_folder(run_dir):
         return _train(settings, run_dir, resume, overwrite, log, verbose)
 
 
 def _train(settings, run_dir, resume, overwrite, log, verbose):
     preset = _preset_of(settings)
-    data, validation = _data_of(settings, preset, log)
+    sources = selection.select(settings, log)
+    progress = Progress(run_dir, settings.monitor, settings.patience)
+    if resume:
+        progress.read()
+    progress.require_data(selection.fingerprint(*sources))
+    data, validation = selection.batches(*sources, settings, preset)
+    keras.utils.set_random_seed(settings.seed)  # of fresh weights
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
-        _require_foreground(data, settings)
-        progress = Progress(run_dir, settings.monitor, settings.patience)
-        if resume:
-            progress.read()
+        if settings.objective != "soc":
+            selection.require_subjects(data)
         trainer = _trainer_of(settings, preset, data, fresh=not progress.epoch, log=log)
         if overwrite:  # not before data and start have proved to be usable
             _remove_run(run_dir)
@@ -75,20 +77,20 @@ def phases(settings):
         return [(settings.epochs, -1)]
     if settings.unfreeze_from < 0:
         return [(settings.epochs, None)]
-    frozen = settings.freeze_epochs or max(1, settings.epochs // 2)
-    return [(min(frozen, settings.epochs), None), (settings.epochs, settings.unfreeze_from)]
+    frozen = min(settings.begun().freeze_epochs, settings.epochs)
+    return [(frozen, None), (settings.epochs, settings.unfreeze_from)]
 
 
-def _check_folder(run_dir, settings, resume, overwrite):
-    """Make `run_dir`, or check that what is there may be continued or replaced."""
+def _settled(run_dir, settings, resume, overwrite):
+    """Make `run_dir`, or check that what is there may be continued or replaced; return the settings of the run."""
     exists = (run_dir / SETTINGS_FILE).exists()
-    if exists and resume:
-        settings.require_continues(Settings.load(run_dir))
-    elif exists and not overwrite:
+    if exists and not resume and not overwrite:
         raise UsageError(f"{run_dir} is a run already: continue it with --resume, or replace it with --overwrite.")
-    elif not exists and run_dir.exists() and any(run_dir.iterdir()):
+    if not exists and run_dir.exists() and any(run_dir.iterdir()):
         raise UsageError(f"Expected a new or empty folder for the run; {run_dir} holds other files.")
+    settings = settings.continuing(Settings.load(run_dir)) if exists and resume else settings.begun()
     require_writable(run_dir)
+    return settings
 
 
 def _remove_run(run_dir):
@@ -110,62 +112,6 @@ def _preset_of(settings):
     size = tuple(settings.input_size) or preset.input_size
     # The weights will be others: their digest and source file are not the start's.
     return replace(preset, input_size=size, weights_sha256="", source_sha256="")
-
-
-def _data_of(settings, preset, log):
-    """Return (training data, validation batches or None); say what is left out of them."""
-    sources, validation = _sources_of(settings)
-    for name, problems in {source.name: source.problems for source in (*sources, *validation)}.items():
-        if problems:
-            kinds = Counter(problem.kind for problem in problems).most_common()
-            told = ", ".join(f"{kind} ({count})" for kind, count in kinds)
-            log(f"left out of {name}: {told}; data check names them")
-    options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
-    data = TrainingData(
-        sources,
-        preset,
-        augment=settings.augment,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        steps_per_epoch=settings.steps_per_epoch or None,
-        **options,
-    )
-    if validation:
-        validation = validation_batches(validation, preset, batch_size=settings.batch_size, **options)
-    return data, validation or None
-
-
-def _sources_of(settings):
-    """Return (training sources, validation sources), which share no sample unless the specs do."""
-    sources, validation = read_sources(settings.data), []
-    if settings.val:
-        validation = read_sources([settings.val])
-        if settings.val_fraction:
-            validation = [split(source, settings.val_fraction)[1] for source in validation]
-    elif settings.val_fraction:
-        parts = [split(source, settings.val_fraction) for source in sources]
-        sources, validation = [part[0] for part in parts], [part[1] for part in parts]
-    _require_truth(validation, "validation photos")
-    if settings.objective == "soc":
-        sources = [replace(source, kind="unlabelled", backgrounds=()) for source in sources]
-    else:
-        _require_truth(sources, "training photos")
-    return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
-
-
-def _require_truth(sources, photos):
-    for source in sources:
-        if source.kind == "unlabelled":
-            raise UsageError(f"Expected {photos} with truth; {source.name} has none. Name pairs, a list or composites.")
-
-
-def _require_foreground(data, settings):
-    """Refuse masks that are all black: the loss would fall, and the model would learn to find nothing."""
-    if settings.objective == "soc":
-        return
-    batches = islice(data.dataset(), data.steps_per_epoch)
-    if not any(float(np.max(targets["alpha"])) > 0 for _, targets in batches):
-        raise UsageError("Expected masks with a subject; those of one epoch are all black. Look with data check.")
 
 
 def _trainer_of(settings, preset, data, fresh, log):
@@ -235,15 +181,13 @@ def _write_hyperparameters(log_dir, settings):
 
 
 def _fit(trainer, settings, data, validation, progress, callbacks, verbose):
-    """Fit phase after phase, from the epoch that `progress` has reached."""
-    first = 0
-    for end, trained_from in phases(settings):
-        begin, first = first, end
-        if progress.epoch >= end or progress.has_stopped_early:
+    """Fit phase after phase, from the epoch that `progress` has reached; a phase may end early."""
+    for phase, (end, trained_from) in enumerate(phases(settings)):
+        if phase < progress.phase or progress.epoch >= end or progress.has_ended(phase):
             continue
         if trained_from != -1:
             start.freeze_backbone(trainer.network, trained_from)
-        if progress.epoch == begin:  # a new phase has other trained variables: the optimiser starts anew
+        if progress.begin(phase):  # other variables are trained than before: the optimiser starts anew
             progress.restore(trainer)
             trainer.compile(optimizer=_optimizer(settings))
         else:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from keras_matting.errors import UsageError
@@ -30,7 +30,7 @@ class Settings:
     `schedule`: "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "constant"
     not. `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names the layer from which
     it is trained afterwards, by default half of them. `strategy`: "mirrored" spreads each batch over all devices
-    under TensorFlow, "data-parallel" under JAX, where it also spans several hosts (`keras.distribution`).
+    under TensorFlow, "data-parallel" (`keras.distribution`) under JAX.
     `patience`: epochs without a better `monitor` after which the run stops; 0: never. `images_every`: epochs
     between pictures in TensorBoard; 0: never.
     """
@@ -113,13 +113,26 @@ class Settings:
             names = ", ".join(field.name for field in fields(cls))
             raise UsageError(f"Expected {origin} with the fields {names}; received: {error}.") from None
 
-    def require_continues(self, earlier):
-        """Raise `UsageError` if a run with these settings would not continue one with the `earlier` ones."""
+    def begun(self):
+        """Return the settings of a new run: what depends on `epochs` by default is fixed, since these may change."""
+        if self.unfreeze_from < 0 or self.freeze_epochs:
+            return self
+        return replace(self, freeze_epochs=max(1, self.epochs // 2))
+
+    def continuing(self, earlier):
+        """Return the settings for the rest of a run that began with the `earlier` ones.
+
+        Raises `UsageError` if these would not continue it.
+        """
+        settings = self if self.freeze_epochs else replace(self, freeze_epochs=earlier.freeze_epochs)
         names = (field.name for field in fields(self) if field.name not in _MAY_CHANGE)
-        changed = [name for name in names if getattr(self, name) != getattr(earlier, name)]
+        changed = [name for name in names if getattr(settings, name) != getattr(earlier, name)]
         if changed:
-            told = "; ".join(f"{name} was {getattr(earlier, name)!r}, now {getattr(self, name)!r}" for name in changed)
+            told = "; ".join(
+                f"{name} was {getattr(earlier, name)!r}, now {getattr(settings, name)!r}" for name in changed
+            )
             raise UsageError(f"--resume continues a run as it was: {told}. Use the old values, or another --out.")
+        return settings
 
 
 def _require(settings, name, holds, expected):

@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from keras_matting.config import Preset
-from keras_matting.errors import UsageError, first_line
+from keras_matting.errors import UsageError
 from keras_matting.export import write_model_folder
 from keras_matting.files import write_atomically
 from keras_matting.models import build_model
-from keras_matting.training.progress import BEST_FILE, Progress
+from keras_matting.training.progress import Progress
 from keras_matting.training.settings import Settings
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
 
@@ -30,7 +30,11 @@ def strip(run_dir, out_dir, *, name=None, last=False, force=False):
     if not progress.epoch:
         raise UsageError(f"Expected a run with one whole epoch at least; {run_dir} has none. Continue it first.")
     network = build_model(settings.model, preset.input_size)
-    epoch = _load_last(network, settings, progress) if last else _load_best(network, progress)
+    if last:
+        epoch = _load_last(network, settings, progress)
+    else:
+        epoch = progress.state["best_epoch"]
+        progress.load_best(network)
     preset = replace(preset, name=name or out_dir.name, source=f"trained by keras-matting from {_origin(settings)}")
     preset = write_model_folder(network, preset, out_dir, force)
     metrics = progress.metrics_of(epoch)
@@ -38,15 +42,6 @@ def strip(run_dir, out_dir, *, name=None, last=False, force=False):
     write_atomically(out_dir / TRAINING_FILE, (json.dumps(record, indent=2) + "\n").encode())
     write_atomically(out_dir / CARD_FILE, _card(preset, settings, metrics).encode())
     return preset
-
-
-def _load_best(network, progress):
-    path = progress.run_dir / BEST_FILE
-    try:
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"Expected the run's best model in {path}; {first_line(error)}") from None
-    return progress.state["best_epoch"]
 
 
 def _load_last(network, settings, progress):

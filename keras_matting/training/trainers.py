@@ -38,8 +38,12 @@ class Trainer(keras.Model):
         """Return the sum of the objective's terms, a scalar, and track every one."""
         dtype = y_pred["matte"].dtype
         targets = {name: ops.cast(value, dtype) for name, value in (y or {}).items()}
-        terms = self.terms(ops.cast(x, dtype), targets, y_pred)
         images = ops.shape(x)[0]
+        # A replica's part of a last, smaller batch may be empty, and its mean no number.
+        terms = {
+            name: ops.where(images > 0, term, ops.zeros_like(term))
+            for name, term in self.terms(ops.cast(x, dtype), targets, y_pred).items()
+        }
         for mean, term in zip(self.term_means, self.TERMS, strict=True):
             mean.update_state(terms[term], sample_weight=images)
         self._has_truth = "alpha" in targets

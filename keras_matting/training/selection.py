@@ -1,0 +1,125 @@
+"""Which data a run learns from and is validated on."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from hashlib import sha256
+from itertools import islice
+
+import numpy as np
+
+from keras_matting.data.pipeline import TrainingData, validation_batches
+from keras_matting.data.sources import read_sources, split
+from keras_matting.errors import UsageError
+
+SUBJECT = 0.5  # the least alpha of a mask that shows something
+
+
+def select(settings, log=lambda message: None):
+    """Return (training sources, validation sources) of a run's `Settings`; say what is left out of them.
+
+    No photo with truth is in both. Raises `UsageError` where there is none left to train on, or no truth where some is
+    needed.
+    """
+    sources, validation = _read(settings)
+    _tell_problems((*sources, *validation), log)
+    _require_truth(validation, "validation photos")
+    if settings.objective == "soc":
+        sources = [_without_truth(source) for source in sources]
+    else:
+        _require_truth(sources, "training photos")
+        sources = _apart(sources, validation, log)
+    return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
+
+
+def batches(sources, validation, settings, preset):
+    """Return (`TrainingData`, validation batches or None)."""
+    options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
+    data = TrainingData(
+        sources,
+        preset,
+        augment=settings.augment,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        steps_per_epoch=settings.steps_per_epoch or None,
+        **options,
+    )
+    if validation:
+        validation = validation_batches(validation, preset, batch_size=settings.batch_size, **options)
+    return data, validation or None
+
+
+def fingerprint(sources, validation):
+    """Return how many photos there are to train and validate on, and a digest of their names."""
+    parts = {"training": sources, "validation": validation}
+    names = {
+        part: [[sample.stem for sample in (*source.samples, *source.backgrounds)] for source in chosen]
+        for part, chosen in parts.items()
+    }
+    counts = {part: sum(len(source.samples) for source in chosen) for part, chosen in parts.items()}
+    return {**counts, "sha256": sha256(json.dumps(names).encode()).hexdigest()}
+
+
+def require_subjects(data):
+    """Raise `UsageError` if no mask of one epoch of `data` shows anything: a model would learn to find nothing."""
+    peak = max(float(np.max(targets["alpha"])) for _, targets in islice(data.dataset(), data.steps_per_epoch))
+    if not peak:
+        raise UsageError("Expected masks with a subject; those of one epoch are all black. Look with data check.")
+    if peak < SUBJECT:
+        raise UsageError(
+            f"Expected masks in 0 to 255; none of one epoch goes beyond {peak * 255:.0f}. Are they of 0 and 1, or of "
+            "class ids? Write 255 where the subject is."
+        )
+
+
+def _read(settings):
+    sources = read_sources(settings.data)
+    if settings.val:
+        validation = read_sources([settings.val])
+        if settings.val_fraction:
+            validation = [split(source, settings.val_fraction)[1] for source in validation]
+        return sources, validation
+    if not settings.val_fraction:
+        return sources, []
+    parts = [split(source, settings.val_fraction) for source in sources]
+    return [part[0] for part in parts], [part[1] for part in parts]
+
+
+def _tell_problems(sources, log):
+    for name, problems in {source.name: source.problems for source in sources}.items():
+        if problems:
+            kinds = Counter(problem.kind for problem in problems).most_common()
+            told = ", ".join(f"{kind} ({count})" for kind, count in kinds)
+            log(f"left out of {name}: {told}; data check names them")
+
+
+def _require_truth(sources, photos):
+    for source in sources:
+        if source.kind == "unlabelled":
+            raise UsageError(f"Expected {photos} with truth; {source.name} has none. Name pairs, a list or composites.")
+
+
+def _without_truth(source):
+    if source.kind == "composite":
+        raise UsageError(
+            f"Expected photos as they are, to adapt to; {source.name} is composited. Name unlabelled photos or pairs."
+        )
+    return replace(source, kind="unlabelled")
+
+
+def _apart(sources, validation, log):
+    """Return the sources without the photos of `validation`, by which they would be known already."""
+    held_out = {sample.image.resolve() for source in validation for sample in source.samples}
+    kept = [
+        replace(source, samples=tuple(sample for sample in source.samples if sample.image.resolve() not in held_out))
+        for source in sources
+    ]
+    for source, rest in zip(sources, kept, strict=True):
+        if dropped := len(source.samples) - len(rest.samples):
+            log(f"left out of {source.name}: validation photos ({dropped})")
+        if not rest.samples:
+            raise UsageError(
+                f"Expected photos to train on beside those of the validation; {source.name} has none. Take a part of "
+                "them with --val-fraction, or name others."
+            )
+    return kept

@@ -1,0 +1,63 @@
+"""Which photos a run learns from: none that it is validated on, none whose mask shows nothing."""
+
+import numpy as np
+import pytest
+import tiny
+
+from keras_matting.errors import UsageError
+from keras_matting.image_files import encode
+from keras_matting.training.run import train
+from keras_matting.training.selection import select
+
+
+@pytest.fixture(autouse=True)
+def tiny_model():
+    tiny.register()
+    yield
+    tiny.unregister()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+
+
+def stems(sources):
+    return {sample.stem for source in sources for sample in source.samples}
+
+
+@pytest.mark.parametrize("named", ["", "pairs:"])
+def test_validation_photos_are_not_trained_on(pairs, named):
+    told = []
+    training, validation = select(tiny.settings(pairs, data=[f"{pairs}@2"], val=f"{named}{pairs}"), told.append)
+    assert stems(validation) and not stems(training) & stems(validation)
+    assert len(stems(training) | stems(validation)) == 12
+    assert told == [f"left out of {pairs}: validation photos ({len(stems(validation))})"]
+
+
+def test_a_run_that_would_be_validated_on_all_of_its_photos_is_refused(pairs):
+    with pytest.raises(UsageError, match="beside those of the validation.*--val-fraction"):
+        select(tiny.settings(pairs, val=str(pairs), val_fraction=0.0))
+
+
+def test_photos_without_truth_may_be_those_of_the_validation(pairs):
+    settings = tiny.settings(pairs, model="modnet", val=str(pairs), val_fraction=0.0, objective="soc")
+    training, validation = select(settings)
+    assert stems(training) == stems(validation)
+    assert {source.kind for source in training} == {"unlabelled"}
+
+
+def test_composites_are_no_photos_to_adapt_to(pairs, tmp_path):
+    (tmp_path / "rgba").mkdir()
+    (tmp_path / "rgba" / "a.png").write_bytes(encode(np.full((8, 8, 4), 99, np.uint8), ".png"))
+    spec = f"composite:{tmp_path}/rgba,{pairs}/image"
+    with pytest.raises(UsageError, match="Expected photos as they are, to adapt to"):
+        select(tiny.settings(pairs, model="modnet", data=[spec], val_fraction=0.0, objective="soc"))
+
+
+@pytest.mark.parametrize(
+    ("white", "message"), [(0, "all black"), (1, "none of one epoch goes beyond 1. Are they of 0 and 1")]
+)
+def test_masks_that_show_nothing_are_refused(tmp_path, white, message):
+    with pytest.raises(UsageError, match=message):
+        train(tiny.settings(tiny.write_pairs(tmp_path / "pairs", white=white)), tmp_path / "run", verbose=0)
