@@ -2,13 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
+import tiny
 
+from keras_matting import models
+from keras_matting.cli import main
 from keras_matting.errors import MattingError
+from keras_matting.export import write_model_folder
+from keras_matting.pretrained import default_preset
 from keras_matting.training.callbacks import telling_full_disk
 from keras_matting.training.progress import Progress
+from keras_matting.training.settings import Settings
 
 
 @pytest.fixture
@@ -60,3 +67,43 @@ def test_errors_of_other_files_are_not_the_disks(progress):
     board = progress.run_dir / "tensorboard"
     with pytest.raises(tf.errors.NotFoundError), telling_full_disk(board, progress):
         raise other
+
+
+# Command line
+
+
+@pytest.fixture
+def tiny_words(tmp_path, monkeypatch):
+    """Make "tiny" a model, and return the words of a run of one step in a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_MATTING_HOME", str(tmp_path / "home"))
+    tiny.register()
+    tiny.write_pairs(tmp_path / "pairs")
+    words = ["--model", "tiny", "--data", "pairs", "--epochs", "1", "--batch", "2", "--steps-per-epoch", "1"]
+    yield [*words, "--augment", "none", "--images-every", "0", "--out", "run"]
+    tiny.unregister()
+
+
+def test_validation_data_named_twice_is_refused(tiny_words, capsys):
+    assert main(["train", *tiny_words, "--val", "pairs", "--val", "other"]) == 2
+    assert "Expected one --val; received pairs, other" in capsys.readouterr().err
+    assert main(["train", *tiny_words, "--val", "pairs", "--val-fraction", "0.25"]) == 0
+    assert Settings.load("run").val == "pairs"
+
+
+@pytest.mark.parametrize("home", ["saved_models", "home"])
+def test_a_run_starts_from_a_model_by_name(tiny_words, capsys, home):
+    write_model_folder(models.build_model("tiny", tiny.SIZE), default_preset("tiny", "mine"), Path(home) / "mine")
+    assert main(["train", *tiny_words, "--init", "mine"]) == 0
+    assert f"8 of 8 variables from {Path(Settings.load('run').init) / 'model.keras'}" in capsys.readouterr().err
+    Path("mine").touch()  # what is there under that very name is what is meant
+    assert main(["train", *tiny_words, "--init", "mine", "--overwrite"]) == 2
+    assert "received mine" in capsys.readouterr().err
+
+
+def test_a_known_model_that_is_not_here_is_to_be_fetched(tiny_words, capsys):
+    assert main(["train", *tiny_words, "--init", "u2netp"]) == 2
+    assert "u2netp is not here yet. Fetch it: keras-matting fetch u2netp" in capsys.readouterr().err
+    assert main(["adapt", "modnet", "--data", "unlabelled:pairs/image", "--epochs", "1", "--out", "run"]) == 2
+    assert "modnet is not here yet. Fetch it: keras-matting fetch modnet" in capsys.readouterr().err
+    assert not Path("run").exists()

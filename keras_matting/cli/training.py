@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_matting.cli.models import size
 from keras_matting.cli.status import OK, say
+from keras_matting.config import find_model_dir
 from keras_matting.errors import UsageError
 
 
@@ -15,7 +16,7 @@ def add_train_arguments(parser):
     _add_run_arguments(parser)
     parser.add_argument("--model", required=True, help="modnet, u2net or u2netp")
     parser.add_argument(
-        "--init", default="", metavar="PATH", help="model folder, .keras (or a backbone's) or checkpoint"
+        "--init", default="", metavar="MODEL", help="model folder or name, .keras (or a backbone's) or checkpoint"
     )
     parser.add_argument("--augment", default="custom", help="preset: original, custom (default), none, ...")
     parser.add_argument("--size", dest="input_size", type=size, default=(), metavar="HxW", help="default: the model's")
@@ -27,13 +28,15 @@ def add_train_arguments(parser):
 
 def add_adapt_arguments(parser):
     """Declare the options of `adapt`."""
-    parser.add_argument("init", metavar="MODEL", help="model folder or .keras file of a trained MODNet")
+    parser.add_argument("init", metavar="MODEL", help="folder, name or .keras file of a trained MODNet")
     _add_run_arguments(parser)
 
 
 def _add_run_arguments(parser):
     parser.add_argument("--data", required=True, action="append", metavar="SPEC", help="[KIND:]PATH[,PATH...][@WEIGHT]")
-    parser.add_argument("--val", default="", metavar="SPEC", help="validation data (default: split off --data)")
+    parser.add_argument(
+        "--val", default=[], action="append", metavar="SPEC", help="validation data (default: split off --data)"
+    )
     parser.add_argument("--val-fraction", type=float, default=0.0, metavar="F", help="part of it to use, as 0.1")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--epochs", type=int, required=True)
@@ -71,7 +74,8 @@ def _run(arguments, **fixed):
     from keras_matting.training.settings import Settings
 
     names = {field.name for field in fields(Settings)}
-    settings = Settings(**{name: value for name, value in vars(arguments).items() if name in names}, **fixed)
+    options = vars(arguments) | {"val": _only(arguments.val), "init": _start(arguments.init)}
+    settings = Settings(**{name: value for name, value in options.items() if name in names}, **fixed)
     from keras_matting.training.run import train
 
     verbose = 1 if sys.stderr.isatty() and sys.stdout.isatty() else 2
@@ -80,6 +84,27 @@ def _run(arguments, **fixed):
     )
     _tell(progress, settings, arguments.out)
     return OK
+
+
+def _only(specs):
+    """Return the validation data named; what was named before would else be left out without a word."""
+    if len(specs) > 1:
+        raise UsageError(f"Expected one --val; received {', '.join(specs)}. Name them together in a list:FILE.")
+    return specs[0] if specs else ""
+
+
+def _start(init):
+    """Return a path as it is, and a model's name as its folder, which is looked for as `predict` does."""
+    from keras_matting.pretrained import PRETRAINED
+
+    if not init or Path(init).exists():
+        return init
+    folder = find_model_dir(init)
+    if folder is None and init in PRETRAINED:
+        raise UsageError(
+            f"Expected weights to start from; {init} is not here yet. Fetch it: keras-matting fetch {init}"
+        )
+    return str(folder or init)
 
 
 def _tell(progress, settings, run_dir):
@@ -112,7 +137,7 @@ def add_experiments_arguments(parser):
     """Declare the options of `experiments`."""
     parser.add_argument("action", choices=("run", "list"))
     parser.add_argument("experiments", nargs="*", metavar="NAME|FILE|all", help="all: those that come with the package")
-    parser.add_argument("--scale", default="small", help="small (default: two cores, about an hour) or full")
+    parser.add_argument("--scale", default="small", help="small (default: one to two hours on two cores) or full")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder with ccp/, garments/, ... (data)")
     parser.add_argument("--models", type=Path, default=Path("saved_models"), help="folder of the models to start from")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="folder for runs and tables")
