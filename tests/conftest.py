@@ -103,12 +103,25 @@ def photo():
 @pytest.fixture
 def write_photo(photo):
     """Write the photo to a path, in the format of its extension, and return the path."""
+    from keras_matting.image_files import encode
 
     def write(path):
-        from keras_matting.image_files import encode
-
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(photo, path.suffix))
         return path
 
     return write
+
+
+@pytest.fixture
+def jpeg(photo):
+    """A small photo's JPEG bytes."""
+    from keras_matting.image_files import encode
+
+    return encode(photo, ".jpg")
+
+
+@pytest.fixture
+def request_bytes(jpeg):
+    """A whole request for that photo's cut-out, as it goes over the wire."""
+    return b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(jpeg), jpeg)

@@ -13,6 +13,41 @@ from urllib.parse import urlsplit
 
 import httpx
 
+# The real server, with an engine that takes its time, waits while a file is there, or fails while another is.
+_SCRIPT = """
+import os, time
+from pathlib import Path
+from keras_matting import matting
+from keras_matting_api.server import run
+from keras_matting_api.settings import read_settings
+
+predict = matting.Session.predict
+
+def slowed(self, batch):
+    time.sleep({pause_s})
+    while Path({hold!r}).exists():
+        time.sleep(0.01)
+    if Path({switch!r}).exists():
+        raise RuntimeError("the device is gone")
+    return predict(self, batch)
+
+matting.Session.predict = slowed
+run(read_settings())
+"""
+
+
+def script(pause_s=0.0, switch="/nowhere", hold="/nowhere"):
+    """Return a server whose engine takes `pause_s` more, waits while `hold` exists, and fails while `switch` does."""
+    return _SCRIPT.format(pause_s=pause_s, switch=str(switch), hold=str(hold))
+
+
+def post(server, jpeg, **options):
+    """Return (status, seconds to wait before another try, code of the problem)."""
+    with httpx.Client(timeout=60) as client:
+        response = client.post(f"{server.url}/v1/matte", content=jpeg, **options)
+    code = None if response.status_code == 200 else response.json()["code"]
+    return response.status_code, response.headers.get("retry-after"), code
+
 
 class Server:
     """A running service: `url`, `process`, and the JSON lines it has logged so far."""

@@ -88,11 +88,6 @@ def wait_until(condition, timeout_s=60):
         time.sleep(0.05)
 
 
-@pytest.fixture
-def jpeg(photo):
-    return encode(photo, ".jpg")
-
-
 def without_id(response):
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["x-request-id"] == response.json()["request_id"]

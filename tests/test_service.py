@@ -11,7 +11,6 @@ from keras_matting_api import photos
 from PIL import Image, ImageCms
 from server import start_server
 
-from keras_matting.image_files import encode
 from keras_matting.matting import OutputOptions, Session
 
 
@@ -19,11 +18,6 @@ from keras_matting.matting import OutputOptions, Session
 def client(one_layer_dir):
     with start_server(one_layer_dir) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         yield client
-
-
-@pytest.fixture
-def jpeg(photo):
-    return encode(photo, ".jpg")
 
 
 def opened(response):
@@ -144,4 +138,4 @@ def test_no_tensorflow_is_loaded(one_layer_dir):
         "assert worker._served[0].state == 'ready';"
         "assert not {'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

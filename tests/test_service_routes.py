@@ -17,7 +17,7 @@ from server import start_server
 from tritonclient.utils import InferenceServerException
 
 from keras_matting import imaging
-from keras_matting.image_files import decode, encode
+from keras_matting.image_files import decode
 from keras_matting.matting import Session
 
 
@@ -31,11 +31,6 @@ def server(one_layer_dir):
 def client(server):
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
-
-
-@pytest.fixture
-def jpeg(photo):
-    return encode(photo, ".jpg")
 
 
 @pytest.fixture
