@@ -15,6 +15,8 @@ import pytest
 from keras_matting_api.batching import Batcher
 from server import post, script, start_server
 
+from keras_matting.image_files import encode
+
 
 def sample(server, name):
     """Return one of the server's metrics."""
