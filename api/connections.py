@@ -2,25 +2,33 @@
 
 import json
 import uuid
+from dataclasses import dataclass
 
 import h11
 from keras_matting_api.problems import MEDIA_TYPE, Problem
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LOOK_EVERY_S = 1.0
-_LAST_PATIENCE_S = 1.0
+
+
+@dataclass
+class Patience:
+    """How long connections wait for their clients; all of a service share it, so that its end can shorten it.
+
+    `header_s`: from the connection, or from an answer, to the next request's last header. `answer_s`: how long nothing
+    of an answer has to be taken for the connection to be cut.
+    """
+
+    header_s: float
+    answer_s: float
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which alone would wait forever for a request's headers, and for a client to read its answer.
+    """uvicorn's, which alone would wait forever for a request's headers, and for a client to read its answer."""
 
-    `header_patience_s`: from the connection, or from an answer, to the next request's last header.
-    `answer_patience_s`: how long nothing of an answer has to be taken for the connection to be cut.
-    """
-
-    def __init__(self, *arguments, header_patience_s, answer_patience_s, **options):
+    def __init__(self, *arguments, patience, **options):
         super().__init__(*arguments, **options)
-        self._header_patience_s, self._answer_patience_s = header_patience_s, answer_patience_s
+        self._patience = patience
         self._timer, self._answered, self._unread = None, None, 0
         self._asked_at = self._taken_at = self.loop.time()
 
@@ -40,9 +48,9 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def shutdown(self):
-        """End an idle connection; a new one's first request may be on its way, and is answered still."""
-        if self.cycle is None:
-            self._header_patience_s = min(self._header_patience_s, _LAST_PATIENCE_S)
+        """End when nothing is asked any more: on a connection that looks idle, a request may be on its way."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._unset_keepalive_if_required()
             self._asked_at = self.loop.time()
         else:
             super().shutdown()
@@ -72,9 +80,9 @@ class Connection(H11Protocol):
         if not unread or unread < self._unread:
             self._taken_at = now
         self._unread = unread
-        if now - self._taken_at > self._answer_patience_s:
+        if now - self._taken_at > self._patience.answer_s:
             self.transport.abort()
             return
-        if now - self._asked_at > self._header_patience_s:
+        if now - self._asked_at > self._patience.header_s:
             self.transport.close()
         self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look)

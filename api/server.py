@@ -10,7 +10,7 @@ from functools import partial
 import uvicorn
 from keras_matting_api import observability
 from keras_matting_api.app import create_app
-from keras_matting_api.connections import Connection
+from keras_matting_api.connections import Connection, Patience
 from keras_matting_api.middleware import LARGEST_HEADERS
 from keras_matting_api.settings import unknown_variables
 
@@ -18,6 +18,7 @@ from keras_matting.errors import UsageError
 
 _KEEP_ALIVE_S = 15
 _BACKLOG = 2048
+_LAST_PATIENCE_S = 1.0  # with connections on which nothing is asked, when all ends
 
 
 def run(settings):
@@ -25,7 +26,7 @@ def run(settings):
 
     On the first signal readiness turns to 503 while requests are still taken for `settings.drain_s`, so that load
     balancers look elsewhere; then the port closes, what is inside is finished, and the process ends. A second signal
-    ends it at once.
+    ends it at once, whatever is inside.
     """
     observability.log_to_stderr(settings.log_level)
     for name in unknown_variables(os.environ):  # not refused: Kubernetes makes such names of services called so
@@ -60,9 +61,10 @@ class _Server(uvicorn.Server):
     """Drains on the first signal, ends on the second."""
 
     def __init__(self, app, settings):
+        self._patience = Patience(header_s=settings.body_grace_s, answer_s=settings.deadline_s)
         config = uvicorn.Config(
             app,
-            http=partial(Connection, header_patience_s=settings.body_grace_s, answer_patience_s=settings.deadline_s),
+            http=partial(Connection, patience=self._patience),
             ws="none",
             h11_max_incomplete_event_size=LARGEST_HEADERS,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -77,7 +79,9 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig, frame):
         """Begin to drain; `on_tick` ends it."""
-        if self._state.draining or not self.started:
+        if self._state.draining:
+            os._exit(128 + sig)  # threads of an engine that hangs would outlive anything gentler
+        if not self.started:
             super().handle_exit(sig, frame)
             return
         self._state.draining = True
@@ -91,6 +95,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets=None):
         """Close the port, and serve whom the kernel let in before: closing alone would reset their connections."""
+        self._state.draining = True  # also where no signal came, but a model that cannot be opened
+        self._patience.header_s = min(self._patience.header_s, _LAST_PATIENCE_S)
         let_in = [connection for listener in sockets for connection in _waiting(listener)]
         for server in self.servers:
             server.close()

@@ -1,36 +1,100 @@
 """The service when it is told to end: nothing that it took is lost, and nobody can hold it up."""
 
+import signal
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
+import pytest
 from server import post, script, start_server
 
+HELD_LOOP = """
+import time
+from pathlib import Path
+from keras_matting_api.server import _Server
+on_tick = _Server.on_tick
 
-def test_readiness_ends_first_and_what_is_inside_is_finished(one_layer_dir, jpeg):
-    with start_server(one_layer_dir, script=script(0.3), drain_s=1) as server, ThreadPoolExecutor(8) as pool:
+async def held(self, counter):
+    ends = await on_tick(self, counter)
+    if ends:
+        Path({mark!r}).touch()
+        while Path({mark!r}).exists():
+            time.sleep(0.01)
+    return ends
+
+_Server.on_tick = held
+"""
+
+
+def until(holds, timeout_s=60):
+    """Wait until `holds()`, or fail."""
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def status(server):
+    return httpx.get(f"{server.url}/readyz").json()["status"]
+
+
+def received_until(connection, end=None):
+    """Return what comes, until it ends so or the connection does."""
+    answer = b""
+    while not (end and answer.endswith(end)) and (data := connection.recv(65536)):
+        answer += data
+    return answer
+
+
+@pytest.fixture
+def ending(one_layer_dir, tmp_path):
+    """Return a context with a server, and one in which it has looked at its port for the last time, not closed it."""
+    mark = tmp_path / "closing"
+
+    @contextmanager
+    def last_moment(server):
+        server.process.send_signal(signal.SIGTERM)
+        until(mark.exists)
+        yield
+        mark.unlink()
+
+    @contextmanager
+    def start(**settings):
+        with start_server(one_layer_dir, script=HELD_LOOP.format(mark=str(mark)) + script(), **settings) as server:
+            yield server, last_moment
+
+    return start
+
+
+def test_readiness_ends_first_and_what_is_inside_is_finished(one_layer_dir, jpeg, tmp_path):
+    hold = tmp_path / "hold"
+    with (
+        start_server(one_layer_dir, script=script(hold=hold), drain_s=20) as server,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        hold.touch()
         inside = [pool.submit(post, server, jpeg) for _ in range(8)]
-        time.sleep(0.4)
-        ended = threading.Thread(target=server.terminate)
-        ended.start()
-        time.sleep(0.2)
+        until(lambda: "keras_matting_admitted 8" in httpx.get(f"{server.url}/metrics").text)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: status(server) == "draining")
         response = httpx.get(f"{server.url}/readyz")
-        assert (response.status_code, response.json()["status"]) == (503, "draining")
-        assert response.headers["connection"] == "close"
-        assert post(server, jpeg)[0] == 200  # still taken
-        assert [future.result()[0] for future in inside] == [200] * 8
-        ended.join()
-        assert server.process.returncode == 0
+        assert (response.status_code, response.headers["connection"]) == (503, "close")
+        still_taken = pool.submit(post, server, jpeg)
+        until(lambda: "keras_matting_admitted 9" in httpx.get(f"{server.url}/metrics").text)
+        hold.unlink()
+        assert [future.result()[0] for future in (*inside, still_taken)] == [200] * 9
+        assert server.process.wait(60) == 0
 
 
 def test_no_request_is_lost_when_it_ends_under_load(one_layer_dir, jpeg):
     """Every request is answered, or its connection was refused: then nothing of it was taken."""
-    answers, stop = Counter(), threading.Event()
+    answers = Counter()
 
     def work():
-        while not stop.is_set():
+        while True:
             try:
                 answers[post(server, jpeg)[0]] += 1
             except httpx.ConnectError:
@@ -40,54 +104,75 @@ def test_no_request_is_lost_when_it_ends_under_load(one_layer_dir, jpeg):
         workers = [threading.Thread(target=work) for _ in range(8)]
         for worker in workers:
             worker.start()
-        time.sleep(0.7)
+        until(lambda: answers.total() > 8)
         assert server.terminate() == 0
-        stop.set()
         for worker in workers:
             worker.join()
     assert set(answers) == {200}
-    assert answers[200] > 8
 
 
-def test_a_connection_that_has_not_asked_yet_is_served_at_the_end(one_layer_dir, request_bytes):
-    with start_server(one_layer_dir) as server, server.connect() as client:
-        ended = threading.Thread(target=server.terminate)
-        ended.start()
-        time.sleep(0.4)
-        client.sendall(request_bytes)
-        assert client.recv(99).startswith(b"HTTP/1.1 200")
-        ended.join()
-        assert server.process.returncode == 0
+@pytest.mark.parametrize("sent_before", [0, 30])
+@pytest.mark.parametrize("has_asked", [False, True])
+def test_a_request_on_its_way_at_the_end_is_answered(ending, request_bytes, has_asked, sent_before):
+    with ending() as (server, last_moment), server.connect() as client:
+        if has_asked:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert received_until(client, b'{"status":"ok"}').startswith(b"HTTP/1.1 200")
+        client.sendall(request_bytes[:sent_before])
+        with last_moment(server):
+            client.sendall(request_bytes[sent_before:])
+        answer = received_until(client)
+        assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower() and b"IEND" in answer
+        assert server.process.wait(60) == 0
 
 
-def test_a_connection_that_never_asks_does_not_hold_up_the_end(one_layer_dir):
-    with start_server(one_layer_dir, body_grace_s=60) as server, server.connect():
-        assert server.terminate() == 0
+def test_who_connects_while_the_port_closes_is_served(ending, request_bytes):
+    with ending() as (server, last_moment):
+        with last_moment(server):
+            client = server.connect(request_bytes)
+        with client:
+            assert received_until(client).startswith(b"HTTP/1.1 200")
+        assert server.process.wait(60) == 0
 
 
-def test_who_connects_while_the_port_closes_is_served(one_layer_dir, request_bytes, tmp_path):
-    """The loop is held between its last look at the port and the port's end, the moment that clients fall into."""
-    mark = tmp_path / "closing"
-    code = f"""
-from keras_matting_api.server import _Server
-on_tick = _Server.on_tick
+def test_connections_that_never_ask_do_not_hold_up_the_end(ending):
+    with ending(body_grace_s=90) as (server, last_moment), server.connect():
+        with last_moment(server):
+            late = server.connect()
+        with late:
+            assert server.process.wait(60) == 0
 
-async def held(self, counter):
-    ends = await on_tick(self, counter)
-    if ends:
-        Path({str(mark)!r}).touch()
-        time.sleep(1)
-    return ends
 
-_Server.on_tick = held
-"""
-    with start_server(one_layer_dir, script=code + script()) as server:
-        ended = threading.Thread(target=server.terminate)
-        ended.start()
-        while not mark.exists():
-            time.sleep(0.01)
-        with server.connect() as client:
-            client.sendall(request_bytes)
-            assert client.recv(99).startswith(b"HTTP/1.1 200")
-        ended.join()
-        assert server.process.returncode == 0
+def test_a_connection_that_was_just_let_in_does_not_hold_up_the_end(one_layer_dir):
+    with start_server(one_layer_dir, body_grace_s=90) as server:
+        server.process.send_signal(signal.SIGSTOP)
+        with server.connect():
+            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGCONT)
+            assert server.process.wait(60) == 0
+
+
+def test_a_second_signal_ends_it_at_once_whatever_is_inside(one_layer_dir, jpeg, tmp_path):
+    hold = tmp_path / "hold"
+    with start_server(one_layer_dir, script=script(hold=hold), drain_s=60) as server, ThreadPoolExecutor(1) as pool:
+        hold.touch()
+        inside = pool.submit(post, server, jpeg)
+        until(lambda: "keras_matting_admitted 1" in httpx.get(f"{server.url}/metrics").text)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: status(server) == "draining")
+        assert server.terminate() == 128 + signal.SIGTERM
+        with pytest.raises(httpx.HTTPError):
+            inside.result()
+
+
+def test_a_client_that_keeps_asking_does_not_hold_up_the_end_of_a_service_that_cannot_open(one_layer_dir, tmp_path):
+    hold, switch = tmp_path / "hold", tmp_path / "broken"
+    hold.touch()
+    with start_server(one_layer_dir, script=script(hold=hold, switch=switch), wait=False) as server:
+        assert server._listening.wait(60)
+        with httpx.Client(timeout=60) as client:
+            assert "connection" not in client.get(f"{server.url}/healthz").headers
+            switch.touch()
+            hold.unlink()
+            until(lambda: client.get(f"{server.url}/healthz").headers.get("connection") == "close")
+        assert server.process.wait(60) != 0
