@@ -1,5 +1,6 @@
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_closed_and_full_streams_are_no_traceback(tiny_model_dir, tmp_path, writ
     photo = write_photo(tmp_path / "a.png")
     command = f"{sys.executable} -m keras_matting.cli predict - --model {tiny_model_dir} --engine onnx-cpu"
     for redirection in (f"< {photo} > /dev/full", f"< {photo} >&-", "<&-"):
-        done = subprocess.run(f"{command} {redirection}", shell=True, capture_output=True, text=True)
+        done = subprocess.run(f"exec {command} {redirection}", shell=True, capture_output=True, text=True, timeout=300)
         assert done.returncode == 2, redirection
         assert "Traceback" not in done.stderr, redirection
 
@@ -136,11 +137,13 @@ def test_serving_a_wrong_model_or_engine_is_one_sentence(run, tiny_model_dir):
 def test_standard_input_to_standard_output(tiny_model_dir, tmp_path, write_photo):
     data = write_photo(tmp_path / "a.png").read_bytes()
     command = [sys.executable, "-m", "keras_matting.cli", "predict", "-", "--model", tiny_model_dir]
-    done = subprocess.run([*command, "--engine", "onnx-cpu"], input=data, capture_output=True)
+    done = subprocess.run([*command, "--engine", "onnx-cpu"], input=data, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (tmp_path / "x.png").write_bytes(done.stdout)
     assert read(tmp_path / "x.png").shape == (90, 120, 4)
-    done = subprocess.run([*command, "--engine", "onnx-cpu"], input=b"no photo", capture_output=True, text=False)
+    done = subprocess.run(
+        [*command, "--engine", "onnx-cpu"], input=b"no photo", capture_output=True, text=False, timeout=300
+    )
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
 
@@ -197,21 +200,29 @@ def test_an_unwritable_output_folder_is_told_before_the_work(run, model, tmp_pat
 
 
 def test_interrupting_keeps_whole_files_only(tiny_model_dir, tmp_path, write_photo):
-    for index in range(400):
-        write_photo(tmp_path / "in" / f"{index:03}.png")
+    photo, count = write_photo(tmp_path / "a.png"), 2000
+    (tmp_path / "in").mkdir()
+    for index in range(count):  # of long names, which fill the report's pipe (a mebibyte at most) before all are done
+        (tmp_path / "in" / f"{index:0200}.png").symlink_to(photo)
+    os.mkfifo(tmp_path / "report")
+    report = os.open(tmp_path / "report", os.O_RDONLY | os.O_NONBLOCK)
     command = [sys.executable, "-m", "keras_matting.cli", "predict", tmp_path / "in", tmp_path / "out"]
-    process = subprocess.Popen(
-        [*command, "--model", tiny_model_dir, "--engine", "onnx-cpu"], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)  # SIGINT is ignored where the tests run in the background
-    _, err = process.communicate(timeout=60)
+    options = ["--model", tiny_model_dir, "--engine", "onnx-cpu", "--report", tmp_path / "report"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    try:
+        assert select.select([report], [], [], 300)[0]
+        os.read(report, 1)  # one is done, and the others wait for the rest of the report to be read
+        process.send_signal(signal.SIGTERM)  # SIGINT is ignored where the tests run in the background
+        while select.select([report], [], [], 300)[0] and os.read(report, 1 << 16):
+            pass
+        _, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        os.close(report)
     assert process.returncode == 130
     assert "Traceback" not in err
     written = list((tmp_path / "out").iterdir())
-    assert 0 < len(written) < 400
+    assert 0 < len(written) < count
     assert all(read(path) is not None for path in written)
 
 
