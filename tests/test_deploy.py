@@ -253,8 +253,10 @@ def test_the_image_s_install_serves_without_tensorflow(one_layer_dir, photo, tmp
         if name == "RUN":
             command = rest.replace("/opt/venv", str(venv)).replace("/src", str(context))
             path = f"{tmp_path}:{os.environ['PATH']}"
-            subprocess.run(["bash", "-ec", command], check=True, env={**os.environ, "PATH": path})
-    packages = subprocess.run([venv / "bin" / "pip", "list"], capture_output=True, text=True, check=True).stdout.lower()
+            subprocess.run(["bash", "-ec", command], check=True, env={**os.environ, "PATH": path}, timeout=1800)
+    packages = subprocess.run(
+        [venv / "bin" / "pip", "list"], capture_output=True, text=True, check=True, timeout=300
+    ).stdout.lower()
     assert "onnxruntime" in packages
     assert not re.search(r"^(tensorflow|keras|torch|jax)\S* ", packages.replace("keras-matting ", ""), re.MULTILINE)
 
@@ -276,9 +278,11 @@ def test_the_image_s_install_serves_without_tensorflow(one_layer_dir, photo, tmp
         answer = httpx.post(f"{server.url}/v1/matte", content=encode(photo, ".jpg"))
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
         assert httpx.get(server.url).status_code == 200  # the page came along
-        subprocess.run([venv / "bin" / "python", *health_command(image)[1:]], env=variables, check=True)
+        subprocess.run([venv / "bin" / "python", *health_command(image)[1:]], env=variables, check=True, timeout=300)
         assert server.terminate() == 0
-        unhealthy = subprocess.run([venv / "bin" / "python", *health_command(image)[1:]], env=variables, check=False)
+        unhealthy = subprocess.run(
+            [venv / "bin" / "python", *health_command(image)[1:]], env=variables, check=False, timeout=300
+        )
         assert unhealthy.returncode != 0
     finally:
         server.end()

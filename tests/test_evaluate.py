@@ -329,7 +329,7 @@ def test_evaluating_with_a_light_engine_loads_no_framework(one_layer_dir, pairs,
         "loaded = {'tensorflow', 'keras', 'torch', 'jax', 'scipy'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -44,7 +44,7 @@ from keras_matting.files import replaced_folder
 with replaced_folder({str(target)!r}):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    killed = subprocess.run([sys.executable, "-c", script], check=False, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     (abandoned,) = tmp_path.iterdir()
     with replaced_folder(target) as first, replaced_folder(target) as second:

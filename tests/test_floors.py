@@ -79,7 +79,7 @@ def test_matting_with_a_light_engine_loads_no_framework(tiny_model_dir, engine):
         f"loaded = {FRAMEWORKS!r} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -106,5 +106,5 @@ def test_floor_0_runs_on_python_310(tiny_model_dir, tmp_path, write_photo):
         "assert matte.shape == photo.rgb.shape[:2]\n"
     )
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    done = subprocess.run([python310(), "-c", script], capture_output=True, text=True, env=environment)
+    done = subprocess.run([python310(), "-c", script], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -79,7 +79,7 @@ def test_outputs_equal_pytorch_on_the_jax_backend():
     )
     tests = str(Path(__file__).parent)
     environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": tests, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -306,7 +306,7 @@ def test_reading_data_loads_no_framework(data, tmp_path):
         "loaded = {'tensorflow', 'keras', 'torch', 'jax', 'pycocotools', 'scipy'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
