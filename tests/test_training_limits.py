@@ -1,7 +1,8 @@
-"""What stops a run from outside its code: a disk that fills up under TensorBoard's logs, options that do not fit."""
+"""Around a run: a disk that fills up under TensorBoard's logs, the command line, the card of what came of it."""
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from keras_matting.pretrained import default_preset
 from keras_matting.training.callbacks import telling_full_disk
 from keras_matting.training.progress import Progress
 from keras_matting.training.settings import Settings
+from keras_matting.training.strip import strip
 
 
 @pytest.fixture
@@ -107,3 +109,17 @@ def test_a_known_model_that_is_not_here_is_to_be_fetched(tiny_words, capsys):
     assert main(["adapt", "modnet", "--data", "unlabelled:pairs/image", "--epochs", "1", "--out", "run"]) == 2
     assert "modnet is not here yet. Fetch it: keras-matting fetch modnet" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_a_card_says_what_validated_the_run(tiny_words):
+    assert main(["train", *tiny_words]) == 0
+    settings = Settings.load("run")
+    for val, fraction, told in (
+        ("", 0.0, "none; these are the weights of the last epoch"),
+        ("", 0.1, "a part of 0.1, split off the data"),
+        ("pairs:other", 0.0, "pairs:other"),
+        ("pairs:other", 0.1, "a part of 0.1 of pairs:other"),
+    ):
+        replace(settings, val=val, val_fraction=fraction).save("run")
+        strip("run", "model", force=True)
+        assert f"- **Validation**: {told}.\n" in Path("model/MODEL_CARD.md").read_text()

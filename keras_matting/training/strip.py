@@ -53,6 +53,13 @@ def _origin(settings):
     return f"{Path(settings.init).name}" if settings.init else "random weights"
 
 
+def _validation(settings):
+    if settings.val_fraction:
+        part = f"a part of {settings.val_fraction:g}"
+        return f"{part} of {settings.val}" if settings.val else f"{part}, split off the data"
+    return settings.val or "none; these are the weights of the last epoch"
+
+
 def _card(preset, settings, metrics):
     """Return a model card: what is known is filled in, what only people know is asked for."""
     height, width = preset.input_size
@@ -66,7 +73,7 @@ def _card(preset, settings, metrics):
 {rows}
 
 - **Data**: {", ".join(settings.data)}; augmentation {settings.augment}.
-- **Validation**: {settings.val or "split off the data"}, a part of {settings.val_fraction or 1}.
+- **Validation**: {_validation(settings)}.
 - **Licence**: TODO: the weights stand under the terms of the data and of the weights they started from.
 - **Limits**: TODO: what the model was not trained on, and where it fails.
 """
