@@ -20,6 +20,8 @@ ENCODABLE = (".png", ".webp", ".jpg", ".jpeg")
 # zlib's level 1 on OpenCV's filters: half again as large as level 9, ten times faster.
 _WEBP_LOSSLESS = 101  # OpenCV: any quality above 100
 _SAMPLES_PER_PIXEL = 0x0115
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # where ImageMagick puts an EXIF block
 _ENCODER_OPTIONS = {
     ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],  # of photos; cut-outs and masks are stored without loss
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -47,6 +49,8 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
             f"Expected at most {max_megapixels:g} megapixels; received {width}x{height} "
             f"({width * height / 1e6:.0f}). Scale the image down or raise the limit (--max-megapixels)."
         )
+    if kind == "PNG":
+        data = _without_texts(data)
     try:
         image, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -117,6 +121,23 @@ def exif_orientation(data):
         return _orientation_of(data[at + 4 :]) if data[:4] == b"\x89PNG" and at > 0 else 1
     except (struct.error, IndexError):
         return 1
+
+
+def _without_texts(data):
+    """Return a PNG without its texts but the first EXIF block: libpng would unpack, and keep, 1000 of 8 MB each."""
+    view, kept, start, position, exif = memoryview(data), [], 0, 8, False
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 12 + length
+        if data[position + 4 : position + 8] in _PNG_TEXTS:
+            if not exif and data.startswith(_EXIF_TEXTS, position + 8):
+                exif = True
+            else:
+                if position > start:
+                    kept.append(view[start:position])
+                start = end
+        position = end
+    return b"".join([*kept, view[start:]]) if start else data
 
 
 def _with_key_colour_alpha(image, data):
