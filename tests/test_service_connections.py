@@ -7,7 +7,8 @@ import time
 import httpx
 import numpy as np
 import pytest
-from server import start_server
+from server import script, start_server
+from waiting import metric, wait_until
 
 from keras_matting.image_files import encode
 
@@ -29,28 +30,17 @@ def received(connection):
     return answer
 
 
-def wait_until(condition, timeout_s=15):
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def metrics(server, start):
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return [line for line in lines if line.startswith(start)]
-
-
 @pytest.mark.parametrize("begun", [b"", b"GET /version HTTP/1.1\r\nHost:"], ids=["nothing", "half a header"])
 def test_a_connection_that_asks_nothing_is_closed(server, begun):
     assert received(server.connect(begun)) == b""
 
 
-def test_a_client_that_asks_again_in_time_keeps_its_connection(server):
-    with server.connect() as connection:
+def test_a_client_that_asks_again_in_time_keeps_its_connection(one_layer_dir):
+    """Its requests take longer than the service's patience only together."""
+    with start_server(one_layer_dir, body_grace_s=4) as server, server.connect() as connection:
         for _ in range(4):
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n")
-            time.sleep(0.8)
+            time.sleep(1.5)
             connection.sendall(b"\r\n")
             answer = b""
             while not answer.endswith(b"}"):
@@ -65,20 +55,33 @@ def test_a_client_that_does_not_take_its_answer_gives_up_its_place(server):
     line = json.dumps({"id": "a", "image": base64.b64encode(encode(noise, ".jpg")).decode()}).encode() + b"\n"
     head = b"POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
     stuck = [server.connect(head % (6 * len(line)) + 6 * line, buffer_bytes=4096) for _ in range(2)]
-    wait_until(lambda: metrics(server, "keras_matting_admitted")[0].endswith(" 2.0"))
-    wait_until(lambda: metrics(server, "keras_matting_admitted")[0].endswith(" 0.0"))
+    wait_until(lambda: metric(server, "keras_matting_admitted") == 2)
+    wait_until(lambda: metric(server, "keras_matting_admitted") == 0)
     for connection in stuck:
         connection.close()
 
 
-def test_a_slow_reader_gets_all_of_a_large_answer(server):
-    noise = encode(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8), ".jpg")
+def test_a_slow_reader_gets_all_of_a_large_answer(one_layer_dir):
+    """The service's kernel takes little of the answer, so that the service has to wait for its reader."""
+    code = (
+        "import socket; create = socket.create_server\n"
+        "def of_small_buffers(*given, **options):\n"
+        "    listener = create(*given, **options)\n"
+        "    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)\n"
+        "    return listener\n"
+        "socket.create_server = of_small_buffers\n"
+    )
+    noise = encode(np.random.default_rng(0).integers(0, 255, (800, 800, 3), np.uint8), ".jpg")
     head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-    with server.connect(head % len(noise) + noise, buffer_bytes=2**17) as connection:
-        answer, until = b"", time.monotonic() + 2.5 * PATIENCE_S
+    with (
+        start_server(one_layer_dir, script=code + script(), deadline_s=3) as server,
+        server.connect(head % len(noise) + noise, buffer_bytes=2**17) as connection,
+    ):
+        answer = connection.recv(65536)
+        until = time.monotonic() + 5
         while data := connection.recv(65536):
             answer += data
-            time.sleep(0.03 if time.monotonic() < until else 0)
+            time.sleep(0.2 if time.monotonic() < until else 0)
     assert answer.endswith(b"IEND\xaeB`\x82")
 
 
@@ -111,24 +114,28 @@ def test_an_upgrade_is_not_taken(server):
 def test_a_client_that_left_is_no_failure_of_the_service(one_layer_dir):
     with start_server(one_layer_dir) as server:
         server.connect(b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc").close()
-        wait_until(lambda: metrics(server, "keras_matting_requests_total{"))
+        wait_until(lambda: metric(server, "keras_matting_requests_total{"))
         wait_until(lambda: server.logged("request"))
         assert server.logged("request")[0]["status"] == 499
         assert not server.logged("unexpected")
-        assert not metrics(server, 'keras_matting_rejected_total{code="internal"}')
+        assert metric(server, 'keras_matting_rejected_total{code="internal"}') == 0
 
 
 def test_what_clients_invent_makes_no_new_metrics(server):
+    other = 'keras_matting_requests_total{method="other",route="none",status="404"}'
+    before = metric(server, other)
     for number in range(5):
         httpx.request(f"M{number}", f"{server.url}/nothing{number}")
-    methods = [line for line in metrics(server, 'keras_matting_requests_total{method="') if 'route="none"' in line]
-    assert [line.split('"')[1] for line in methods] == ["other"]
+    assert metric(server, other) == before + 5
+    text = httpx.get(f"{server.url}/metrics").text
+    assert "M1" not in text
+    assert "nothing1" not in text
 
 
 def test_a_body_refused_for_its_declared_length_is_counted(server):
     head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
     assert received(server.connect(head)).startswith(b"HTTP/1.1 413")
-    assert metrics(server, 'keras_matting_rejected_total{code="body_too_large"}')
+    assert metric(server, 'keras_matting_rejected_total{code="body_too_large"}') > 0
 
 
 def test_every_line_of_the_log_is_json(one_layer_dir):
