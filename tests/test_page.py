@@ -259,8 +259,8 @@ def crowd(url):
 
     taken, thread = threading.Event(), threading.Thread(target=ask)
     thread.start()
-    taken.wait()
     try:
+        assert taken.wait(30)
         yield
     finally:
         over.set()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from server import Server, start_server
+from waiting import wait_until
 
 from keras_matting.image_files import encode
 
@@ -59,16 +60,18 @@ def start_cluster(model_dir, home, *arguments, **settings):
     try:
         yield server.wait_until_ready(timeout_s=180)
     finally:
-        if process.poll() is None:
-            server.terminate()
-        server.end()
+        try:
+            if process.poll() is None:
+                server.terminate()
+        finally:
+            server.end()
 
 
 @pytest.fixture(scope="module")
 def cluster(one_layer_dir, tmp_path_factory):
     replicas = ("--min-replicas", "2", "--max-replicas", "2")
     with start_cluster(one_layer_dir, tmp_path_factory.mktemp("home"), *replicas, queue=256) as server:
-        wait_until(lambda: len(engines(server)) == 2)
+        wait_until(lambda: len(engines(server)) == 2, 60)
         yield server
 
 
@@ -79,13 +82,6 @@ def engines(server):
 
 def lines_with(server, text):
     return [line for line in list(server.lines) if text in line["message"]]
-
-
-def wait_until(condition, timeout_s=60):
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def without_id(response):
@@ -136,8 +132,8 @@ def test_no_request_is_lost_when_an_engine_is_killed_under_load(cluster):
         answers = Counter(pool.map(ask, range(REQUESTS)))
         seconds = time.perf_counter() - start
     assert [(status, count) for (status, _), count in answers.items()] == [(200, REQUESTS)]  # and all the same
-    wait_until(lambda: len(set(engines(cluster))) == 3)  # Ray has put another in its place
-    wait_until(lambda: lines_with(cluster, "an engine was lost"))  # else the kill met no request
+    wait_until(lambda: len(set(engines(cluster))) == 3, 60)  # Ray has put another in its place
+    wait_until(lambda: lines_with(cluster, "an engine was lost"), 60)  # else the kill met no request
     print(  # noqa: T201 - pytest -s shows the figures
         f"\n{REQUESTS} requests of {CLIENTS} clients: {REQUESTS / seconds:.0f}/s, "
         f"median {1000 * np.median(answered):.0f} ms, worst {1000 * max(answered):.0f} ms; "
