@@ -4,6 +4,7 @@ import hmac
 import math
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 
 from fastapi import Request
 from keras_matting_api.problems import Problem
@@ -12,16 +13,28 @@ _REMEMBERED_CLIENTS = 10_000
 
 
 class Admission:
-    """Bounds the requests that are inside. `seconds_per_photo()` makes the advice when to come back truthful."""
+    """Bounds how many of `what` are inside. `seconds_per_photo()` makes the advice when to come back truthful."""
 
-    def __init__(self, limit, seconds_per_photo):
-        self._limit, self._seconds_per_photo = limit, seconds_per_photo
+    def __init__(self, what, limit, seconds_per_photo):
+        self._what, self._limit, self._seconds_per_photo = what, limit, seconds_per_photo
         self.inside = 0
+        self._more_photos = 0
+
+    @contextmanager
+    def photos(self, count):
+        """Count the photos of a request that has several, so that the advice knows of them."""
+        self._more_photos += count - 1
+        try:
+            yield
+        finally:
+            self._more_photos -= count - 1
 
     def __enter__(self):
         if self.inside >= self._limit:
-            seconds = max(1, math.ceil(self.inside * self._seconds_per_photo()))
-            raise Problem("overloaded", f"at most {self._limit} requests at a time", "one more", "Come back.", seconds)
+            seconds = max(1, math.ceil((self.inside + self._more_photos) * self._seconds_per_photo()))
+            raise Problem(
+                "overloaded", f"at most {self._limit} {self._what} at a time", "one more", "Come back.", seconds
+            )
         self.inside += 1
 
     def __exit__(self, *_):
@@ -52,7 +65,7 @@ class Rate:
             )
 
 
-def check_key(request: Request):
+async def check_key(request: Request):
     """Raise `Problem` unless the request carries the API key, if one is set."""
     key = request.app.state.settings.api_key
     if key is None:
@@ -68,7 +81,7 @@ def check_key(request: Request):
 
 async def admit(request: Request):
     """Count the request in until it is answered: a FastAPI dependency, resolved before the body is read."""
-    check_key(request)
+    await check_key(request)
     state = request.app.state
     state.rate.take(request.client.host if request.client else "")
     with state.admission:

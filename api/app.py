@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from keras_matting_api import observability, page
 from keras_matting_api.admission import Admission, Rate
+from keras_matting_api.budget import Budget
 from keras_matting_api.middleware import RequestContext
 from keras_matting_api.observability import Metrics
 from keras_matting_api.problems import HANDLERS
@@ -15,6 +16,7 @@ from keras_matting_api.worker import LocalWorker
 
 from keras_matting._version import __version__
 
+STREAM_BYTES = 64 * 2**20  # lines of all streams that are inside, as they came
 DESCRIPTION = """Cut-outs and mattes of clothing, people and products.
 
 Every error is an RFC 9457 problem document with a stable `code`. Answers carry `X-Request-ID`, and the matting ones
@@ -41,7 +43,9 @@ def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: 
     )
     app.state.settings, app.state.draining = settings, False
     app.state.metrics = Metrics()
-    app.state.admission = Admission(settings.queue, lambda: app.state.metrics.seconds_per_photo)
+    app.state.admission = Admission("requests", settings.queue, lambda: app.state.metrics.seconds_per_photo)
+    app.state.streams = Admission("streams", settings.streams, lambda: app.state.metrics.seconds_per_photo)
+    app.state.stream_bytes = Budget(STREAM_BYTES)
     app.state.rate = Rate(settings.client_per_minute)
     app.state.worker = make_worker(settings, app.state.metrics, observability.log, on_failure)
     app.include_router(page.router)

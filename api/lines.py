@@ -13,10 +13,12 @@ async def lines_of(chunks, max_bytes):
         rest += chunk
         if b"\n" in chunk:
             *whole, rest = rest.split(b"\n")
-            for line in whole:
-                _check(line, max_bytes)
-                if line.strip():
-                    yield bytes(line)
+            while whole:  # a line that was taken is not kept here
+                _check(whole[0], max_bytes)
+                if whole[0].strip():
+                    yield bytes(whole.pop(0))
+                else:
+                    del whole[0]
         _check(rest, max_bytes)
     if rest.strip():
         yield bytes(rest)

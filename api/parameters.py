@@ -63,7 +63,7 @@ def with_fields(query, fields):
     return type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
 
 
-def check_repeated(request: Request):
+async def check_repeated(request: Request):
     """Raise `Problem` if a name is in the query twice, since only one of its values would count: a dependency."""
     counts = Counter(name for name, _ in request.query_params.multi_items())
     if repeated := next((name for name, count in counts.items() if count > 1), None):

@@ -4,11 +4,14 @@ import http.client
 import ipaddress
 import socket
 import ssl
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from keras_matting_api.problems import Problem
 
+POOL = ThreadPoolExecutor(8, "fetch")  # for `fetch`, which blocks
 _TIMEOUT_S = 10
 _CHUNK = 2**16
 
@@ -21,6 +24,8 @@ def fetch(url, max_bytes):
     """
     parts, port = _parse(url)
     connection = _Pinned(parts.hostname, _public_address(parts.hostname, port), port)
+    watchdog = threading.Timer(_TIMEOUT_S, connection.abort)  # of the whole; the socket's own is for each read
+    watchdog.start()
     try:
         connection.request(
             "GET", f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", headers={"Accept": "image/*"}
@@ -28,10 +33,14 @@ def fetch(url, max_bytes):
         response = connection.getresponse()
         if response.status != 200:
             raise _refused("status 200 (redirects are not followed)", str(response.status))
-        return _read(response, max_bytes)
+        data = _read(response, max_bytes)
+        if connection.is_aborted:
+            raise _refused(f"the photo within {_TIMEOUT_S} s", "a part of it")
+        return data
     except (OSError, http.client.HTTPException, ssl.SSLError) as error:
         raise _refused("an https server that answers", type(error).__name__) from None
     finally:
+        watchdog.cancel()
         connection.close()
 
 
@@ -40,11 +49,20 @@ class _Pinned(http.client.HTTPSConnection):
 
     def __init__(self, host, address, port):
         super().__init__(host, port, timeout=_TIMEOUT_S, context=ssl.create_default_context())
-        self._address = address
+        self._address, self._tls, self.is_aborted = address, None, False
 
     def connect(self):
         plain = socket.create_connection((self._address, self.port), self.timeout)
-        self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
+        self._tls = self._context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+        self._tls.do_handshake()
+        self.sock = self._tls
+
+    def abort(self):
+        """End whatever waits for the server, however slowly it answers."""
+        self.is_aborted = True
+        if self._tls:
+            with suppress(OSError):
+                socket.socket.shutdown(self._tls, socket.SHUT_RDWR)  # TLS's own would wait for it, too
 
 
 def _parse(url):
@@ -81,11 +99,9 @@ def is_public(address):
 
 
 def _read(response, max_bytes):
-    data, start = bytearray(), time.monotonic()
+    data = bytearray()
     while chunk := response.read1(_CHUNK):
         data += chunk
-        if time.monotonic() - start > _TIMEOUT_S:
-            raise _refused(f"the photo within {_TIMEOUT_S} s", "a part of it")
         if len(data) > max_bytes:
             raise Problem("body_too_large", f"at most {max_bytes} bytes", "more", "Scale the image down.")
     return bytes(data)

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import anyio
 import numpy as np
@@ -39,7 +40,7 @@ class ServedModel:
 
     def __init__(self, model, settings, observe, log):
         self._model, self._settings, self._log = model, settings, log
-        self.name = str(model)
+        self.name = Path(model).absolute().name  # until it is open and tells its own
         self.state, self.session, self.batching = "loading", None, None
         self.said = []  # what the choice of an engine had to say
         self.failures = 0

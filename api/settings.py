@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """Photos in one JSON batch."""
     queue: int = Field(64, ge=1)
     """Requests that may be inside at a time; the next is told to come back."""
+    streams: int = Field(8, ge=1)
+    """Streams of JSON lines among them."""
     deadline_s: float = Field(30, gt=0)
     """From a request's whole body to its answer; also how long a client may take nothing of an answer."""
     body_grace_s: float = Field(10, gt=0)

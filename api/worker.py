@@ -2,11 +2,11 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import anyio
 from keras_matting_api import photos
 from keras_matting_api.problems import Problem
 from keras_matting_api.served_model import ServedModel
@@ -15,6 +15,7 @@ from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import EngineError, MattingError, UsageError
 from keras_matting.matting import OutputOptions
 
+_REFINED_AT_ONCE = 1
 PHASES = ("decode", "queue", "infer", "encode")
 
 
@@ -85,8 +86,11 @@ class LocalWorker:
         self._settings, self._metrics, self._log, self._on_failure = settings, metrics, log, on_failure
         self._limits = photos.Limits(settings.max_megapixels, settings.max_side_px)
         self._served = [ServedModel(model, settings, metrics.ran, log) for model in settings.models]
-        self._codec = anyio.CapacityLimiter(usable_cores())
-        self._bench = None
+        # Pools of their own, since a thread goes on when its caller gives up. Refining takes seconds and a gigabyte,
+        # and compiles itself at first use: plain photos are not to wait for it.
+        self._codec = ThreadPoolExecutor(usable_cores(), "codec")
+        self._refiner = ThreadPoolExecutor(_REFINED_AT_ONCE, "refiner")
+        self._bench = self._refining_bench = None
         self._loading = None
 
     async def start(self):
@@ -106,6 +110,7 @@ class LocalWorker:
             self._log(str(failure))
             self._on_failure(failure)
             return
+        self._refining_bench = asyncio.Semaphore(_REFINED_AT_ONCE + 1)  # one is prepared meanwhile
         self._bench = asyncio.Semaphore(usable_cores() + 2 * max(served.batching.max_batch for served in self._served))
 
     async def matte(self, job):
@@ -113,18 +118,19 @@ class LocalWorker:
         served = self._find(job.model)
         async with deadline(self._settings.deadline_s):
             start = time.perf_counter()
-            async with self._bench:
+            async with self._refining_bench if _is_refined(job) else self._bench:
                 waited_ms = _ms_since(start)
                 return await self._matte(served, job, waited_ms)
 
     async def _matte(self, served, job, waited_ms):
         session = served.session
         start = time.perf_counter()
-        photo, tensor = await self._in_thread(self._decode, session, job.data)
+        photo, tensor = await _in(self._codec, self._decode, session, job.data)
         decode_ms = _ms_since(start)
         answer = await served.predict(tensor)
         start = time.perf_counter()
-        content = await self._in_thread(self._encode, session, photo, answer.result, job)
+        pool = self._refiner if _is_refined(job) else self._codec
+        content = await _in(pool, self._encode, session, photo, answer.result, job)
         phases_ms = dict(
             zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
         )
@@ -183,11 +189,15 @@ class LocalWorker:
             await asyncio.gather(self._loading, return_exceptions=True)
         for served in self._served:
             await served.close()
+        for pool in (self._codec, self._refiner):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _named(self, name):
         for served in self._served:
             if name in (None, served.name):
                 return served
+        if self._bench is None:  # a model tells its name when it is open
+            raise _still_loading()
         names = ", ".join(served.name for served in self._served)
         raise Problem("unknown_model", f"a model out of {names}", repr(name)[:80])
 
@@ -195,12 +205,8 @@ class LocalWorker:
         served = self._named(name)
         served.check_ready()
         if self._bench is None:  # another one is still loading
-            raise Problem("not_ready", "models that are ready", "a service that is starting", "Ask again.", 1)
+            raise _still_loading()
         return served
-
-    def _in_thread(self, function, *arguments):
-        """Run in a thread, which the limiter counts until its end, also where the caller gives up before."""
-        return anyio.to_thread.run_sync(function, *arguments, limiter=self._codec, abandon_on_cancel=True)
 
 
 @asynccontextmanager
@@ -211,6 +217,19 @@ async def deadline(seconds):
             yield
     except TimeoutError:
         raise Problem("deadline_exceeded", f"an answer within {seconds:g} s", "none", "Try again later.") from None
+
+
+def _is_refined(job):
+    return bool(job.options.refine or job.options.foreground)
+
+
+def _in(pool, function, *arguments):
+    """Run in a thread of `pool`; what has not begun when the caller gives up is not run."""
+    return asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def _still_loading():
+    return Problem("not_ready", "models that are ready", "a service that is starting", "Ask again.", 1)
 
 
 def _ms_since(start):

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Annotated
 
 import pydantic_core
@@ -25,6 +25,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
 _EXAMPLE_ID = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+
+async def admit_stream(request: Request):
+    """Count a stream in until it is answered: there are fewer places for them than for other requests."""
+    with request.app.state.streams if _is_stream(request) else nullcontext():
+        yield
+
+
+def _is_stream(request):
+    return request.headers.get("content-type", "").lower().startswith(NDJSON)
 
 
 class Item(BaseModel):
@@ -68,7 +78,7 @@ class BatchResponse(BaseModel):
 @router.post(
     "/v1/batch",
     summary="Matte many photos",
-    dependencies=[Depends(admit)],
+    dependencies=[Depends(admit), Depends(admit_stream)],
     responses={
         200: {
             "model": BatchResponse,
@@ -85,13 +95,14 @@ async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
     As `application/x-ndjson` there is no limit to the number of photos: send `{"id": ..., "image": ...}` on each line,
     and read while you send: results come as they are ready, in any order. A result's image is as `/v1/matte` gives it.
     """
-    is_stream = request.headers.get("content-type", "").lower().startswith(NDJSON)
+    is_stream = _is_stream(request)
     negotiation.choose(request, (NDJSON if is_stream else negotiation.JSON,))
     work = _Work(request, query)
     if is_stream:
         return _Stream(work.stream())
     items = _parse(await request.body(), request.app.state.settings.max_items)
-    results = await unless_disconnected(request, work.all(items))
+    with request.app.state.admission.photos(len(items)):
+        results = await unless_disconnected(request, work.all(items))
     failed = [result["problem"] for result in results if "problem" in result]
     if len(failed) == len(results):
         return JSONResponse({**failed[0], "items": results}, failed[0]["status"], media_type=problems.MEDIA_TYPE)
@@ -145,36 +156,52 @@ class _Work:
 
     async def all(self, items):
         """Return the results of items, in their order."""
-        return await asyncio.gather(*(self._result(item) for item in items))
+
+        async def result(item):
+            try:
+                job = self._job(item)
+            except Problem as problem:
+                return self._failure(item.id, problem)
+            return await self._result(item.id, job)
+
+        return await asyncio.gather(*map(result, items))
 
     async def stream(self):
         """Yield the results of the lines of the request's body, as they are ready."""
-        results, inside = asyncio.Queue(), asyncio.Semaphore(_STREAMED_AT_ONCE)
-        reading = asyncio.create_task(self._read(results, inside))
-        try:
-            while (result := await results.get()) is not None:
-                yield json.dumps(result) + "\n"
-                inside.release()  # only now: who does not take results gets no more computed
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        results, places = asyncio.Queue(), asyncio.Semaphore(_STREAMED_AT_ONCE)
+        async with self._request.app.state.stream_bytes.share() as share:
+            reading = asyncio.create_task(self._read(results, places, share))
+            try:
+                while (finished := await results.get()) is not None:
+                    result, held = finished
+                    yield json.dumps(result) + "\n"
+                    places.release()  # only now: who does not take results gets no more computed
+                    await share.give(held)
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read(self, results, inside):
+    async def _read(self, results, places, share):
         """Start the work on each line; put None when all is done."""
 
-        async def work(number, line):
-            await results.put(await self._line(number, line))
+        async def work(parsed, held):
+            result = parsed if isinstance(parsed, dict) else await self._result(*parsed)
+            await results.put((result, held))
 
         tasks, number = set(), 0
         try:
             async for line in lines_of(self._request.stream(), self._max_line):
+                if self._request.app.state.draining:
+                    raise Problem("not_ready", "a service that stays", "one that ends", "Send what is left anew.", 1)
                 number += 1
-                await inside.acquire()
-                task = asyncio.create_task(work(number, line))
+                await places.acquire()
+                held = await share.take(len(line))
+                task = asyncio.create_task(work(self._parsed(number, line), held))
+                del line  # of which the photo is a copy
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
         except Problem as problem:  # a line without end, or a client that fell silent: what came before is still done
-            results.put_nowait(self._failure(None, problem))
+            results.put_nowait((self._failure(None, problem), 0))
         finally:
             try:
                 await asyncio.gather(*tasks)
@@ -183,25 +210,33 @@ class _Work:
                     task.cancel()
                 results.put_nowait(None)
 
-    async def _line(self, number, line):
+    def _parsed(self, number, line):
+        """Return (id, `Job`) of a line, or the result that tells what is wrong with it."""
         name = None
         try:
             content = pydantic_core.from_json(line)
             if isinstance(content, dict) and isinstance(content.get("id"), str):
                 name = content["id"][:128]  # of an item that is wrong otherwise
-            return await self._result(Item.model_validate(content))
+            item = Item.model_validate(content)
+            job = self._job(item)
+        except Problem as problem:
+            return self._failure(name, problem)
         except ValidationError as error:
             return self._failure(name, problems.of_validation(error.errors()), line=number)
         except ValueError as error:
             problem = Problem("malformed_request", "a JSON document on each line", str(error)[:200])
             return self._failure(None, problem, line=number)
+        return item.id, job
 
-    async def _result(self, item):
+    async def _result(self, name, job):
         try:
-            done = await self._worker.matte(Job(_decoded(item.image), self._options, self._media_type, self._model))
+            done = await self._worker.matte(job)
         except Exception as error:  # its own; the others go on
-            return self._failure(item.id, problems.of_exception(error))
-        return {"id": item.id, "status": 200, **document(done)}
+            return self._failure(name, problems.of_exception(error))
+        return {"id": name, "status": 200, **document(done)}
+
+    def _job(self, item):
+        return Job(_decoded(item.image), self._options, self._media_type, self._model)
 
     def _failure(self, name, problem, **more):
         return {"id": name, "status": problem.status, **more, "problem": problem.document(self._request_id)}

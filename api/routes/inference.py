@@ -8,6 +8,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
+import anyio
 import numpy as np
 import pydantic_core
 from fastapi import APIRouter, Depends, Request, Response
@@ -139,10 +140,19 @@ async def model_ready(request: Request, name: str):
 async def infer(request: Request, name: str):
     """Input "image", FP32 (N, height, width, 3); output "matte", FP32 (N, height, width, 1), before any output rule."""
     described = request.app.state.worker.model(name)
-    asked, binary = _parse(await request.body(), request.headers.get(_HEADER_LENGTH))
-    batch = _array(asked.inputs[0], binary, described, request.app.state.settings.max_items)
-    mattes = await unless_disconnected(request, request.app.state.worker.infer(name, batch))
-    return _response(asked, described["name"], np.ascontiguousarray(mattes, np.float32))
+    body, header_length = await request.body(), request.headers.get(_HEADER_LENGTH)
+    max_items = request.app.state.settings.max_items
+    # In threads, since JSON of many numbers takes a second, in which no probe would be answered.
+    asked, batch = await anyio.to_thread.run_sync(_asked, body, header_length, described, max_items)
+    with request.app.state.admission.photos(len(batch)):
+        mattes = await unless_disconnected(request, request.app.state.worker.infer(name, batch))
+    return await anyio.to_thread.run_sync(_response, asked, described["name"], np.ascontiguousarray(mattes, np.float32))
+
+
+def _asked(body, header_length, described, max_items):
+    """Return (`InferRequest`, its input as float32 (N, height, width, 3))."""
+    asked, binary = _parse(body, header_length)
+    return asked, _array(asked.inputs[0], binary, described, max_items)
 
 
 def _parse(body, header_length):

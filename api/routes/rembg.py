@@ -1,8 +1,8 @@
 """`/api/remove`: the addresses and parameters of rembg's server, so that its clients work unchanged."""
 
+import asyncio
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Depends, Query, Request
 from keras_matting_api import problems, remote
 from keras_matting_api.admission import admit
@@ -12,7 +12,7 @@ from keras_matting_api.openapi import BINARY, form_body
 from keras_matting_api.parameters import check_repeated, output_options, with_fields
 from keras_matting_api.problems import Problem
 from keras_matting_api.routes.matte import PHOTO_PROBLEMS
-from keras_matting_api.worker import Job
+from keras_matting_api.worker import Job, deadline
 from pydantic import BaseModel, ConfigDict, Field
 
 from keras_matting.refine import Thresholds
@@ -91,9 +91,11 @@ async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]
         raise Problem(
             "refused_url", "a photo in the request", "an address", "This service fetches none; POST the photo."
         )
-    photo = await unless_disconnected(
-        request, anyio.to_thread.run_sync(remote.fetch, query.url, settings.max_body_bytes, abandon_on_cancel=True)
-    )
+    loop = asyncio.get_running_loop()
+    async with deadline(settings.deadline_s):
+        photo = await unless_disconnected(
+            request, loop.run_in_executor(remote.POOL, remote.fetch, query.url, settings.max_body_bytes)
+        )
     return await _remove(request, photo, query)
 
 
