@@ -1,5 +1,6 @@
 """Around a run: a disk that fills up under TensorBoard's logs, the command line, the card of what came of it."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from keras_matting.export import write_model_folder
 from keras_matting.pretrained import default_preset
 from keras_matting.training.callbacks import telling_full_disk
 from keras_matting.training.progress import Progress
+from keras_matting.training.run import train
 from keras_matting.training.settings import Settings
 from keras_matting.training.strip import strip
 
@@ -52,6 +54,36 @@ def test_a_disk_that_is_full_for_tensorboard_is_one_sentence(tmp_path):
         f"MattingError Expected to write into {tmp_path}/run/tensorboard; received: File too large. Free some space "
         "and continue with --resume: the checkpoint of epoch 3 is kept."
     ), done.stdout + done.stderr
+
+
+def test_a_run_whose_logs_fill_the_disk_can_be_continued(tmp_path):
+    pairs = tiny.write_pairs(tmp_path / "pairs")
+    script = (
+        "import keras, resource, signal, sys, tiny\n"
+        "from keras_matting.training.run import train\n"
+        "tiny.register()\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "end = keras.callbacks.TensorBoard.on_epoch_end\n"
+        "def limited(self, epoch, logs=None):\n"
+        "    if epoch == 1:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "    end(self, epoch, logs)\n"
+        "keras.callbacks.TensorBoard.on_epoch_end = limited\n"
+        "try:\n"
+        "    train(tiny.settings(sys.argv[1], histograms=True), sys.argv[2], verbose=0)\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    command = [sys.executable, "-c", script, str(pairs), str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert "MattingError Expected to write into" in done.stdout, done.stdout + done.stderr
+    assert "the checkpoint of epoch 2 is kept" in done.stdout
+    tiny.register()
+    try:
+        assert train(tiny.settings(pairs, histograms=True), tmp_path / "run", resume=True, verbose=0).epoch == 4
+    finally:
+        tiny.unregister()
 
 
 def test_before_the_first_checkpoint_a_full_disk_has_kept_nothing(progress):

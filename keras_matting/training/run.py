@@ -15,7 +15,14 @@ from keras_matting.files import locked_folder, require_writable
 from keras_matting.models import MODELS, build_model
 from keras_matting.pretrained import default_preset
 from keras_matting.training import selection, start
-from keras_matting.training.callbacks import EpochLog, NaNGuard, Pictures, TeacherRefresh, step_decay
+from keras_matting.training.callbacks import (
+    EpochLog,
+    NaNGuard,
+    Pictures,
+    TeacherRefresh,
+    step_decay,
+    telling_full_disk,
+)
 from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE, PROGRESS_FILE, Progress
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
@@ -59,15 +66,9 @@ def _train(settings, run_dir, resume, overwrite, log, verbose):
         if not progress.epoch:
             settings.save(run_dir)
             preset.save(run_dir)
-        _fit(
-            trainer,
-            settings,
-            data,
-            validation,
-            progress,
-            _callbacks(settings, preset, data, validation, progress),
-            verbose,
-        )
+        with telling_full_disk(run_dir / TENSORBOARD, progress):
+            callbacks = _callbacks(settings, preset, data, validation, progress)
+            _fit(trainer, settings, data, validation, progress, callbacks, verbose)
     return progress
 
 
