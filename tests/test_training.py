@@ -286,6 +286,10 @@ def test_the_command_line_trains_resumes_and_strips(pairs, tmp_path, capsys):
     assert main(["train", *words, "--epochs", "1", "--images-every", "0", "--out", run_dir]) == 0
     assert main(["train", *words, "--epochs", "2", "--images-every", "0", "--out", run_dir, "--resume"]) == 0
     assert "2 of 2 epochs" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", run_dir, "--epochs", "3"]) == 0  # the rest is as it began
+    assert "3 of 3 epochs" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(tmp_path / "new"), "--epochs", "3"]) == 2
+    assert "Expected --model, --data; received none" in capsys.readouterr().err
     assert main(["strip", run_dir, "--out", model_dir]) == 0
     assert main(["train", *words, "--epochs", "2", "--out", run_dir]) == 2
     assert "is a run already" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from keras_matting.cli.models import size
@@ -14,68 +14,65 @@ from keras_matting.errors import UsageError
 def add_train_arguments(parser):
     """Declare the options of `train`."""
     _add_run_arguments(parser)
-    parser.add_argument("--model", required=True, help="modnet, u2net or u2netp")
-    parser.add_argument(
-        "--init", default="", metavar="MODEL", help="model folder or name, .keras (or a backbone's) or checkpoint"
-    )
-    parser.add_argument("--augment", default="custom", help="preset: original, custom (default), none, ...")
-    parser.add_argument("--size", dest="input_size", type=size, default=(), metavar="HxW", help="default: the model's")
-    parser.add_argument("--trimap-px", type=_pair, default=(), metavar="DILATE,ERODE", help="default: 25,3 at 512")
+    parser.add_argument("--model", help="modnet, u2net or u2netp")
+    parser.add_argument("--init", metavar="MODEL", help="model folder or name, .keras (or a backbone's) or checkpoint")
+    parser.add_argument("--augment", help="preset: original, custom (default), none, ...")
+    parser.add_argument("--size", dest="input_size", type=size, metavar="HxW", help="default: the model's")
+    parser.add_argument("--trimap-px", type=_pair, metavar="DILATE,ERODE", help="default: 25,3 at 512")
     parser.add_argument("--freeze-backbone", action="store_true", help="keep MODNet's backbone as it starts")
-    parser.add_argument("--freeze-epochs", type=int, default=0, metavar="N", help="default: half, with --unfreeze-from")
-    parser.add_argument("--unfreeze-from", type=int, default=-1, metavar="LAYER", help="then train it from there on")
+    parser.add_argument("--freeze-epochs", type=int, metavar="N", help="default: half, with --unfreeze-from")
+    parser.add_argument("--unfreeze-from", type=int, metavar="LAYER", help="then train it from there on")
 
 
 def add_adapt_arguments(parser):
     """Declare the options of `adapt`."""
-    parser.add_argument("init", metavar="MODEL", help="folder, name or .keras file of a trained MODNet")
+    parser.add_argument(
+        "init",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        metavar="MODEL",
+        help="folder, name or .keras file of a trained MODNet",
+    )
     _add_run_arguments(parser)
 
 
 def _add_run_arguments(parser):
-    parser.add_argument("--data", required=True, action="append", metavar="SPEC", help="[KIND:]PATH[,PATH...][@WEIGHT]")
-    parser.add_argument(
-        "--val", default=[], action="append", metavar="SPEC", help="validation data (default: split off --data)"
-    )
-    parser.add_argument("--val-fraction", type=float, default=0.0, metavar="F", help="part of it to use, as 0.1")
+    parser.argument_default = argparse.SUPPRESS  # what is not given is a run's own, or as in `Settings`
+    parser.add_argument("--data", action="append", metavar="SPEC", help="[KIND:]PATH[,PATH...][@WEIGHT]")
+    parser.add_argument("--val", action="append", metavar="SPEC", help="validation data (default: split off --data)")
+    parser.add_argument("--val-fraction", type=float, metavar="F", help="part of it to use, as 0.1")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch", dest="batch_size", type=int, default=8)
-    parser.add_argument("--steps-per-epoch", type=int, default=0, metavar="N", help="default: every sample once")
-    parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="part of the training samples to use")
-    parser.add_argument("--learning-rate", type=float, default=0.0, help="default: official, a tenth with --init")
-    parser.add_argument("--schedule", default="", help="step or constant (default: the official one)")
-    parser.add_argument("--precision", default="float32", help="float32 (default), mixed_bfloat16 or mixed_float16")
-    parser.add_argument(
-        "--strategy", default="none", help="none (default), mirrored (TensorFlow) or data-parallel (JAX)"
-    )
-    parser.add_argument("--monitor", default="val_miou", help="what is best: val_miou (default) or val_mae")
-    parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs that are no better")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images-every", type=int, default=5, metavar="N", help="pictures in TensorBoard; 0: none")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch", dest="batch_size", type=int, metavar="B", help="photos a step (default: 8)")
+    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="default: every sample once")
+    parser.add_argument("--fraction", type=float, metavar="F", help="part of the training samples to use")
+    parser.add_argument("--learning-rate", type=float, help="default: official, a tenth with --init")
+    parser.add_argument("--schedule", help="step or constant (default: the official one)")
+    parser.add_argument("--precision", help="float32 (default), mixed_bfloat16 or mixed_float16")
+    parser.add_argument("--strategy", help="none (default), mirrored (TensorFlow) or data-parallel (JAX)")
+    parser.add_argument("--monitor", help="what is best: val_miou (default) or val_mae")
+    parser.add_argument("--patience", type=int, metavar="N", help="stop after N epochs that are no better")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--images-every", type=int, metavar="N", help="pictures in TensorBoard; 0: none")
     parser.add_argument("--histograms", action="store_true", help="weights' histograms in TensorBoard")
-    parser.add_argument("--cache-gb", type=float, default=4.0, help="decoded photos kept in memory (default: 4 GiB)")
+    parser.add_argument("--cache-gb", type=float, metavar="GIB", help="decoded photos to keep, of each set (default: 4)")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", help="continue the run in --out where it was cut off")
-    group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    group.add_argument("--resume", action="store_true", default=False, help="continue the run in --out; other options are as it began")
+    group.add_argument("--overwrite", action="store_true", default=False, help="replace the run in --out")
 
 
 def train(arguments):
     """Train or fine-tune a model."""
-    return _run(arguments, objective="supervised")
+    return _run(arguments, {"model": "--model"}, objective="supervised")
 
 
 def adapt(arguments):
     """Adapt a trained MODNet to photos without truth."""
-    return _run(arguments, objective="soc", model="modnet", augment="none")
+    return _run(arguments, {"init": "MODEL"}, objective="soc", model="modnet", augment="none")
 
 
-def _run(arguments, **fixed):
-    from keras_matting.training.settings import Settings
-
-    names = {field.name for field in fields(Settings)}
-    options = vars(arguments) | {"val": _only(arguments.val), "init": _start(arguments.init)}
-    settings = Settings(**{name: value for name, value in options.items() if name in names}, **fixed)
+def _run(arguments, needed, **fixed):
+    settings = _settings(arguments, {**needed, "data": "--data", "epochs": "--epochs"}, fixed)
     from keras_matting.training.run import train
 
     verbose = 1 if sys.stderr.isatty() and sys.stdout.isatty() else 2
@@ -84,6 +81,23 @@ def _run(arguments, **fixed):
     )
     _tell(progress, settings, arguments.out)
     return OK
+
+
+def _settings(arguments, needed, fixed):
+    """Return the `Settings` of a new run, or those of the one to resume with what is given instead."""
+    from keras_matting.training.settings import SETTINGS_FILE, Settings
+
+    names = {field.name for field in fields(Settings)}
+    options = {name: value for name, value in vars(arguments).items() if name in names}
+    if "val" in options:
+        options["val"] = _only(options["val"])
+    if "init" in options:
+        options["init"] = _start(options["init"])
+    if arguments.resume and (arguments.out / SETTINGS_FILE).exists():
+        return replace(Settings.load(arguments.out), **options, **fixed)
+    if missing := [option for name, option in needed.items() if name not in options]:
+        raise UsageError(f"Expected {', '.join(missing)}; received none. A new run in {arguments.out} needs them.")
+    return Settings(**options, **fixed)
 
 
 def _only(specs):
