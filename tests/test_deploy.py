@@ -123,7 +123,8 @@ def test_images_set_what_can_be_set_and_ask_what_can_be_asked(dockerfile):
 
 def test_images_install_extras_and_packages_that_are_pinned(dockerfile):
     build, _ = stages(dockerfile)
-    arguments = shlex.split([rest for name, rest in build if name == "RUN"][-1])[2:]
+    (install,) = (rest for name, rest in build if name == "RUN" and "pip install" in rest)
+    arguments = shlex.split(install)[2:]
     files = [arguments[index + 1] for index, word in enumerate(arguments) if word == "--constraint"]
     pinned = {name for file in files for name in pins(ROOT / file.removeprefix("/src/"))}
     source, *packages = [word for word in arguments if word not in files and not word.startswith("--")]

@@ -55,9 +55,9 @@ def _add_run_arguments(parser):
     parser.add_argument("--seed", type=int)
     parser.add_argument("--images-every", type=int, metavar="N", help="pictures in TensorBoard; 0: none")
     parser.add_argument("--histograms", action="store_true", help="weights' histograms in TensorBoard")
-    parser.add_argument("--cache-gb", type=float, metavar="GIB", help="decoded photos to keep, of each set (default: 4)")
+    parser.add_argument("--cache-gb", type=float, metavar="GIB", help="decoded photos kept of each set (default: 4)")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--resume", action="store_true", default=False, help="continue the run in --out; other options are as it began")
+    group.add_argument("--resume", action="store_true", default=False, help="continue the run in --out as it began")
     group.add_argument("--overwrite", action="store_true", default=False, help="replace the run in --out")
 
 

@@ -15,7 +15,7 @@ from keras_matting.training.progress import BEST_FILE, Progress
 from keras_matting.training.run import train
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 
-# What a scale fixes for every experiment. Small: two cores, one to two hours in all. Full: one GPU, the original's sizes.
+# What a scale fixes for every experiment. Small: one to two hours on two cores in all. Full: a GPU, original sizes.
 SCALES = {
     "small": {
         "input_size": (160, 160),
