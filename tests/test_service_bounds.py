@@ -15,6 +15,7 @@ import pytest
 from keras_matting_api import remote
 from keras_matting_api.problems import Problem
 from server import post, script, start_server
+from waiting import metric, wait_until
 
 MIB = 2**20
 NDJSON_HEADERS = (
@@ -23,20 +24,8 @@ NDJSON_HEADERS = (
 )
 
 
-def until(holds, timeout_s=60):
-    """Wait until `holds()`, or fail."""
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def metrics(server):
-    return httpx.get(f"{server.url}/metrics").text
-
-
 def admitted(server, count):
-    return lambda: f"keras_matting_admitted {count}.0" in metrics(server)
+    return lambda: metric(server, "keras_matting_admitted") == count
 
 
 def chunk(photo, name):
@@ -89,32 +78,31 @@ def test_streams_share_a_bound_on_memory(one_layer_dir, jpeg, tmp_path):
 def test_there_are_fewer_places_for_streams(one_layer_dir, jpeg):
     with start_server(one_layer_dir, streams=2) as server:
         streams = [server.connect(NDJSON_HEADERS) for _ in range(2)]
-        until(admitted(server, 2))
+        wait_until(admitted(server, 2))
         answer = httpx.post(f"{server.url}/v1/batch", content=b"{}", headers={"Content-Type": "application/x-ndjson"})
         assert (answer.status_code, answer.json()["expected"]) == (503, "at most 2 streams at a time")
         assert int(answer.headers["retry-after"]) >= 1
         assert post(server, jpeg)[0] == 200
         for stream in streams:
             stream.close()
-        until(admitted(server, 0))
+        wait_until(admitted(server, 0))
 
 
 def test_a_stream_at_the_end_gives_what_it_took_and_says_so(one_layer_dir, jpeg, tmp_path):
     hold = tmp_path / "hold"
-    with start_server(one_layer_dir, script=script(hold=hold), drain_s=3) as server:
+    with start_server(one_layer_dir, script=script(hold=hold), drain_s=60) as server:
         hold.touch()
-        stream = server.connect(NDJSON_HEADERS + chunk(jpeg, "taken"))
-        until(admitted(server, 1))
-        time.sleep(0.5)  # that the line is read
+        stream = server.connect(NDJSON_HEADERS + chunk(jpeg, "first") + chunk(jpeg, "second"))
+        wait_until(lambda: metric(server, "keras_matting_waiting") == 1)  # the other is with the engine
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: httpx.get(f"{server.url}/readyz").json()["status"] == "draining")
+        wait_until(lambda: httpx.get(f"{server.url}/readyz").json()["status"] == "draining")
         stream.sendall(chunk(jpeg, "late") + b"0\r\n\r\n")
         hold.unlink()
         results = results_of(stream)
-        assert [(result["id"], result["status"]) for result in results if result["id"]] == [("taken", 200)]
+        taken = {result["id"]: result["status"] for result in results if result["id"]}
+        assert taken == {"first": 200, "second": 200}
         (told,) = (result for result in results if not result["id"])
         assert (told["status"], told["problem"]["code"]) == (503, "not_ready")
-        assert server.process.wait(60) == 0
 
 
 ENCODING = """
@@ -147,9 +135,9 @@ def test_clients_that_leave_do_not_leave_threads_behind(one_layer_dir, jpeg, req
         hold.touch()
         for _ in range(8):
             with server.connect(request_bytes):
-                until(admitted(server, 1))
+                wait_until(admitted(server, 1))
                 time.sleep(0.1)  # that it comes as far as it can
-            until(admitted(server, 0))
+            wait_until(admitted(server, 0))
         cores = len(psutil.Process().cpu_affinity())
         assert max(map(int, log.read_text().split())) <= cores
         hold.unlink()
@@ -177,7 +165,7 @@ def test_plain_photos_do_not_wait_for_those_that_are_refined(one_layer_dir, jpeg
     code = REFINING.format(hold=str(hold))
     with start_server(one_layer_dir, script=code + script()) as server, ThreadPoolExecutor(4) as pool:
         refined = [pool.submit(post, server, jpeg, params={"foreground": "1"}) for _ in range(4)]
-        until(admitted(server, 4))
+        wait_until(admitted(server, 4))
         assert post(server, jpeg)[0] == 200
         assert not any(future.done() for future in refined)
         hold.unlink()
@@ -190,7 +178,7 @@ def test_the_advice_when_to_come_back_counts_photos(one_layer_dir, jpeg, tmp_pat
     with start_server(one_layer_dir, script=script(1.0, hold=hold), queue=2) as server, ThreadPoolExecutor(2) as pool:
         hold.touch()
         inside = [pool.submit(httpx.post, f"{server.url}/v1/batch", json={"items": items}, timeout=60) for _ in "12"]
-        until(admitted(server, 2))
+        wait_until(admitted(server, 2))
         status, retry_after, _ = post(server, jpeg)
         assert status == 503 and int(retry_after) >= 15  # 20 photos of a second, by the engine's warm-up
         hold.unlink()

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from server import post, script, start_server
+from waiting import metric, wait_until
 
 HELD_LOOP = """
 import time
@@ -27,14 +27,6 @@ async def held(self, counter):
 
 _Server.on_tick = held
 """
-
-
-def until(holds, timeout_s=60):
-    """Wait until `holds()`, or fail."""
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def status(server):
@@ -57,7 +49,7 @@ def ending(one_layer_dir, tmp_path):
     @contextmanager
     def last_moment(server):
         server.process.send_signal(signal.SIGTERM)
-        until(mark.exists)
+        wait_until(mark.exists)
         yield
         mark.unlink()
 
@@ -72,21 +64,20 @@ def ending(one_layer_dir, tmp_path):
 def test_readiness_ends_first_and_what_is_inside_is_finished(one_layer_dir, jpeg, tmp_path):
     hold = tmp_path / "hold"
     with (
-        start_server(one_layer_dir, script=script(hold=hold), drain_s=20) as server,
+        start_server(one_layer_dir, script=script(hold=hold), drain_s=60) as server,
         ThreadPoolExecutor(9) as pool,
     ):
         hold.touch()
         inside = [pool.submit(post, server, jpeg) for _ in range(8)]
-        until(lambda: "keras_matting_admitted 8" in httpx.get(f"{server.url}/metrics").text)
+        wait_until(lambda: metric(server, "keras_matting_admitted") == 8)
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: status(server) == "draining")
+        wait_until(lambda: status(server) == "draining")
         response = httpx.get(f"{server.url}/readyz")
         assert (response.status_code, response.headers["connection"]) == (503, "close")
         still_taken = pool.submit(post, server, jpeg)
-        until(lambda: "keras_matting_admitted 9" in httpx.get(f"{server.url}/metrics").text)
+        wait_until(lambda: metric(server, "keras_matting_admitted") == 9)
         hold.unlink()
         assert [future.result()[0] for future in (*inside, still_taken)] == [200] * 9
-        assert server.process.wait(60) == 0
 
 
 def test_no_request_is_lost_when_it_ends_under_load(one_layer_dir, jpeg):
@@ -104,7 +95,7 @@ def test_no_request_is_lost_when_it_ends_under_load(one_layer_dir, jpeg):
         workers = [threading.Thread(target=work) for _ in range(8)]
         for worker in workers:
             worker.start()
-        until(lambda: answers.total() > 8)
+        wait_until(lambda: answers.total() > 8)
         assert server.terminate() == 0
         for worker in workers:
             worker.join()
@@ -157,9 +148,9 @@ def test_a_second_signal_ends_it_at_once_whatever_is_inside(one_layer_dir, jpeg,
     with start_server(one_layer_dir, script=script(hold=hold), drain_s=60) as server, ThreadPoolExecutor(1) as pool:
         hold.touch()
         inside = pool.submit(post, server, jpeg)
-        until(lambda: "keras_matting_admitted 1" in httpx.get(f"{server.url}/metrics").text)
+        wait_until(lambda: metric(server, "keras_matting_admitted") == 1)
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: status(server) == "draining")
+        wait_until(lambda: status(server) == "draining")
         assert server.terminate() == 128 + signal.SIGTERM
         with pytest.raises(httpx.HTTPError):
             inside.result()
@@ -174,5 +165,5 @@ def test_a_client_that_keeps_asking_does_not_hold_up_the_end_of_a_service_that_c
             assert "connection" not in client.get(f"{server.url}/healthz").headers
             switch.touch()
             hold.unlink()
-            until(lambda: client.get(f"{server.url}/healthz").headers.get("connection") == "close")
+            wait_until(lambda: client.get(f"{server.url}/healthz").headers.get("connection") == "close")
         assert server.process.wait(60) != 0
