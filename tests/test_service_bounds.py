@@ -175,12 +175,12 @@ def test_plain_photos_do_not_wait_for_those_that_are_refined(one_layer_dir, jpeg
 def test_the_advice_when_to_come_back_counts_photos(one_layer_dir, jpeg, tmp_path):
     hold = tmp_path / "hold"
     items = [{"id": str(index), "image": base64.b64encode(jpeg).decode()} for index in range(10)]
-    with start_server(one_layer_dir, script=script(1.0, hold=hold), queue=2) as server, ThreadPoolExecutor(2) as pool:
+    with start_server(one_layer_dir, script=script(0.3, hold=hold), queue=2) as server, ThreadPoolExecutor(2) as pool:
         hold.touch()
         inside = [pool.submit(httpx.post, f"{server.url}/v1/batch", json={"items": items}, timeout=60) for _ in "12"]
         wait_until(admitted(server, 2))
         status, retry_after, _ = post(server, jpeg)
-        assert status == 503 and int(retry_after) >= 15  # 20 photos of a second, by the engine's warm-up
+        assert status == 503 and int(retry_after) >= 5  # 20 photos of 0.3 s
         hold.unlink()
         assert [future.result().status_code for future in inside] == [200] * 2
 
