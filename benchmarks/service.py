@@ -1,16 +1,21 @@
 """The service against the bare engine, in one run on this machine: latency, throughput, overload, memory.
 
-keras-matting must be installed with its `serve` and `test` extras. Prints ratios; a minute or more for each part.
+keras-matting must be installed with its `serve` and `test` extras. Prints ratios; a minute or more for each part. With
+wrk installed (Debian has it), it is what 16 clients ask with, since a client in Python takes a part of the cores that
+it asks for; httpx otherwise.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +28,11 @@ import psutil
 from keras_matting.matting import OutputOptions, open_session
 
 MIB = 2**20
+CLIENTS = 16
+WRK_S = 12
+WRK_SCRIPT = """
+wrk.method, wrk.body = "POST", io.open(os.getenv("PHOTO"), "rb"):read("*all")
+"""
 
 
 def main():
@@ -39,7 +49,7 @@ def main():
     session = open_session(arguments.model, arguments.engine)
     with Service(arguments.model, session.engine.name) as service:
         print(f"{session.preset.name}, {session.engine.name}, {arguments.photo.name}, {os.cpu_count()} cores\n")
-        compare(session, service, photo, arguments.rounds)
+        compare(session, service, arguments.photo, arguments.rounds)
         flood(service, photo, arguments.flood_s)
         soak(service, photo, arguments.soak)
 
@@ -72,9 +82,9 @@ class Service:
         return psutil.Process(self.process.pid).memory_info().rss / MIB
 
 
-def compare(session, service, photo, rounds):
+def compare(session, service, path, rounds):
     """Print p50 with one client and images/s with 16, both against the library in this process, in turns."""
-    latencies, rates = [], []
+    latencies, rates, photo = [], [], path.read_bytes()
     batch = np.zeros((1, *session.engine.size, 3), np.float32)
     for _ in range(rounds):
         bare = statistics.median(timed(lambda: library(session, photo)) for _ in range(15))
@@ -85,11 +95,15 @@ def compare(session, service, photo, rounds):
         latencies.append(served / bare)
         # The engine before and after, since a shared machine's pace changes meanwhile.
         alone = [timed(lambda: session.predict(batch)) for _ in range(20)]
-        served = asyncio.run(throughput(service, photo, clients=16, requests=64))
+        if shutil.which("wrk"):
+            served = wrk(service, path)
+        else:
+            served = asyncio.run(throughput(service, photo, CLIENTS, requests=64))
         alone += [timed(lambda: session.predict(batch)) for _ in range(20)]
         rates.append(served * statistics.mean(alone))
     print(f"p50, one client: {spread(latencies)} x decoding, engine and encoding in this process")
-    print(f"images/s, 16 clients: {spread(rates)} x the engine alone")
+    by = "wrk" if shutil.which("wrk") else "httpx"
+    print(f"images/s, {CLIENTS} clients of {by}: {spread(rates)} x the engine alone")
 
 
 def library(session, photo):
@@ -98,6 +112,23 @@ def library(session, photo):
 
     decoded = photos.decode(photo, photos.Limits())
     return photos.encode(session.matte(decoded, OutputOptions()), "image/png")
+
+
+def wrk(service, path):
+    """Return images/s of 16 clients that always ask, by wrk."""
+    command = ["wrk", "--threads", "1", "--connections", str(CLIENTS), "--duration", f"{WRK_S}s", "--timeout", "60s"]
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(WRK_SCRIPT)
+        script.flush()
+        done = subprocess.run(
+            [*command, "--script", script.name, f"{service.url}/v1/matte"],
+            env={**os.environ, "PHOTO": str(path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "Non-2xx" not in done.stdout and "Socket errors" not in done.stdout, done.stdout
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])
 
 
 async def throughput(service, photo, clients, requests):
