@@ -1,5 +1,7 @@
 """Lines out of a stream of chunks."""
 
+from collections import deque
+
 from keras_matting_api.problems import Problem
 
 
@@ -13,12 +15,13 @@ async def lines_of(chunks, max_bytes):
         rest += chunk
         if b"\n" in chunk:
             *whole, rest = rest.split(b"\n")
-            while whole:  # a line that was taken is not kept here
+            whole = deque(whole)  # a line that was taken is not kept here
+            while whole:
                 _check(whole[0], max_bytes)
                 if whole[0].strip():
-                    yield bytes(whole.pop(0))
+                    yield bytes(whole.popleft())
                 else:
-                    del whole[0]
+                    whole.popleft()
         _check(rest, max_bytes)
     if rest.strip():
         yield bytes(rest)

@@ -125,3 +125,21 @@ def jpeg(photo):
 def request_bytes(jpeg):
     """A whole request for that photo's cut-out, as it goes over the wire."""
     return b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(jpeg), jpeg)
+
+
+@pytest.fixture
+def tiny_model():
+    """While a test runs, "tiny" is a model that can be trained."""
+    import tiny
+
+    tiny.register()
+    yield
+    tiny.unregister()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A folder of small photos and their masks."""
+    import tiny
+
+    return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")

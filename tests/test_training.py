@@ -25,17 +25,7 @@ from keras_matting.training.run import train
 from keras_matting.training.settings import Settings
 from keras_matting.training.strip import strip
 
-
-@pytest.fixture(autouse=True)
-def tiny_model():
-    tiny.register()
-    yield
-    tiny.unregister()
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +50,11 @@ def in_process(script, *arguments, **environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
-def losses_of(progress):
-    return [row["loss"] for row in progress.history if "loss" in row]
-
-
 def test_a_run_learns_and_keeps_its_best_epoch(finished):
     _, folder, progress = finished
     start, best = progress.metrics_of(0), progress.metrics_of(progress.state["best_epoch"])
     assert best["val_miou"] == max(row["val_miou"] for row in progress.history) >= start["val_miou"]
-    assert losses_of(progress)[-1] < losses_of(progress)[0]
+    assert tiny.losses_of(progress)[-1] < tiny.losses_of(progress)[0]
     assert len((folder / "history.csv").read_text().splitlines()) == 1 + len(progress.history)
 
 
@@ -100,7 +86,7 @@ def test_a_run_killed_in_an_epoch_continues_as_if_it_had_not_been(finished, pair
     progress = train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0)
     assert progress.epoch == 4
     _, _, undisturbed = finished
-    np.testing.assert_allclose(losses_of(progress), losses_of(undisturbed), rtol=1e-5)
+    np.testing.assert_allclose(tiny.losses_of(progress), tiny.losses_of(undisturbed), rtol=1e-5)
     for row, expected in zip(progress.history, undisturbed.history, strict=True):
         assert row["val_miou"] == pytest.approx(expected["val_miou"], rel=1e-5), row["epoch"]
 
@@ -117,7 +103,7 @@ def test_a_checkpoint_that_was_cut_off_is_never_read(finished, tmp_path):
 def test_a_finished_run_trains_on_when_it_gets_more_epochs(finished, pairs, tmp_path):
     train(tiny.settings(pairs, epochs=2), tmp_path / "run", verbose=0)
     progress = train(tiny.settings(pairs, epochs=4), tmp_path / "run", resume=True, verbose=0)
-    np.testing.assert_allclose(losses_of(progress), losses_of(finished[2]), rtol=1e-5)
+    np.testing.assert_allclose(tiny.losses_of(progress), tiny.losses_of(finished[2]), rtol=1e-5)
 
 
 def test_an_existing_run_is_not_overwritten(finished):
@@ -183,7 +169,7 @@ def test_nan_leaves_the_last_good_checkpoint(finished, pairs, tmp_path, monkeypa
         train(tiny.settings(pairs), tmp_path / "run", verbose=0)
     monkeypatch.undo()
     progress = train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0)
-    np.testing.assert_allclose(losses_of(progress), losses_of(finished[2]), rtol=1e-5)
+    np.testing.assert_allclose(tiny.losses_of(progress), tiny.losses_of(finished[2]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("val_fraction", "rate"), [(0.25, 1e38), (0.0, 1e39)])
@@ -313,7 +299,7 @@ def test_mirrored_training_spreads_a_batch_over_devices(pairs, tmp_path):
     single = train(tiny.settings(pairs, **options), tmp_path / "single", verbose=0)
     assert start == pytest.approx(single.history[0]["val_loss"], rel=1e-5)
     # Each device normalises its own half of the batch, so the losses are close, not equal.
-    assert first == pytest.approx(losses_of(single)[0], rel=0.05)
+    assert first == pytest.approx(tiny.losses_of(single)[0], rel=0.05)
     more = train(tiny.settings(pairs, **options | {"epochs": 2}), tmp_path / "run", resume=True, verbose=0)
     assert more.epoch == 2
 
@@ -326,7 +312,7 @@ def test_runs_train_on_jax(pairs, tmp_path):
     assert done.stdout.strip() == "2", done.stderr
     progress = Progress(tmp_path / "run", "val_miou")
     progress.read()
-    first, second = losses_of(progress)
+    first, second = tiny.losses_of(progress)
     assert second < first
 
 
@@ -366,7 +352,7 @@ def test_adapt_trains_against_the_network_of_the_epochs_start(pairs, tmp_path, m
 
     monkeypatch.setattr(NaNGuard, "on_train_batch_begin", lambda self, batch, logs=None: batch or look(self, batch))
     progress = train(settings, tmp_path / "run", verbose=0)
-    assert np.isfinite(losses_of(progress)).all() and "val_miou" not in progress.history[-1]
+    assert np.isfinite(tiny.losses_of(progress)).all() and "val_miou" not in progress.history[-1]
     (teacher, network), (next_teacher, next_network) = seen
     np.testing.assert_array_equal(teacher, network)
     np.testing.assert_array_equal(next_teacher, next_network)

@@ -16,29 +16,14 @@ from keras_matting.training.run import phases, train
 from keras_matting.training.settings import Settings
 from keras_matting.training.strip import strip
 
+pytestmark = pytest.mark.usefixtures("tiny_model")
 FROZEN = {"model": "modnet", "data": ["x"], "epochs": 10, "freeze_backbone": True}
-
-
-@pytest.fixture(autouse=True)
-def tiny_model():
-    tiny.register()
-    yield
-    tiny.unregister()
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")
 
 
 @pytest.fixture
 def stuck(pairs):
     """Settings of a run that never gets better than its first epoch."""
     return tiny.settings(pairs, learning_rate=1e-12, patience=2, epochs=9)
-
-
-def losses_of(progress):
-    return [row["loss"] for row in progress.history if "loss" in row]
 
 
 def test_a_frozen_backbone_is_trained_in_two_phases():
@@ -88,7 +73,7 @@ def test_a_run_cut_off_in_any_phase_continues_as_if_it_had_not_been(pairs, tmp_p
         train(settings, tmp_path / "run", verbose=0)
     monkeypatch.setattr(Progress, "_write", write)
     progress = train(settings, tmp_path / "run", resume=True, verbose=0)
-    np.testing.assert_allclose(losses_of(progress), losses_of(undisturbed), rtol=1e-5)
+    np.testing.assert_allclose(tiny.losses_of(progress), tiny.losses_of(undisturbed), rtol=1e-5)
 
 
 @pytest.mark.long
@@ -98,7 +83,7 @@ def test_modnet_is_trained_frozen_then_from_a_layer_on_and_gets_more_epochs(pair
     first = train(settings, tmp_path / "run", verbose=0)
     more = train(replace(settings, epochs=3), tmp_path / "run", resume=True, verbose=0)
     assert (first.epoch, more.epoch, more.phase, more.state["phase_start"]) == (2, 3, 1, 1)
-    assert np.isfinite(losses_of(more)).all()
+    assert np.isfinite(tiny.losses_of(more)).all()
 
 
 def test_half_precision_continues_with_its_loss_scale(pairs, tmp_path):
@@ -106,7 +91,7 @@ def test_half_precision_continues_with_its_loss_scale(pairs, tmp_path):
     undisturbed = train(settings, tmp_path / "undisturbed", verbose=0)
     train(replace(settings, epochs=2), tmp_path / "run", verbose=0)
     progress = train(settings, tmp_path / "run", resume=True, verbose=0)
-    np.testing.assert_allclose(losses_of(progress), losses_of(undisturbed), rtol=1e-3)
+    np.testing.assert_allclose(tiny.losses_of(progress), tiny.losses_of(undisturbed), rtol=1e-3)
 
 
 def test_resume_refuses_other_photos(pairs, tmp_path):

@@ -9,17 +9,7 @@ from keras_matting.image_files import encode
 from keras_matting.training.run import train
 from keras_matting.training.selection import select
 
-
-@pytest.fixture(autouse=True)
-def tiny_model():
-    tiny.register()
-    yield
-    tiny.unregister()
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 def stems(sources):

@@ -60,3 +60,8 @@ def settings(folder, **changes):
     options = {"model": "tiny", "data": [str(folder)], "val_fraction": 0.25, "epochs": 4, "batch_size": 2}
     options |= {"augment": "none", "steps_per_epoch": 3, "images_every": 0}
     return Settings(**{**options, **changes})
+
+
+def losses_of(progress):
+    """Return the training loss of every epoch."""
+    return [row["loss"] for row in progress.history if "loss" in row]
