@@ -34,7 +34,7 @@ def _entries(prefix, module, variants):
 
 ENGINES = {
     "savedmodel": Entry("keras_matting.engines.tensorflow", "plain"),
-    **_entries("savedmodel-", "tensorflow", ("xla", "bf16")),
+    "savedmodel-xla": Entry("keras_matting.engines.tensorflow", "xla"),
     **_entries("onnx-", "onnx", ("cpu", "cuda", "tensorrt")),
     **_entries("openvino-", "openvino", ("f32", "bf16", "int8")),
     **_entries("tensorrt-", "tensorrt", ("fp32", "fp16", "int8")),
@@ -112,7 +112,7 @@ def _open_best(model_dir, log):
     if verdict:
         try:
             return open_engine(verdict, model_dir)
-        except EngineError as error:
+        except (EngineError, UsageError) as error:  # not here, or an engine that another version had
             stale = str(error)
     if stale:
         log(f"The verdict of {model_dir / 'benchmark.json'} does not hold here: {stale}")

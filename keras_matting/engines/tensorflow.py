@@ -1,20 +1,17 @@
-"""TensorFlow on the exported SavedModel: as it is, compiled by XLA, or in bfloat16 by oneDNN."""
+"""TensorFlow on the exported SavedModel: as it is, or compiled by XLA, always in float32.
+
+oneDNN's bfloat16 is not offered: TensorFlow switches it for all graphs of the process at once, so that another model,
+or a training, would lose its precision too (and U2NetP's mean error in it is twice what the gate admits).
+"""
 
 from keras_matting.config import SAVED_MODEL
 from keras_matting.engines.artefacts import exported
 from keras_matting.engines.base import cannot_open, checked_batch, missing_package
-from keras_matting.engines.devices import cpu, cpu_name
-
-_BF16_FLAGS = {"avx512f", "avx512_bf16", "amx_bf16"}  # below, oneDNN emulates bfloat16 more slowly than float32
 
 
 def unavailable_reason(variant):
     """Return why TensorFlow cannot run `variant` here, or None."""
-    if reason := missing_package("tensorflow", "cpu"):
-        return reason
-    if variant == "bf16" and not _BF16_FLAGS & set(cpu()["flags"]):
-        return f"this processor computes no bfloat16: {cpu_name()}."
-    return None
+    return missing_package("tensorflow", "cpu")
 
 
 def build(model_dir, variant, options):
@@ -33,15 +30,13 @@ def open_engine(model_dir, variant):
 
 
 class SavedModelEngine:
-    """A SavedModel's serving signature; `variant` is "plain", "xla" or "bf16"."""
+    """A SavedModel's serving signature; `variant` is "plain" or "xla"."""
 
     def __init__(self, path, variant):
         import tensorflow as tf
 
         self.name, self.path, self._variant = _name(variant), path, variant
         self._tensor = tf.constant
-        if variant == "bf16":
-            tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
         try:
             self._model = tf.saved_model.load(str(path))
             signature = self._model.signatures["serving_default"]
@@ -60,8 +55,7 @@ class SavedModelEngine:
 
     def describe(self):
         """See `Engine.describe`."""
-        how = {"plain": "tf.function", "xla": "one XLA cluster", "bf16": "convolutions chosen by oneDNN"}
-        return {"precision": "bf16" if self._variant == "bf16" else "f32", "coverage": how[self._variant]}
+        return {"precision": "f32", "coverage": {"plain": "tf.function", "xla": "one XLA cluster"}[self._variant]}
 
     def close(self):
         """Drop the model."""
