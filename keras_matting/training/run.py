@@ -1,5 +1,6 @@
 """A training run: settings -> data, network, Keras's `fit`, and a folder that can be resumed and stripped."""
 
+import random
 import shutil
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -56,7 +57,6 @@ def _train(settings, run_dir, resume, overwrite, log, verbose):
         progress.read()
     progress.require_data(selection.fingerprint(*sources))
     data, validation = selection.batches(*sources, settings, preset)
-    keras.utils.set_random_seed(settings.seed)  # of fresh weights
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
         if settings.objective != "soc":
             selection.require_subjects(data)
@@ -116,7 +116,8 @@ def _preset_of(settings):
 
 
 def _trainer_of(settings, preset, data, fresh, log):
-    network = build_model(settings.model, preset.input_size)
+    with _seeded(settings.seed):
+        network = build_model(settings.model, preset.input_size)
     if settings.init and fresh:
         start.load_initial_weights(network, settings.init, log)
         if settings.objective != "soc":  # SOC leaves the statistics as they are
@@ -206,6 +207,20 @@ def _fit(trainer, settings, data, validation, progress, callbacks, verbose):
             callbacks=callbacks,
             verbose=verbose,
         )
+
+
+@contextmanager
+def _seeded(seed):
+    """Let fresh weights depend on `seed`: Keras's initializers draw theirs from Python's generator, which is put back.
+
+    `keras.utils.set_random_seed` would seed the caller's NumPy and TensorFlow, too, for good.
+    """
+    earlier = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(earlier)
 
 
 @contextmanager
