@@ -1,7 +1,9 @@
 """OpenVINO on the CPU, in float32, bfloat16 and int8; layers that a low precision ruins stay in float32."""
 
 import logging
+import warnings
 from collections import Counter
+from contextlib import contextmanager
 
 from keras_matting.config import ONNX_FILE
 from keras_matting.engines import openvino_mixed
@@ -125,17 +127,29 @@ def _told(error):
 
 
 def _quantised(model, calibration, kept):
-    import nncf
+    with warnings.catch_warnings():  # NNCF adds filters for the whole process
+        import nncf
 
-    nncf.set_log_level(logging.ERROR)
     patterns = [f".*{layer.replace('.', chr(92) + '.')}.*" for layer in kept]
-    return nncf.quantize(
-        model,
-        nncf.Dataset(list(calibration)),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(calibration),
-        ignored_scope=nncf.IgnoredScope(patterns=patterns, validate=False),
-    )
+    with _errors_only(logging.getLogger("nncf")):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(list(calibration)),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(patterns=patterns, validate=False),
+        )
+
+
+@contextmanager
+def _errors_only(logger):
+    """Let a library's logger pass errors only, and put its level back: it is the caller's, too."""
+    earlier = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(earlier)
 
 
 def _runtime():
