@@ -54,30 +54,41 @@ def test_official_u2netp_cuts_the_astronaut_out():
     assert mask[20, 480] < 5  # the shuttle's corner
 
 
-@pytest.mark.long
-def test_the_gate_refuses_int8_of_the_whole_graph_and_admits_it_without_the_sensitive_layers(tmp_path, monkeypatch):
-    pytest.importorskip("skimage.data")
-    if reason := engines.build_unavailable_reason("openvino-int8"):
-        pytest.skip(reason)
-    official, folder = official_model_dir("u2netp"), tmp_path / "model"
+def copy_of(official, folder):
+    """Copy what engines are built from, so that a test leaves the official folder as it was."""
     folder.mkdir()
     for name in ("preset.json", "export.json", ONNX_FILE):
         shutil.copy(official / name, folder)
+    return folder
+
+
+def error_of(engine, folder):
+    """Build an engine in a model folder and return how far its mattes of the sample photos are from float32."""
+    pytest.importorskip("skimage.data")
+    if reason := engines.build_unavailable_reason(engine):
+        pytest.skip(reason)
     preset = Preset.load(folder)
     images = np.stack([imaging.prepare(photo, preset) for photo in sample_photos()])
 
-    def mattes(engine):
-        outputs = engines.open_engine(engine, folder).predict(images)
+    def mattes(name):
+        outputs = engines.open_engine(name, folder).predict(images)
         return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
 
-    def built_error():
-        engines.build("openvino-int8", folder, engines.BuildOptions(tuple(images[:, None])))
-        return statistics.error(mattes("openvino-int8"), reference)
+    engines.build(engine, folder, engines.BuildOptions(tuple(images[:, None])))
+    return statistics.error(mattes(engine), mattes("onnx-cpu"))
 
-    reference = mattes("onnx-cpu")
-    assert refusal(built_error(), Gate()) is None
+
+@pytest.mark.long
+def test_the_gate_admits_bfloat16(tmp_path):
+    assert refusal(error_of("openvino-bf16", copy_of(official_model_dir("u2netp"), tmp_path / "model")), Gate()) is None
+
+
+@pytest.mark.long
+def test_the_gate_refuses_int8_of_the_whole_graph_and_admits_it_without_the_sensitive_layers(tmp_path, monkeypatch):
+    folder = copy_of(official_model_dir("u2netp"), tmp_path / "model")
+    assert refusal(error_of("openvino-int8", folder), Gate()) is None
     monkeypatch.setattr(openvino_engine, "sensitive_layers", lambda model_dir, precision: ())
-    error = built_error()
+    error = error_of("openvino-int8", folder)
     assert refusal(error, Gate()).startswith("mae 0.")
     assert error["mae"] > 10 * Gate().mae  # measured: .166
 
