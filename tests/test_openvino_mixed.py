@@ -142,6 +142,29 @@ def test_a_plugin_that_ignores_the_tag_gets_pieces_with_a_precision_each(folder,
     assert_equals_the_graph_it_was_built_from(folder, engine, manifest)
 
 
+@pytest.mark.parametrize(("variant", "precisions"), [("f32", {"f32"}), ("bf16", {"bf16"}), ("int8", {"f32"})])
+def test_every_compilation_names_its_precision(folder, monkeypatch, variant, precisions):
+    """The plugin's own choice differs from processor to processor."""
+    if reason := engines.build_unavailable_reason("openvino-int8") if variant == "int8" else None:
+        pytest.skip(reason)
+    asked = []
+
+    def recording(method):
+        def call(core, model, device, config):
+            asked.append(config["INFERENCE_PRECISION_HINT"])
+            return method(core, model, device, config)
+
+        return call
+
+    photos = tuple(np.random.default_rng(0).uniform(-1, 1, (2, 1, 64, 64, 3)).astype("float32"))
+    if variant != "int8":  # NNCF compiles, too
+        monkeypatch.setattr(openvino.Core, "compile_model", recording(openvino.Core.compile_model))
+    openvino_engine.build(folder, variant, engines.BuildOptions(photos))
+    monkeypatch.setattr(openvino.Core, "import_model", recording(openvino.Core.import_model))
+    openvino_engine.open_engine(folder, variant)
+    assert set(asked) == precisions
+
+
 @pytest.mark.parametrize(("resize", "obeyed"), [("f32", True), ("bf16", False)])
 def test_the_plugin_obeyed_if_all_that_was_tagged_runs_in_float32(folder, monkeypatch, resize, obeyed):
     nodes = [("Convolution", "a,a/relu", "f32"), ("Interpolate", "b", resize), ("Convolution", "c", "bf16")]
