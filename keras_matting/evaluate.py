@@ -19,6 +19,7 @@ from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.config import Preset, find_model_dir
 from keras_matting.data.base import Problem, Sample, Source, read_sample
+from keras_matting.data.masks import misleading
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.engines import open_engine
 from keras_matting.engines.devices import usable_cores
@@ -169,8 +170,8 @@ def _read(sample, backgrounds):
         rgb, alpha = read_sample(sample)
         if alpha is None:
             raise ImageError(f"Expected a truth to compare with; {sample.image} has neither a mask nor transparency.")
-        if alpha.max() == 1:
-            raise ImageError("Expected a mask from 0 to 255; its largest value is 1. Multiply it by 255.")
+        if found := misleading(alpha):
+            raise ImageError(f"Expected a matte from 0 to 255; received a {found[0]}: {found[1]}.")
         files = [sample.image]
         if sample.alpha:
             files.append(sample.alpha)

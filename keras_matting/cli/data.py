@@ -32,6 +32,8 @@ def data(arguments):
         raise UsageError(f"Expected a contact sheet as .png; received {arguments.sheet}.")
     sources = read_sources(arguments.specs, allow_empty=True)
     report = check(sources)
+    for kind, detail in _first_details(report["problems"]).items():
+        say(f"{kind}, the first: {detail}")
     print(_sources_table(report["sources"]))
     print(f"\n{_problems_table(report['problems'])}")
     if arguments.json:
@@ -58,6 +60,12 @@ def _sources_table(sources):
             )
         )
     return aligned(rows)
+
+
+def _first_details(problems):
+    """Return {kind: what is wrong with the first file of the kind}."""
+    told = {problem["kind"]: problem["detail"] for problem in reversed(problems) if problem["detail"]}
+    return {kind: told[kind] for kind in sorted(told) if not kind.endswith("duplicate")}
 
 
 def _problems_table(problems):

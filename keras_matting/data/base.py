@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_matting.data.masks import decode_truth
 from keras_matting.errors import ImageError
 from keras_matting.image_files import decode
 
@@ -48,15 +49,23 @@ class Source:
     problems: tuple = ()
 
 
+def read_truth(sample):
+    """Decode the alpha of a sample alone, uint8 (H, W), or None where it has no truth; raises as `read_sample` does."""
+    if sample.alpha is None:
+        return decode(sample.image.read_bytes()).alpha
+    return decode_truth(sample.alpha.read_bytes())
+
+
 def read_sample(sample):
     """Decode a sample: (rgb, alpha), uint8 (H, W, 3), upright, and uint8 (H, W), or None where it has no truth.
 
-    The alpha of a cut-out is its alpha channel. Raises `ImageError` where a file is damaged or the sizes differ.
+    The alpha of a cut-out is its alpha channel, that of a mask file its `masks.decode_truth`. Raises `ImageError` where
+    a file is damaged, a mask has colours or the sizes differ.
     """
     photo = decode(sample.image.read_bytes())
     if sample.alpha is None:
         return photo.rgb, photo.alpha
-    alpha = decode(sample.alpha.read_bytes()).rgb[..., 0]
+    alpha = read_truth(sample)
     if alpha.shape != photo.rgb.shape[:2]:
         raise ImageError(
             f"Expected a mask of {photo.rgb.shape[1]}x{photo.rgb.shape[0]} like {sample.image.name}; "

@@ -9,6 +9,7 @@ from statistics import median
 import cv2
 import numpy as np
 
+from keras_matting.data import masks
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sheet import Group, on_checkerboard, shrunk
@@ -19,7 +20,6 @@ from keras_matting.imaging import composite
 # this mean of 255. Chosen by eye: it finds rescaled and recompressed copies, and tells apart photos of one session.
 _MAX_BITS, _MAX_DIFFERENCE = 3, 4.0
 _BANDS = 4  # of 16 bits: of two hashes that differ in 3 bits, at least one band is the same
-_FAINT = 128  # a mask that nowhere reaches half of 255 is rather class ids than alpha
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def check(sources):
 
     "sources": per source its name, kind and counts, the median size (width, height), the mean share of foreground and
     the number of masks with values between 0 and 255. "problems": per finding kind, source, stem and detail. Kinds:
-    those that reading the source met, and "unreadable", "empty mask", "all-white mask", "0/1 mask", "faint mask",
-    "duplicate" (the same pixels) and "near duplicate", within a source and across them.
+    those that reading the source met, as "coloured mask", and "unreadable", those of `masks.fault`, "duplicate" (the
+    same pixels) and "near duplicate", within a source and across them.
     """
     jobs = [(source, sample, False) for source in sources for sample in source.samples]
     jobs += [(source, sample, True) for source in sources for sample in source.backgrounds]
@@ -119,16 +119,8 @@ def _inspect(source, sample, is_background):
 
 
 def _mask_problem(sample, alpha):
-    low, high = int(alpha.min()), int(alpha.max())
-    if high == 0:
-        return Problem("empty mask", sample.stem, "no foreground")
-    if low == 255:
-        return Problem("all-white mask", sample.stem, "no background")
-    if high == 1:
-        return Problem("0/1 mask", sample.stem, "the largest value is 1, not 255: multiply by 255")
-    if high < _FAINT:
-        return Problem("faint mask", sample.stem, f"the largest value is {high} of 255: are these class ids?")
-    return None
+    found = masks.fault(alpha)
+    return found and Problem(found[0], sample.stem, found[1])
 
 
 def _gradient_signs(grey):

@@ -2,7 +2,7 @@
 
 The training pipeline decodes in TensorFlow's graph, which reads JPEG and PNG, ignores EXIF and drops alpha. So photos
 stay as they are where they are JPEG or opaque PNG, cut-outs where they are RGBA PNG, and masks where they are grey PNG,
-all of at most 8 bits a channel. All else becomes such a PNG under the cache folder.
+all of at most 8 bits a channel. All else becomes such a PNG under the cache folder; a mask in colours is left out.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_matting.data.base import Problem
+from keras_matting.data.masks import NotAMatteError, decode_truth
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import ImageError, first_line
 from keras_matting.files import write_atomically
@@ -21,6 +22,7 @@ from keras_matting.image_files import decode, encode, exif_orientation, probe
 from keras_matting.imaging import on_paper
 
 _HEADER_BYTES = 1 << 16  # holds size and EXIF of nearly every file; where it does not, the whole file is read
+_RENDERING = 2  # goes up when the same file becomes another PNG: what an earlier version made is made anew
 _GREY, _RGBA = 0, 6  # PNG's colour types; 2 is RGB, 3 a palette, 4 grey with alpha
 
 
@@ -80,7 +82,7 @@ def cached(path, tag, cache_dir, make):
     It is keyed by the file's path, size and time, and by `tag`: what is made of it.
     """
     stat = path.stat()
-    key = sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{tag}".encode()).hexdigest()[:32]
+    key = sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{tag}\0{_RENDERING}".encode()).hexdigest()[:32]
     target = cache_dir / key[:2] / f"{key}.png"
     if not target.is_file():
         write_atomically(target, make())
@@ -97,15 +99,17 @@ def _prepared(sample, cache_dir, cutouts):
         if sample.alpha is None:
             return replace(sample, image=image, orientation=header.orientation)
         reading = sample.alpha
-        alpha, truth = _readable(sample.alpha, "mask", cache_dir)
+        alpha, mask = _readable(sample.alpha, "mask", cache_dir)
+    except NotAMatteError as error:
+        return Problem(error.kind, sample.stem, f"{reading}: {error}")
     except (OSError, ImageError, cv2.error, MemoryError) as error:
         return Problem("unreadable", sample.stem, f"{reading}: {first_line(error)}")
-    if truth.size == header.upright_size:
+    if mask.size == header.upright_size:
         return replace(sample, image=image, alpha=alpha, orientation=header.orientation)
-    if truth.size == header.size:  # the mask was drawn by a tool that ignores EXIF, so the photo is to be read likewise
+    if mask.size == header.size:  # the mask was drawn by a tool that ignores EXIF, so the photo is to be read likewise
         image = cached(image, "unrotated", cache_dir, lambda: _without_orientation(image))
         return replace(sample, image=image, alpha=alpha)
-    sizes = [f"{width}x{height}" for width, height in (header.upright_size, truth.size)]
+    sizes = [f"{width}x{height}" for width, height in (header.upright_size, mask.size)]
     return Problem("size mismatch", sample.stem, f"{sample.image} has {sizes[0]}, its mask {sizes[1]}")
 
 
@@ -113,7 +117,7 @@ def _readable(path, role, cache_dir):
     """Return (path, header) of the file itself or, where the pipeline could not read it, of its copy in the cache."""
     header = read_header(path)
     if not _KEPT[role](header):
-        path = cached(path, role, cache_dir, lambda: encode(_RENDERED[role](decode(path.read_bytes())), ".png"))
+        path = cached(path, role, cache_dir, lambda: encode(_RENDERED[role](path.read_bytes()), ".png"))
         header = read_header(path)
     return path, header
 
@@ -131,16 +135,17 @@ def _is_mask(header):
     return header.colours == _GREY and header.bits <= 8 and not header.has_key_colour and header.orientation == 1
 
 
-def _rgba(photo):
+def _opaque(data):
+    return on_paper(decode(data))
+
+
+def _rgba(data):
+    photo = decode(data)
     return photo.rgb if photo.alpha is None else np.dstack([photo.rgb, photo.alpha])
 
 
-def _truth(photo):
-    return cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2GRAY) if photo.alpha is None else photo.alpha
-
-
 _KEPT = {"photo": _is_photo, "cut-out": _is_cutout, "mask": _is_mask}
-_RENDERED = {"photo": on_paper, "cut-out": _rgba, "mask": _truth}
+_RENDERED = {"photo": _opaque, "cut-out": _rgba, "mask": decode_truth}
 
 
 def _without_orientation(path):

@@ -8,27 +8,32 @@ from itertools import islice
 
 import numpy as np
 
+from keras_matting.data import masks
+from keras_matting.data.base import Problem, read_truth
 from keras_matting.data.pipeline import TrainingData, validation_batches
+from keras_matting.data.prepare import in_threads
 from keras_matting.data.sources import read_sources, split
-from keras_matting.errors import UsageError
+from keras_matting.errors import MattingError, UsageError
 
 SUBJECT = 0.5  # the least alpha of a mask that shows something
+NAMES_SHOWN = 3
 
 
 def select(settings, log=lambda message: None):
     """Return (training sources, validation sources) of a run's `Settings`; say what is left out of them.
 
-    No photo with truth is in both. Raises `UsageError` where there is none left to train on, or no truth where some is
-    needed.
+    No photo with truth is in both, and none whose mask is no matte (`masks.misleading`) in either. Raises `UsageError`
+    where there is none left to train on, or no truth where some is needed.
     """
     sources, validation = _read(settings)
     _tell_problems((*sources, *validation), log)
     _require_truth(validation, "validation photos")
+    validation = [_with_mattes(source, log) for source in validation]
     if settings.objective == "soc":
         sources = [_without_truth(source) for source in sources]
     else:
         _require_truth(sources, "training photos")
-        sources = _apart(sources, validation, log)
+        sources = _apart([_with_mattes(source, log) for source in sources], validation, log)
     return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
 
 
@@ -88,9 +93,46 @@ def _read(settings):
 def _tell_problems(sources, log):
     for name, problems in {source.name: source.problems for source in sources}.items():
         if problems:
-            kinds = Counter(problem.kind for problem in problems).most_common()
-            told = ", ".join(f"{kind} ({count})" for kind, count in kinds)
-            log(f"left out of {name}: {told}; data check names them")
+            log(f"left out of {name}: {_counted(problems)}; data check names them")
+            if coloured := [problem for problem in problems if problem.kind == masks.COLOURED]:
+                log(f"  {masks.COLOURED}: {_named(coloured)}")
+
+
+def _counted(problems):
+    return ", ".join(f"{kind} ({count})" for kind, count in Counter(problem.kind for problem in problems).most_common())
+
+
+def _named(problems):
+    """Return the first names, and of the first what is wrong and the remedy."""
+    names = ", ".join(problem.stem for problem in problems[:NAMES_SHOWN])
+    more = ", ..." if len(problems) > NAMES_SHOWN else ""
+    return f"{names}{more}; {problems[0].detail}"
+
+
+def _with_mattes(source, log):
+    """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
+    found = in_threads(lambda sample: _mask_problem(source, sample), source.samples, "masks")
+    problems = [problem for problem in found if problem]
+    if not problems:
+        return source
+    kept = tuple(sample for sample, problem in zip(source.samples, found, strict=True) if not problem)
+    if kept:
+        log(f"left out of {source.name}: {_counted(problems)}: {_named(problems)}")
+        return replace(source, samples=kept)
+    raise UsageError(f"Expected mattes in {source.name}; received none: {_counted(problems)}: {_named(problems)}.")
+
+
+def _mask_problem(source, sample):
+    """Return what misleads in a sample's truth, or None; unreadable files are told where they are used."""
+    try:
+        alpha = read_truth(sample)
+    except (MattingError, OSError):
+        return None
+    is_cutout = source.kind == "composite"
+    if is_cutout and (alpha is None or alpha.min() == 255):
+        return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
+    found = masks.misleading(alpha)
+    return found and Problem(found[0], sample.stem, f"{sample.alpha or sample.image}: {found[1]}")
 
 
 def _require_truth(sources, photos):

@@ -1,0 +1,133 @@
+"""What a mask file says: which of its channels is the matte, and whether its values are one at all.
+
+A varying alpha channel is the matte (a cut-out's); else the colours are, which then must be grey. Whoever reads a mask,
+into the cache or by itself, reads it by `decode_truth`, and what trains or compares judges its values by `fault`.
+"""
+
+import cv2
+import numpy as np
+
+from keras_matting.errors import ImageError
+from keras_matting.image_files import decode
+
+COLOURED = "coloured mask"  # what data sets call the problem
+# The largest difference between a grey pixel's channels: JPEG rounds them apart by 2 or 3, and the palest of VOC's
+# class colours has 32.
+_CHROMA = 24
+_FAINT = 128  # a mask that nowhere reaches half of 255 is rather class ids than alpha
+_OPAQUE = 192  # up to here one flat grey is rather a class's colour turned grey than a veil
+_MOST_CLASSES = 64  # in one mask; a soft matte has more levels
+_NEARLY = 4  # steps that JPEG takes off 0 and 255
+_FLAT = np.ones((3, 3), np.uint8)
+_LARGE_SHARE = 0.3
+_TINY = 512  # of 65535
+
+
+class NotAMatteError(ImageError):
+    """A mask file that says something else; `kind` is what data sets call the problem."""
+
+    def __init__(self, kind, message):
+        super().__init__(message)
+        self.kind = kind
+
+
+def decode_truth(data):
+    """Return the alpha that the bytes of a mask file carry, uint8 (H, W).
+
+    Raises `NotAMatteError` where it has colours and no alpha channel that varies: what they stand for is not to be
+    guessed, and as grey they would be half-transparent. And where 16 bits hold numbers that 8 bits round away. Else
+    raises `ImageError` as `decode` does.
+    """
+    alpha = _truth(decode(data))
+    if alpha.max() <= 1 and 0 < (peak := _peak_of_16_bits(data)) < _TINY:
+        raise NotAMatteError(
+            "faint mask",
+            f"Expected a mask whose white is 65535, its 16 bits' largest; it ends at {peak} of 65535: class ids, or "
+            "numbers of 8 bits? Write 255 in 8 bits where the subject is.",
+        )
+    return alpha
+
+
+def _peak_of_16_bits(data):
+    """Return the largest number of a 16-bit file, 0 of any other."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return int(image.max()) if image is not None and image.dtype == np.uint16 else 0
+
+
+def _truth(photo):
+    if photo.alpha is not None and (_varies(photo.alpha) or not _varies(photo.rgb)):
+        return photo.alpha
+    chroma = photo.rgb.max(axis=2) - photo.rgb.min(axis=2)
+    peak = int(chroma.argmax())
+    if chroma.flat[peak] > _CHROMA:
+        colour = ",".join(str(value) for value in photo.rgb.reshape(-1, 3)[peak])
+        raise NotAMatteError(
+            COLOURED,
+            f"Expected a grey mask, 0 to 255; received colours, as ({colour}). Write 255 where the subject is, else 0.",
+        )
+    return cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2GRAY)
+
+
+def fault(alpha):
+    """Return (kind, detail) of what is wrong with a mask's values, uint8 (H, W), or None.
+
+    Kinds: "empty mask", "all-white mask", "0/1 mask", "class map" (few flat levels, none of which is opaque enough to
+    be the subject), "faint mask", "inverted mask".
+    """
+    low, high = int(alpha.min()), int(alpha.max())
+    if high == 0:
+        return "empty mask", "no foreground"
+    if low == 255:
+        return "all-white mask", "no background"
+    if high == 1:
+        return "0/1 mask", "the largest value is 1, not 255: multiply by 255"
+    levels = _flat_levels(alpha)
+    if levels and (len(levels) > 1 or high >= _FAINT):
+        told = ", ".join(map(str, levels[:5])) + (", ..." if len(levels) > 5 else "")
+        return "class map", f"flat levels ({told}) where a matte has 255: write 255 where the subject is"
+    if high < _FAINT:
+        return "faint mask", f"the largest value is {high} of 255: are these class ids?"
+    if _looks_inverted(alpha):
+        return "inverted mask", "white all around and black within: is the background white?"
+    return None
+
+
+def misleading(alpha):
+    """Return the `fault` of a mask that would teach, or be compared as, something else than was drawn; else None."""
+    found = fault(alpha)
+    if found and found[0] == "faint mask":
+        return found if _flat_levels(alpha) else None  # a veil may be faint all over
+    return found if found and found[0] in ("0/1 mask", "class map") else None
+
+
+def _varies(values):
+    return values.min() != values.max()
+
+
+def _flat_levels(alpha):
+    """Return the values between 0 and 255 that flat areas have, if these are few and are much of what is not 0."""
+    counts = np.bincount(alpha.ravel(), minlength=256)
+    is_plain = np.count_nonzero(counts) <= _MOST_CLASSES // 2 and counts[0]  # no JPEG, whose black may be 1 or 2
+    flat = np.bincount(alpha[cv2.dilate(alpha, _FLAT) == cv2.erode(alpha, _FLAT)], minlength=256)
+    first, last = (1, 254) if is_plain else (_NEARLY, 255 - _NEARLY)
+    between = flat[first : last + 1]
+    levels = np.flatnonzero(between > between.sum() // 1000) + first
+    if not len(levels) or len(levels) > _MOST_CLASSES or between.sum() <= _LARGE_SHARE * counts[first:].sum():
+        return _trimap_level(counts, flat)
+    if len(levels) == 1 and levels[0] >= _OPAQUE:
+        return []
+    return [int(level) for level in levels]
+
+
+def _trimap_level(counts, flat):
+    """Return [the grey] of a trimap: black, white and one level between, and nothing else."""
+    values = np.flatnonzero(counts)
+    if len(values) == 3 and values[0] == 0 and values[2] == 255 and 100 <= values[1] <= 155:
+        return [int(values[1])] if flat[values[1]] > 0 else []
+    return []
+
+
+def _looks_inverted(alpha):
+    """Whether the frame is white, but where the subject leaves it, and something is black: few subjects fill it."""
+    frame = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+    return bool((frame > 255 - _NEARLY).mean() > 0.85 and (alpha < _NEARLY).mean() > 0.02)
