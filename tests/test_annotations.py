@@ -137,6 +137,115 @@ def test_damaged_annotations_leave_out_their_image_only(read, data, segmentation
     assert kinds(source) == [("unreadable", "one")]
 
 
+NAN, INF = float("nan"), float("inf")
+RUNS = uncompressed(region(0, 0, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        *([[2, 2, 10, 2, 10, 8, 2, value]] for value in (NAN, INF, -INF, 1e12, -1e6, 10**400, True, "8", None, [8])),
+        [[2, 2, 10, 2, 10, 8, 2]],
+        [[2, 2, 10, 2]],
+        [[]],
+        [SQUARE],
+        SQUARE[0],
+        "polygon",
+        7,
+        [RUNS],
+        {**RUNS, "counts": [-4, *RUNS["counts"][1:-1], RUNS["counts"][-1] + 4]},
+        {**RUNS, "counts": [1.5, *RUNS["counts"]]},
+        {**RUNS, "counts": [NAN]},
+        {**RUNS, "counts": None},
+        {**RUNS, "counts": ""},
+        {**RUNS, "counts": compressed(region(0, 0, 4, 4))["counts"] + "é"},
+        {"size": [10**9, 10**9], "counts": [10**18]},
+        {"size": None, "counts": RUNS["counts"]},
+        {"size": [HEIGHT, WIDTH], "counts": "L" + chr(48 + 0x1C) + "0"},  # a run below 0, in a sum that fits
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_numbers_that_cannot_be_drawn_leave_out_their_image_only(read, data, segmentation):
+    """Fault: coco_polygon_kills_the_process."""
+    source = read(write_fashionpedia(data, [(0, 0, SQUARE), (0, 0, segmentation), (1, 0, SQUARE)]))
+    assert stems(source.samples) == ["two"]
+    assert kinds(source) == [("unreadable", "one")]
+    assert "annotation 1: " in source.problems[0].detail
+
+
+def test_polygons_that_leave_the_image_a_little_are_clipped(read, data):
+    spec = write_fashionpedia(data, [(0, 0, [[-3, -2, 30, -2, 30, 20, -3, 20]])])
+    np.testing.assert_array_equal(read_sample(read(spec).samples[0])[1], np.full((HEIGHT, WIDTH), 255))
+
+
+@pytest.mark.parametrize("bare", [None, [], "missing"])
+def test_an_annotation_without_a_segmentation_takes_no_photo_from_the_others(read, data, bare):
+    spec = write_fashionpedia(data, [(0, 0, SQUARE), (0, 0, bare), (1, 0, bare)])
+    if bare == "missing":
+        edit(data, lambda content: [annotation.pop("segmentation") for annotation in content["annotations"][1:]])
+    source = read(spec)
+    assert stems(source.samples) == ["one"]
+    np.testing.assert_array_equal(read_sample(source.samples[0])[1], region(2, 2, 8, 10) * 255)
+    assert kinds(source) == [("no segmentation", "two")]
+
+
+def edit(data, change):
+    """Change the annotations of a set that is written."""
+    path = data / "train.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda content: content["images"][0].update(height=10**9, width=10**9), ("unreadable", "one")),
+        (lambda content: content["images"][0].update(height=NAN), ("unreadable", "one")),
+        (lambda content: content["images"][0].update(height=-1), ("unreadable", "one")),
+        (lambda content: content["images"][0].update(height="16"), ("unreadable", "one")),
+        (lambda content: content["images"][0].pop("width"), ("unreadable", "one")),
+        (lambda content: content["images"][0].update(width=WIDTH + 1), ("size mismatch", "one")),
+        (lambda content: content["images"][0].pop("file_name"), ("unreadable", "image 100")),
+        (lambda content: content["images"][0].update(file_name=7), ("unreadable", "image 100")),
+        (lambda content: content["images"][0].update(file_name="x" * 999), ("mask without image", "x" * 999)),
+        (lambda content: content["images"].append({**content["images"][0]}), ("same id", "one")),
+        (lambda content: content["images"].append({**content["images"][0], "id": 7}), ("same name", "one")),
+        (lambda content: content["annotations"][0].pop("image_id"), ("annotation without image", "annotation 0")),
+        (lambda content: content["annotations"][0].update(image_id=[1]), ("annotation without image", "annotation 0")),
+        (lambda content: content["annotations"][0].update(image_id=9), ("annotation without image", "annotation 0")),
+        (lambda content: content["annotations"][0].update(category_id=99), ("unknown category", "99")),
+        (lambda content: content["annotations"][0].pop("category_id"), ("unknown category", "None")),
+        (lambda content: content["annotations"].__setitem__(0, "none"), ("unreadable", "annotation 0")),
+    ],
+)
+def test_a_damaged_entry_is_told_and_the_rest_is_used(read, data, change, problem):
+    spec = write_fashionpedia(data, [(0, 0, SQUARE), (1, 0, SQUARE)])
+    edit(data, change)
+    source = read(spec)
+    assert stems(source.samples) == ["two"]
+    assert problem in kinds(source)
+
+
+def test_an_entry_without_an_id_is_told(read, data):
+    spec = write_fashionpedia(data, [(0, 0, SQUARE), (1, 0, SQUARE)])
+    edit(data, lambda content: content["images"][0].pop("id"))
+    assert stems(read(spec).samples) == ["two"]
+
+
+def test_file_names_may_have_folders(read, data):
+    spec = write_fashionpedia(data, [(0, 0, SQUARE)], images=("a/one.jpg",))
+    assert stems(read(spec).samples) == ["a/one"]
+
+
+def test_json_of_another_shape_is_one_sentence(read, data):
+    spec = write_fashionpedia(data, [(0, 0, SQUARE)])
+    for text in ('{"images": 3, "annotations": [], "categories": []}', "[]", "[" * 100_000, "null", "\\"):
+        (data / "train.json").write_text(text)
+        with pytest.raises(UsageError, match="COCO-style JSON"):
+            read(spec)
+
+
 def test_an_annotated_photo_that_is_missing_is_told(read, data):
     spec = write_fashionpedia(data, [(0, 0, SQUARE), (1, 0, SQUARE)])
     (data / "photos" / "one.jpg").unlink()
@@ -184,6 +293,14 @@ def test_label_maps_become_clothing_without_hair_and_skin(read, data):
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[8:12] = 255
     np.testing.assert_array_equal(read_sample(source.samples[0])[1], expected)
+
+
+@pytest.mark.parametrize("label", [-1, 59, 255])
+def test_label_maps_of_other_labels_are_told(read, data, label):
+    labels = np.full((HEIGHT, WIDTH), label, np.int16)
+    source = read(write_ccp(data, {"0001": labels, "0002": np.ones((HEIGHT, WIDTH), np.uint8)}))
+    assert stems(source.samples) == ["0002"]
+    assert kinds(source) == [("unreadable", "0001")]
 
 
 def test_damaged_and_orphaned_label_maps_are_told(read, data):

@@ -4,12 +4,12 @@ What comes out are 8-bit masks in the cache folder, 255 on clothing, so that all
 """
 
 import json
-from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+from keras_matting.data import coco
 from keras_matting.data.base import Problem, Sample
 from keras_matting.data.layouts import files_by_stem, matched, read_pairs, require_folder
 from keras_matting.data.prepare import cached, in_threads
@@ -25,6 +25,7 @@ PARTS = (
     *("bow", "flower", "fringe", "ribbon", "rivet", "ruffle", "sequin", "tassel"),
 )
 # Clothing Co-Parsing (Yang, Luo, Lin 2014), label_list.mat: 59 labels, of which these are no clothing.
+CCP_LABELS = 59
 CCP_NOT_CLOTHING = {"null": 0, "hair": 19, "skin": 41}
 _CCP_MASKS = Path("annotations") / "pixel-level"
 
@@ -60,15 +61,16 @@ def read_fashionpedia(json_path, images, categories, cache_dir):
     """Return (samples, problems) of a COCO-style JSON: the union of an image's instances is its alpha.
 
     `categories`: names, or those parts of names that commas separate ("shirt" of "shirt, blouse"); none: all but the
-    parts of garments. Images without an instance of them are not used. The JSON is read once for these categories;
-    later runs read the cache's index. Raises `UsageError` on a JSON of another shape or an unknown category.
+    parts of garments. Images without an instance of them are not used, nor those with an annotation that cannot be
+    drawn: each is told. The JSON is read once for these categories; later runs read the cache's index. Raises
+    `UsageError` on a JSON of another shape or an unknown category.
     """
     json_path, images = Path(json_path), require_folder(images)
     if not json_path.is_file():
         raise UsageError(f"Expected annotations in {json_path}; there is no such file.")
     stat = json_path.stat()
     wanted = sorted(name.strip().casefold() for name in categories)
-    key = json.dumps([str(json_path.resolve()), stat.st_size, stat.st_mtime_ns, wanted])
+    key = json.dumps([str(json_path.resolve()), stat.st_size, stat.st_mtime_ns, wanted, coco.READING])
     folder = cache_dir / f"fashionpedia-{sha256(key.encode()).hexdigest()[:16]}"
     if not (folder / "index.json").is_file():
         _require("pycocotools", "COCO annotations")
@@ -78,21 +80,27 @@ def read_fashionpedia(json_path, images, categories, cache_dir):
     samples = []
     for file_name, mask in index["masks"].items():
         stem = Path(file_name).with_suffix("").as_posix()
-        if (images / file_name).is_file():
+        if _is_file(images / file_name):
             samples.append(Sample(stem, images / file_name, folder / mask))
         else:
             problems.append(Problem("mask without image", stem, f"{images / file_name} does not exist"))
     return sorted(samples, key=lambda sample: sample.stem), problems
 
 
+def _is_file(path):
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _decode(json_path, wanted, folder):
     """Write the masks of all images into `folder`, and at last the index that says that they are complete."""
     try:
         content = json.loads(json_path.read_bytes())
-        instances = _instances(content, wanted, json_path)
-        images = [image for image in content["images"] if image["id"] in instances]
-        names = [image["file_name"] for image in images]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        chosen, known = _chosen_categories(content["categories"], wanted, json_path)
+        annotated, problems = coco.read(content, chosen, known)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"Expected {json_path} to be COCO-style JSON with images, annotations and categories; "
             f"received: {first_line(error)} ({type(error).__name__})."
@@ -104,37 +112,34 @@ def _decode(json_path, wanted, folder):
         if target.is_file():  # from a run that was interrupted
             return None
         try:
-            mask = _union(instances[image["id"]], image["height"], image["width"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            stem = Path(image["file_name"]).with_suffix("").as_posix()
-            return "unreadable", stem, f"annotation of {image['file_name']} in {json_path.name}: {first_line(error)}"
+            mask = coco.draw(image)
+        except (ValueError, MemoryError) as error:
+            return "unreadable", image.stem, f"{image.file_name} in {json_path.name}: {first_line(error)}"
         write_atomically(target, encode(mask, ".png"))
         return None
 
-    problems = in_threads(write, list(enumerate(images)), "annotations")
-    masks = {name: f"{number:06}.png" for number, name in enumerate(names) if not problems[number]}
-    index = {"masks": masks, "problems": [problem for problem in problems if problem]}
+    failures = in_threads(write, list(enumerate(annotated)), "annotations")
+    masks = {
+        image.file_name: f"{number:06}.png"
+        for number, (image, failure) in enumerate(zip(annotated, failures, strict=True))
+        if not failure
+    }
+    index = {"masks": masks, "problems": [*problems, *(failure for failure in failures if failure)]}
     write_atomically(folder / "index.json", json.dumps(index).encode())
 
 
-def _instances(content, wanted, json_path):
-    """Return {image id: segmentations} of the wanted categories."""
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    if wanted:
-        aliases = {number: _aliases(name) for number, name in names.items()}
-        if unknown := set(wanted).difference(*aliases.values()):
-            raise UsageError(
-                f"Expected categories of {json_path.name}: {'; '.join(names.values())}. "
-                f"Received {', '.join(sorted(unknown))}."
-            )
-        chosen = {number for number, known in aliases.items() if known.intersection(wanted)}
-    else:
-        chosen = {category["id"] for category in content["categories"] if not _is_part(category)}
-    instances = defaultdict(list)
-    for annotation in content["annotations"]:
-        if annotation["category_id"] in chosen:
-            instances[annotation["image_id"]].append(annotation["segmentation"])
-    return instances
+def _chosen_categories(categories, wanted, json_path):
+    """Return the ids of the wanted categories, with {id: name} of all."""
+    names = {category["id"]: category["name"] for category in categories}
+    if not wanted:
+        return {category["id"] for category in categories if not _is_part(category)}, names
+    aliases = {number: _aliases(name) for number, name in names.items()}
+    if unknown := set(wanted).difference(*aliases.values()):
+        raise UsageError(
+            f"Expected categories of {json_path.name}: {'; '.join(names.values())}. "
+            f"Received {', '.join(sorted(unknown))}."
+        )
+    return {number for number, known in aliases.items() if known.intersection(wanted)}, names
 
 
 def _aliases(name):
@@ -147,54 +152,14 @@ def _is_part(category):
     return supercategory in PART_SUPERCATEGORIES if supercategory else category["name"] in PARTS
 
 
-def _union(segmentations, height, width):
-    """Return uint8 (height, width): 255 where any of the segmentations (polygons or run lengths) is."""
-    from pycocotools import mask as coco
-
-    union, polygons = np.zeros((height, width), np.uint8), []
-    for segmentation in segmentations:
-        if isinstance(segmentation, list):
-            polygons += [polygon for polygon in segmentation if len(polygon) >= 6]  # 4 numbers would be taken for a box
-            continue
-        _check_runs(segmentation, height, width)
-        compressed = not isinstance(segmentation["counts"], list)
-        union |= coco.decode(segmentation if compressed else coco.frPyObjects(segmentation, height, width))
-    if polygons:
-        union |= coco.decode(coco.merge(coco.frPyObjects(polygons, height, width)))
-    return union * np.uint8(255)
-
-
-def _check_runs(segmentation, height, width):
-    """Raise `ValueError` unless run lengths fill the image: pycocotools leaves uninitialised what they do not."""
-    counts = segmentation["counts"]
-    total = sum(counts) if isinstance(counts, list) else _total_of_compressed(counts)
-    if list(segmentation["size"]) != [height, width] or total != height * width:
-        raise ValueError(f"run lengths of {total} pixels, size {segmentation['size']}, for {[height, width]}")
-
-
-def _total_of_compressed(counts):
-    """Return the sum of COCO's compressed run lengths.
-
-    Five bits a character from "0" on, the low ones first; 0x20 says that more follow, 0x10 of the last is the sign.
-    From the fourth on, each is the difference to the one before last (`rleFrString` in COCO's maskApi.c).
-    """
-    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    starts = np.flatnonzero(np.r_[True, codes[:-1] & 0x20 == 0])
-    lengths = np.diff(np.r_[starts, len(codes)])
-    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20 or shifts.max() > 30:
-        raise ValueError("damaged run lengths")
-    values = np.add.reduceat((codes & 0x1F) << shifts, starts)
-    values -= np.where(codes[starts + lengths - 1] & 0x10, 1 << (5 * lengths), 0)
-    return int(values[0] + np.cumsum(values[1::2]).sum() + np.cumsum(values[2::2]).sum())
-
-
 def _ccp_mask(path):
     from scipy.io import loadmat
 
     labels = loadmat(path, variable_names=["groundtruth"]).get("groundtruth")
     if labels is None or labels.ndim != 2 or labels.dtype.kind not in "ui":
         raise UsageError("expected integer labels (H, W) under the name groundtruth")
+    if labels.size and not 0 <= labels.min() <= labels.max() < CCP_LABELS:
+        raise UsageError(f"expected labels from 0 to {CCP_LABELS - 1}; received {labels.min()} to {labels.max()}")
     return np.where(np.isin(labels, list(CCP_NOT_CLOTHING.values())), 0, 255).astype(np.uint8)
 
 

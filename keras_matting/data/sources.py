@@ -108,7 +108,7 @@ def _nothing_usable(source):
     first = source.problems[0]
     return (
         f"Expected usable photos in {source.name}; found {len(source.problems)} with problems and no other, "
-        f"the first: {first.kind}, {first.detail or first.stem}."
+        f"the first: {first.kind}, {(first.detail or first.stem).rstrip('.')}."
     )
 
 
