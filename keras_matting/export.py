@@ -10,11 +10,12 @@ import keras
 import numpy as np
 
 from keras_matting import imaging
-from keras_matting.config import KERAS_FILE, ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
+from keras_matting.config import KERAS_FILE, ONNX_FILE, PRESET_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
 from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import replaced_folder, swap
 from keras_matting.image_files import Photo
+from keras_matting.keras_files import load_weights, read_keras
 from keras_matting.layers import with_exact_resizes
 from keras_matting.models import MODELS, build_model, inference_model
 from keras_matting.samples import sample_photos
@@ -41,17 +42,30 @@ def write_model_folder(model, preset, out_dir, force=False):
 def load_model(model_dir, preset=None):
     """Return the model of a folder with its weights, built at the input size of `preset` (the folder's by default).
 
-    A model that is not of ours (see `foreign.py`) is loaded as it was saved.
+    A model that is not of ours (see `foreign.py`) is loaded as it was saved. Raises `UsageError` where `model.keras`
+    is damaged, of another model, or holds other weights than the preset's digest says.
     """
     preset, path = preset or Preset.load(model_dir), Path(model_dir) / KERAS_FILE
-    try:
-        if preset.architecture not in MODELS:
-            return _of_size(keras.saving.load_model(path, compile=False), preset)
-        model = build_model(preset.architecture, preset.input_size)
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"Expected weights of {preset.architecture} in {path}; {first_line(error)}") from error
+    if preset.architecture not in MODELS:
+        return _of_size(read_keras(path), preset)
+    model = build_model(preset.architecture, preset.input_size)
+    load_weights(model, path)
+    require_weights(model, preset, path)
     return model
+
+
+def require_weights(model, preset, path):
+    """Raise `UsageError` unless the weights loaded from `path` have the digest that `preset` has, if it has one.
+
+    Only of our architectures: Keras may name the variables of others differently when it loads them.
+    """
+    if preset.architecture not in MODELS:
+        return
+    if preset.weights_sha256 and (received := weights_digest(model)) != preset.weights_sha256:
+        raise UsageError(
+            f"Expected the weights {preset.weights_sha256[:12]}, as {PRESET_FILE} says, in {path}; received "
+            f"{received[:12]}. Copy the folder again, or write it anew with fetch, import or strip."
+        )
 
 
 def _of_size(model, preset):

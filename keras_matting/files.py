@@ -11,6 +11,9 @@ from secrets import token_hex
 
 from keras_matting.errors import UsageError
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_STUB_BYTES = 256
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system
@@ -118,6 +121,19 @@ def locked_folder(folder):
         yield
     finally:
         os.close(descriptor)
+
+
+def stub_told(path):
+    """Return what a file is that stands where a large one should, with the remedy, or None: a pointer or a web page."""
+    with Path(path).open("rb") as file:
+        start = file.read(_STUB_BYTES)
+    if not start:
+        return "it is empty and cannot be read: copy or download it again"
+    if start.startswith(_LFS_POINTER):
+        return "it is a Git LFS pointer, not the file itself: fetch that with git lfs pull"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page: download the file itself, not the page about it"
+    return None
 
 
 def file_sha256(path):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from keras_matting.config import Preset
 from keras_matting.errors import UsageError, WeightsError
-from keras_matting.files import file_sha256
+from keras_matting.files import file_sha256, stub_told
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
@@ -122,7 +122,7 @@ def download(name, folder, local_file=None, log=lambda message: None):
             bring(target)
             if (received := file_sha256(target)) == entry.sha256:
                 return target
-            failures.append(f"{describe}: SHA-256 is {received}, expected {entry.sha256}")
+            failures.append(f"{describe}: {stub_told(target) or f'SHA-256 is {received}, expected {entry.sha256}'}")
         except (OSError, HTTPException, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
             failures.append(f"{describe}: {_reason(error)}")
     raise WeightsError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.errors import UsageError, WeightsError, first_line
+from keras_matting.files import stub_told
 
 # Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
 _VARIABLES = {
@@ -23,6 +24,7 @@ _COUNTER = "num_batches_tracked"  # of a batch norm: how many steps it was train
 # MODNet's checkpoints hold the backbone twice: the module is registered under two parents.
 _ALIASES = {"lr_branch.backbone.": "backbone."}
 _LISTED = 5
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".onnx")
 
 
 def load_state_dict(model, state_dict):
@@ -64,11 +66,13 @@ def import_checkpoint(model, path):
     if not path.is_file():
         raise UsageError(f"Expected a checkpoint file; {path} does not exist or is no file.")
     suffix = path.suffix.lower()
+    if suffix in _SUFFIXES and (told := stub_told(path)):
+        raise WeightsError(f"Expected the weights of {model.name} in {path}; {told}.")
     if suffix == ".onnx":
         from keras_matting import onnx_weights
 
         return onnx_weights.load_onnx(model, path)
-    if suffix not in (".pth", ".pt", ".ckpt"):
+    if suffix not in _SUFFIXES:
         raise UsageError(f"Expected a .pth, .pt, .ckpt or .onnx file; received {path.name}.")
     load_state_dict(model, _read_pytorch(path))
     return []

@@ -24,7 +24,7 @@ FLOORS = {
         "samples",
         "metrics",
     ],
-    1: ["layers", "models", "weights", "onnx_weights", "pretrained", "losses", "data"],
+    1: ["layers", "models", "weights", "onnx_weights", "keras_files", "pretrained", "losses", "data"],
     2: ["export", "triton", "training"],
     3: ["fetch", "matting", "predict", "json_photos", "optimize", "benchmarking", "foreign", "evaluate", "experiments"],
     4: ["cli"],

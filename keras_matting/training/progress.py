@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -13,6 +15,7 @@ import numpy as np
 
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import file_sha256, write_atomically
+from keras_matting.keras_files import load_weights
 from keras_matting.training.settings import MONITORS
 
 PROGRESS_FILE = "progress.json"
@@ -99,10 +102,10 @@ class Progress(keras.callbacks.Callback):
             return
         path = self.run_dir / self.state["checkpoint"]
         try:
-            with np.load(path) as checkpoint:
+            with path.open("rb") as file, np.load(file) as checkpoint:
                 for name, variable in _variables(trainer).items():
                     variable.assign(checkpoint[name])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UsageError(
                 f"Expected the run's checkpoint {path} to be whole; received: {first_line(error)}. Start the run anew."
             ) from None
@@ -143,8 +146,8 @@ class Progress(keras.callbacks.Callback):
         try:
             if self.state["best_sha256"] not in (None, file_sha256(path)):
                 raise ValueError("the run was cut off while it was replaced. Continue it with --resume.")
-            network.load_weights(path)
-        except (OSError, ValueError, KeyError) as error:
+            load_weights(network, path)
+        except (OSError, ValueError, UsageError) as error:
             raise UsageError(f"Expected the run's best model in {path}; {first_line(error)}") from None
 
     def _is_better(self, logs):

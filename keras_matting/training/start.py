@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_matting.config import KERAS_FILE, PRESET_FILE
-from keras_matting.errors import UsageError, first_line
+from keras_matting.config import KERAS_FILE, PRESET_FILE, Preset
+from keras_matting.errors import UsageError
+from keras_matting.export import require_weights
+from keras_matting.keras_files import read_keras
 from keras_matting.weights import import_checkpoint
 
 BACKBONE = "backbone."  # prefix of its layers in MODNet
@@ -18,26 +20,24 @@ def load_initial_weights(network, source, log=lambda message: None):
     """Set the weights of `network` from `source`, a path, and say what was taken.
 
     A model folder or `.keras` file gives every variable that it has under the same name and shape: all of them, or
-    all of the backbone. `.pth`, `.ckpt` and `.onnx` are official checkpoints. Raises `UsageError` where neither fits.
+    all of the backbone. `.pth`, `.ckpt` and `.onnx` are official checkpoints. Raises `UsageError` where neither fits
+    or the file is damaged.
     """
     path = Path(source)
+    preset = None
     if (path / PRESET_FILE).is_file():
-        path = path / KERAS_FILE
+        preset, path = Preset.load(path), path / KERAS_FILE
     if path.suffix != ".keras":
         import_checkpoint(network, path)
         log(f"weights of {path.name}")
         return
-    taken = _copy_by_name(network, _read_keras(path))
-    log(f"{taken} of {len(network.weights)} variables from {path}")
-
-
-def _read_keras(path):
     if not path.is_file():
         raise UsageError(f"Expected weights to start from; {path} does not exist.")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"Expected a Keras model in {path}; {first_line(error)}") from None
+    donor = read_keras(path)
+    if preset:
+        require_weights(donor, preset, path)
+    taken = _copy_by_name(network, donor)
+    log(f"{taken} of {len(network.weights)} variables from {path}")
 
 
 def _copy_by_name(network, donor):

@@ -1,0 +1,53 @@
+"""Keras's `.keras` files: a damaged one, or one that is something else, is one sentence."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import keras
+
+from keras_matting.errors import UsageError, first_line
+from keras_matting.files import stub_told
+
+_WEIGHTS = "model.weights.h5"
+_CONFIG = "config.json"
+_REMEDY = "Copy or download it again, or choose the model that it was saved from."
+
+
+def read_keras(path):
+    """Return the model that a `.keras` file holds, not compiled; raises `UsageError`."""
+    return _told(path, lambda: keras.saving.load_model(path, compile=False), (_CONFIG, _WEIGHTS))
+
+
+def load_weights(model, path):
+    """Set the weights of `model` from a `.keras` file of the same architecture; raises `UsageError`."""
+    _told(path, lambda: model.load_weights(path), (_WEIGHTS,), f" of {model.name}")
+
+
+def _told(path, load, members, whose=""):
+    expected = f"Expected a Keras model{whose} in {path}"
+    if not Path(path).is_file():
+        raise UsageError(f"{expected}; it does not exist or is no file.")
+    if told := stub_told(path):
+        raise UsageError(f"{expected}; {told}.")
+    try:
+        _require_whole(path, members)
+        return load()
+    except MemoryError:
+        raise
+    except Exception as error:  # HDF5, Keras and the layers raise of all kinds
+        raise UsageError(f"{expected}; received: {first_line(error)} ({type(error).__name__}). {_REMEDY}") from error
+
+
+def _require_whole(path, members):
+    """Raise `ValueError` unless the file is a ZIP archive with these members, all of which have their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            missing = [name for name in members if name not in archive.namelist()]
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"a file that is cut off, damaged or no ZIP archive: {first_line(error)}") from None
+    if damaged:
+        raise ValueError(f"a damaged file: {damaged} in it has another checksum")
+    if missing:
+        raise ValueError(f"an archive without {', '.join(missing)}")
