@@ -36,7 +36,7 @@ def _told(path, load, members, whose=""):
     except MemoryError:
         raise
     except Exception as error:  # HDF5, Keras and the layers raise of all kinds
-        raise UsageError(f"{expected}; received: {first_line(error)} ({type(error).__name__}). {_REMEDY}") from error
+        raise UsageError(f"{expected}; received: {first_line(error).rstrip('.')}. {_REMEDY}") from error
 
 
 def _require_whole(path, members):

@@ -51,3 +51,12 @@ def test_composites_are_no_photos_to_adapt_to(pairs, tmp_path):
 def test_masks_that_show_nothing_are_refused(tmp_path, white, message):
     with pytest.raises(UsageError, match=message):
         train(tiny.settings(tiny.write_pairs(tmp_path / "pairs", white=white)), tmp_path / "run", verbose=0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": float("nan")}, {"epochs": 1.5}, {"seed": "1"}, {"cache_gb": float("nan")}]
+)
+def test_numbers_that_are_none_are_refused(pairs, change):
+    (name,) = change
+    with pytest.raises(UsageError, match=f"Expected {name} as a .*number; received"):
+        tiny.settings(pairs, **change)

@@ -75,6 +75,7 @@ def _run(arguments, needed, **fixed):
     settings = _settings(arguments, {**needed, "data": "--data", "epochs": "--epochs"}, fixed)
     from keras_matting.training.run import train
 
+    # Keras draws its bar on standard output; a log file gets lines instead.
     verbose = 1 if sys.stderr.isatty() and sys.stdout.isatty() else 2
     progress = train(
         settings, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, log=say, verbose=verbose

@@ -26,6 +26,7 @@ from keras_matting.training.callbacks import (
 )
 from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE, PROGRESS_FILE, Progress
 from keras_matting.training.settings import SETTINGS_FILE, Settings
+from keras_matting.training.steplog import StepLog
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
 
 TENSORBOARD = "tensorboard"
@@ -38,8 +39,9 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
 
     `resume` continues a run that was cut off, from its last whole epoch: weights, optimiser state, learning rate, order
     of the data and best model as if it had not been. A run that exists is refused unless `resume` or `overwrite` says
-    what to do with it. `verbose` is Keras's. Raises `UsageError` on settings or data that do not fit, `MattingError` if
-    the loss becomes NaN or the disk is full; the last checkpoint stays.
+    what to do with it. `verbose` is Keras's; at 2, for log files, `log` gets a line every half minute, too. Raises
+    `UsageError` on settings or data that do not fit, `MattingError` if the loss becomes NaN or the disk is full; the
+    last checkpoint stays.
     """
     if reason := missing_package("tensorboard", "train"):
         raise UsageError(f"Training writes to TensorBoard: {reason}")
@@ -68,6 +70,8 @@ def _train(settings, run_dir, resume, overwrite, log, verbose):
             preset.save(run_dir)
         with telling_full_disk(run_dir / TENSORBOARD, progress):
             callbacks = _callbacks(settings, preset, data, validation, progress)
+            if verbose == 2:
+                callbacks.append(_step_log(settings, data, validation, log))
             _fit(trainer, settings, data, validation, progress, callbacks, verbose)
     return progress
 
@@ -168,6 +172,17 @@ def _callbacks(settings, preset, data, validation, progress):
     return callbacks
 
 
+def _step_log(settings, data, validation, log):
+    validation_steps = int(validation.cardinality()) if validation else None
+    return StepLog(
+        log,
+        epochs=settings.epochs,
+        steps=data.steps_per_epoch,
+        batch_size=settings.batch_size,
+        validation_steps=validation_steps if validation_steps and validation_steps > 0 else None,
+    )
+
+
 def _write_hyperparameters(log_dir, settings):
     """Write the settings for TensorBoard's HParams page."""
     import tensorflow as tf
@@ -196,7 +211,9 @@ def _fit(trainer, settings, data, validation, progress, callbacks, verbose):
             trainer.compile(optimizer=_optimizer(settings))
             progress.restore(trainer)
         if not progress.history and validation:
-            progress.record_start(trainer, trainer.evaluate(validation, verbose=0, return_dict=True))
+            talking = [callback for callback in callbacks if isinstance(callback, StepLog)]
+            start_logs = trainer.evaluate(validation, verbose=0, return_dict=True, callbacks=talking)
+            progress.record_start(trainer, start_logs)
         trainer.fit(
             data.dataset(progress.epoch),
             initial_epoch=progress.epoch,

@@ -75,6 +75,8 @@ class Settings:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"Expected {name} as one of {', '.join(allowed)}; received {getattr(self, name)!r}.")
+        for field in fields(self):
+            _require_number(self, field)
         for name in ("epochs", "batch_size"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("steps_per_epoch", "freeze_epochs", "patience", "images_every"):
@@ -133,6 +135,15 @@ class Settings:
             )
             raise UsageError(f"--resume continues a run as it was: {told}. Use the old values, or another --out.")
         return settings
+
+
+def _require_number(settings, field):
+    """Raise `UsageError` where a JSON file has text, NaN or a fraction in the place of a number."""
+    value = getattr(settings, field.name)
+    if field.type is int and type(value) is not int:
+        raise UsageError(f"Expected {field.name} as a whole number; received {value!r}.")
+    if field.type is float and not (type(value) in (int, float) and math.isfinite(value)):
+        raise UsageError(f"Expected {field.name} as a number; received {value!r}.")
 
 
 def _require(settings, name, holds, expected):
