@@ -16,12 +16,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 
+from keras_matting import telemetry
 from keras_matting.config import Preset
 from keras_matting.engines import open_engine
 
 
 def onnx_peer(path):
-    import onnxruntime
+    with telemetry.switched_off():
+        import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

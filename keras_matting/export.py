@@ -3,13 +3,14 @@
 import tempfile
 from dataclasses import replace
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_matting import imaging
+from keras_matting import imaging, telemetry
 from keras_matting.config import KERAS_FILE, ONNX_FILE, PRESET_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
 from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
@@ -176,6 +177,10 @@ def save_saved_model(model, serve, path):
 def _save_onnx(serve, path, opset, preset, simplify):
     import onnx
     import tf2onnx
+
+    if find_spec("onnxruntime"):  # before the others import it their way
+        with telemetry.switched_off():
+            import_module("onnxruntime")
 
     serve = _frozen(serve)
     try:

@@ -10,6 +10,7 @@ import onnx
 from keras import layers
 from onnx import numpy_helper
 
+from keras_matting import telemetry
 from keras_matting.errors import WeightsError, first_line
 from keras_matting.layers import BATCH_NORM_EPSILON, IBNorm
 from keras_matting.models import inference_model
@@ -37,7 +38,8 @@ def load_onnx(model, path):
 
 def verify(model, path):
     """Raise `WeightsError` unless `model` computes the same matte as the ONNX file; return the largest difference."""
-    import onnxruntime
+    with telemetry.switched_off():
+        import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_matting import engines
+from keras_matting import engines, telemetry
 from keras_matting.cli import main
 from keras_matting.cli.status import USAGE
 from keras_matting.config import ONNX_FILE, Preset
@@ -133,9 +133,10 @@ def test_a_file_that_the_runtime_cannot_read_is_explained(copy, name):
 
 
 def test_int8_is_compiled_when_it_is_built_and_not_when_it_is_opened(opened, tiny_model_dir, batch, monkeypatch):
-    import openvino
-
     from keras_matting.engines.openvino_mixed import Chain
+
+    with telemetry.switched_off():
+        import openvino
 
     opened("openvino-int8")
     anew = Chain([(artefacts.engine_dir(tiny_model_dir, "openvino-int8") / "model.xml", "f32")])

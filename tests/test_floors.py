@@ -14,6 +14,7 @@ FLOORS = {
         "_version",
         "__init__",
         "errors",
+        "telemetry",
         "files",
         "config",
         "image_files",

@@ -4,15 +4,17 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 import numpy as np
-import openvino
 import pytest
 
-from keras_matting import engines
+from keras_matting import engines, telemetry
 from keras_matting.config import ONNX_FILE
 from keras_matting.engines import artefacts, openvino_mixed
 from keras_matting.engines import openvino as openvino_engine
 from keras_matting.engines.base import sensitive_layers
 from keras_matting.engines.openvino_mixed import Chain, split
+
+with telemetry.switched_off():
+    import openvino
 
 KEPT = ("stage2d.rebnconv2d", "stage2d.rebnconv1d")
 
@@ -71,7 +73,7 @@ def test_a_model_without_sensitive_layers_stays_in_one_piece(modnet_dir):
 
 
 def test_an_image_that_several_pieces_read_is_handed_to_each():
-    from openvino import opset13 as ops
+    ops = openvino.opset13
 
     def convolution(source, name):
         weights = ops.constant(np.ones((3, source.get_partial_shape()[1].get_length(), 3, 3), "float32"))

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from keras_matting import telemetry
+
 KEEP_FLOAT32 = ("GlobalAveragePool", "ReduceMean", "Sqrt", "Reciprocal", "Sigmoid")
 _IBNORM = ".layers.1"  # see models/modnet.py
 _FREE_OF_STATISTICS = ("Conv", "Concat", "Slice", "Relu")
@@ -99,8 +101,9 @@ def to_int8(source, target, calibration, kept=()):
 
     Layers whose name contains one of `kept` stay float32. Scales are symmetric, as TensorRT demands.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    with telemetry.switched_off():
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Photos(CalibrationDataReader):
         def __init__(self):

@@ -1,5 +1,6 @@
 """ONNX Runtime on its CPU, CUDA and TensorRT execution providers."""
 
+from keras_matting import telemetry
 from keras_matting.config import ONNX_FILE
 from keras_matting.engines.artefacts import building, built, exported
 from keras_matting.engines.base import cannot_open, checked_batch, missing_package, runtime
@@ -17,7 +18,8 @@ def unavailable_reason(variant):
     """Return why ONNX Runtime cannot run `variant` here, or None."""
     if reason := missing_package("onnxruntime", "cpu" if variant == "cpu" else "gpu"):
         return reason
-    import onnxruntime
+    with telemetry.switched_off():
+        import onnxruntime
 
     if _PROVIDERS[variant] not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {_PROVIDERS[variant]}; pip install 'keras-matting[gpu]'."
@@ -50,7 +52,8 @@ class OnnxEngine:
     """An ONNX Runtime session on one execution provider, verified after it was made."""
 
     def __init__(self, path, variant, cache=None, max_batch=16):
-        import onnxruntime
+        with telemetry.switched_off():
+            import onnxruntime
 
         self.name, self.path = f"onnx-{variant}", path
         provider = _PROVIDERS[variant]

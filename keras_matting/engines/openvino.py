@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 
+from keras_matting import telemetry
 from keras_matting.config import ONNX_FILE
 from keras_matting.engines import openvino_mixed
 from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
@@ -20,7 +21,8 @@ def unavailable_reason(variant):
     if reason := missing_package("openvino", "cpu"):
         return reason
     if variant == "bf16":
-        import openvino
+        with telemetry.switched_off():
+            import openvino
 
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return f"this processor computes no bfloat16: {cpu_name()}."
@@ -40,7 +42,8 @@ def build(model_dir, variant, options):
     path = exported(model_dir, ONNX_FILE, engine)
     if variant not in _BUILT:
         return
-    import openvino
+    with telemetry.switched_off():
+        import openvino
 
     with building(model_dir, engine, _runtime(), cpu_name(), kept_in_f32=kept) as (folder, extra):
         model = openvino.Core().read_model(path)
@@ -127,7 +130,7 @@ def _told(error):
 
 
 def _quantised(model, calibration, kept):
-    with warnings.catch_warnings():  # NNCF adds filters for the whole process
+    with telemetry.switched_off(), warnings.catch_warnings():  # NNCF adds filters for the whole process
         import nncf
 
     patterns = [f".*{layer.replace('.', chr(92) + '.')}.*" for layer in kept]

@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 
+from keras_matting import telemetry
+
 # Layers that compute have a precision; what lies between them (activations, sums, resizes) follows its neighbours.
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
 # What makes a tensor larger goes to the next precision, unless a float32 layer reads it: so less crosses a cut.
@@ -25,7 +27,8 @@ def save(model, kept, folder):
     `kept`: parts of the names of the computing layers to keep in float32, with what lies between them; the rest is
     bfloat16. The model itself is used up.
     """
-    import openvino
+    with telemetry.switched_off():
+        import openvino
 
     path = folder / "model.xml"
     names = {node.get_friendly_name() for node, place in _places(model, kept) if place % 2}
@@ -47,8 +50,9 @@ def _settle_resizes(model, names):
 
     A tag is lost where the plugin replaces the node that bears it.
     """
-    from openvino import op
-    from openvino.utils.node_factory import NodeFactory
+    with telemetry.switched_off():
+        from openvino import op
+        from openvino.utils.node_factory import NodeFactory
 
     for node in model.get_ordered_ops():
         if not _is(node, "Interpolate") or node.get_friendly_name() not in names or node.get_input_size() != 2:
@@ -90,7 +94,8 @@ def split(model, kept):
     Tensors are passed on by name: every input of a piece is called as an output of an earlier one, or as an input of
     the model. A model without layers to keep is one piece.
     """
-    import openvino
+    with telemetry.switched_off():
+        import openvino
 
     nodes = _places(model, kept)
     place = {node.get_name(): index for node, index in nodes}
@@ -110,7 +115,8 @@ def split(model, kept):
 
 def _places(model, kept):
     """Return [(node, index of its piece)] in order, odd where it stays in float32; no node reads from a later piece."""
-    from openvino.passes import ConstantFolding, Manager
+    with telemetry.switched_off():
+        from openvino.passes import ConstantFolding, Manager
 
     passes = Manager()
     passes.register_pass(ConstantFolding())  # else a piece may compute a shape from another piece's tensor
@@ -141,7 +147,8 @@ def _places(model, kept):
 
 def _cut(output, node, place, inputs, outputs):
     """Where later pieces read `output`, let them read an input of the same name instead."""
-    from openvino import op
+    with telemetry.switched_off():
+        from openvino import op
 
     here, later = place[node.get_name()], {}
     for reader in output.get_target_inputs():
@@ -182,7 +189,8 @@ def compile_ahead(path, precision):
 
     Read by a `Chain`, it saves a second of compiling at every start. OpenVINO checks only its own version in it.
     """
-    import openvino
+    with telemetry.switched_off():
+        import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", _hints(precision))
     target = path.with_suffix(COMPILED)
@@ -203,7 +211,8 @@ class Chain:
     """
 
     def __init__(self, pieces):
-        import openvino
+        with telemetry.switched_off():
+            import openvino
 
         core = openvino.Core()
         self._tensor, self._steps = openvino.Tensor, []
