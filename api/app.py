@@ -7,7 +7,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from keras_matting_api import observability, page
 from keras_matting_api.admission import Admission, Rate
 from keras_matting_api.budget import Budget
-from keras_matting_api.middleware import RequestContext
+from keras_matting_api.middleware import Problems, RequestContext
 from keras_matting_api.observability import Metrics
 from keras_matting_api.problems import HANDLERS
 from keras_matting_api.routes import batch, inference, matte, rembg, status
@@ -51,13 +51,14 @@ def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: 
     app.include_router(page.router)
     for module in (matte, batch, rembg, inference, status):
         app.include_router(module.router)
+    app.add_middleware(Problems, state=app.state)  # the innermost; each that follows stands around those before it
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+            expose_headers=["Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID"],
         )
     app.add_middleware(RequestContext, state=app.state)
     return app

@@ -1,6 +1,7 @@
 """One client's connection: how long it may say nothing, or take nothing, and errors of framing as problems."""
 
 import json
+import re
 import uuid
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from keras_matting_api.problems import MEDIA_TYPE, Problem
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _LOOK_EVERY_S = 1.0
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 
 
 @dataclass
@@ -26,9 +28,9 @@ class Patience:
 class Connection(H11Protocol):
     """uvicorn's, which alone would wait forever for a request's headers, and for a client to read its answer."""
 
-    def __init__(self, *arguments, patience, **options):
+    def __init__(self, *arguments, patience, origins=(), **options):
         super().__init__(*arguments, **options)
-        self._patience = patience
+        self._patience, self._origins = patience, origins
         self._timer, self._answered, self._unread = None, None, 0
         self._asked_at = self._taken_at = self.loop.time()
 
@@ -61,7 +63,7 @@ class Connection(H11Protocol):
         request_id = uuid.uuid4().hex
         body = json.dumps(problem.document(request_id)).encode()
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "X-Request-ID": request_id}
-        headers = [*headers.items(), ("Connection", "close")]
+        headers = [*headers.items(), *self._cors_headers(), ("Connection", "close")]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer has begun, and is cut
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
@@ -70,6 +72,16 @@ class Connection(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event))
         self.transport.close()
+
+    def _cors_headers(self):
+        """Yield what lets an allowed origin read the answer: headers that are too long never reach the application."""
+        if "*" in self._origins:
+            yield "Access-Control-Allow-Origin", "*"
+            return
+        found = _ORIGIN.search(self.conn.trailing_data[0])
+        if found and found[1].decode() in self._origins:
+            yield "Access-Control-Allow-Origin", found[1].decode()
+            yield "Vary", "Origin"
 
     def _look(self):
         now = self.loop.time()

@@ -1,4 +1,8 @@
-"""Around every request: its id, bounds on its body, a log line, and an answer to whatever goes wrong."""
+"""Around every request: its id, bounds on its body, a log line, and an answer to whatever goes wrong.
+
+Two layers, because what is answered to a page of another origin has to pass CORS' middleware on its way, which stands
+between them: `RequestContext` outside, `Problems` inside.
+"""
 
 import asyncio
 import logging
@@ -30,10 +34,28 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = _request_id(Headers(scope=scope))
-        exchange = _Exchange(scope, receive, send, self._state)
+        exchange = scope["exchange"] = _Exchange(scope, receive, send, self._state)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.finish()
+
+
+class Problems:
+    """ASGI middleware that answers whatever goes wrong, within a `RequestContext`."""
+
+    def __init__(self, app, state):
+        self._app, self._state = app, state
+
+    async def __call__(self, scope, receive, send):
+        """Run the application on one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = scope["exchange"]
         try:
             exchange.check_headers()
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(scope, receive, send)
         except ClientDisconnect:
             pass  # nobody is there to be answered
         except Exception as error:
@@ -44,9 +66,7 @@ class RequestContext:
                 )
             self._state.metrics.rejected(problem.code)
             if exchange.status is None:
-                await problem.response(scope["request_id"], path=scope["path"])(scope, exchange.receive, exchange.send)
-        finally:
-            exchange.finish()
+                await problem.response(scope["request_id"], path=scope["path"])(scope, receive, send)
 
 
 class _Exchange:

@@ -3,21 +3,19 @@
 import asyncio
 import logging
 import os
-import socket
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import uvicorn
 from keras_matting_api import observability
 from keras_matting_api.app import create_app
 from keras_matting_api.connections import Connection, Patience
+from keras_matting_api.listeners import listeners_at
 from keras_matting_api.middleware import LARGEST_HEADERS
 from keras_matting_api.settings import unknown_variables
 
-from keras_matting.errors import UsageError
-
 _KEEP_ALIVE_S = 15
-_BACKLOG = 2048
 _LAST_PATIENCE_S = 1.0  # with connections on which nothing is asked, when all ends
 
 
@@ -39,22 +37,14 @@ def run(settings):
 
     app = create_app(settings, on_failure=stop)
     server = _Server(app, settings)
-    with _listener(settings.host, settings.port) as listener:
-        host, port = listener.getsockname()[:2]
-        observability.log("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        server.run(sockets=[listener])
+    with ExitStack() as open_ones:
+        listeners = [open_ones.enter_context(listener) for listener in listeners_at(settings.host, settings.port)]
+        for listener in listeners:
+            host, port = listener.getsockname()[:2]
+            observability.log("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        server.run(sockets=listeners)
     if failure:
         raise failure[0]
-
-
-def _listener(host, port):
-    """Return a listening socket; raises `UsageError` where that is impossible."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"Expected a free address; received {host}:{port}: {reason}. Use another --port.") from None
 
 
 class _Server(uvicorn.Server):
@@ -64,7 +54,7 @@ class _Server(uvicorn.Server):
         self._patience = Patience(header_s=settings.body_grace_s, answer_s=settings.deadline_s)
         config = uvicorn.Config(
             app,
-            http=partial(Connection, patience=self._patience),
+            http=partial(Connection, patience=self._patience, origins=settings.cors_origins),
             ws="none",
             h11_max_incomplete_event_size=LARGEST_HEADERS,
             timeout_keep_alive=_KEEP_ALIVE_S,

@@ -1,5 +1,6 @@
 """What can be set, by environment variables named `KERAS_MATTING_` and the field's name in capitals, or in code."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -9,6 +10,7 @@ from keras_matting.errors import UsageError
 
 MIB = 2**20
 _PREFIX = "KERAS_MATTING_"
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _OF_THE_LIBRARY = {"KERAS_MATTING_HOME", "KERAS_MATTING_TFTRT_PYTHON"}
 
 
@@ -20,7 +22,8 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(("u2netp",), min_length=1)
     """Names or folders; the first is the default model."""
     engine: str = "auto"
-    host: str = "127.0.0.1"
+    host: Annotated[tuple[str, ...], NoDecode] = Field(("127.0.0.1",), min_length=1)
+    """Addresses or names to listen at; `::` is every IPv6 address, and where the system can every IPv4 address too."""
     port: int = Field(8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(None, min_length=1)
     """If set, every request has to carry it but those for health, metrics, version, OpenAPI document and page."""
@@ -53,10 +56,19 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("models", "cors_origins", mode="before")
+    @field_validator("models", "host", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value):
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_send_them(cls, origins):
+        origins = tuple(origin.lower().removesuffix("/") for origin in origins)
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"origins like https://shop.example, or *; {origin[:60]!r} is none")
+        return origins
 
     @property
     def max_body_bytes(self):

@@ -115,7 +115,7 @@ def test_images_set_what_can_be_set_and_ask_what_can_be_asked(dockerfile):
     *_, image = stages(dockerfile)
     settings = settings_in(environment(image))
     assert settings.port == int(only(image, "EXPOSE"))
-    assert settings.host == "0.0.0.0"
+    assert settings.host == ("0.0.0.0",)
     assert all(model.startswith("/models/") for model in settings.models)
     path = re.search(r"'(/\w+)'", health_command(image)[-1])[1]
     assert path in addresses()

@@ -33,17 +33,20 @@ def main():
         parser.error(" ".join((*first["loc"], first["msg"])))
     except MattingError as error:
         parser.error(str(error))
+    if len(settings.host) > 1:
+        parser.error(f"Ray listens at one host; KERAS_MATTING_HOST has {', '.join(settings.host)}")
+    (host,) = settings.host
     observability.log_to_stderr(settings.log_level)
     ray.init(**({} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    serve.start(http_options={"host": settings.host, "port": settings.port})
+    serve.start(http_options={"host": host, "port": settings.port})
     try:
         serve.run(app(scale), name="keras-matting")
     except RuntimeError as error:  # an engine cannot be opened; Ray has printed why
         sys.exit(str(error))
-    observability.log("listening", url=f"http://{settings.host}:{settings.port}")
+    observability.log("listening", url=f"http://{host}:{settings.port}")
     stop.wait()
     serve.shutdown()
 

@@ -12,7 +12,11 @@ def add_arguments(parser):
         help="folder or name (default: u2netp, fetched at first use); several times for several models",
     )
     parser.add_argument("--engine", help="engine, or auto (default); see: keras-matting engines")
-    parser.add_argument("--host", help="default: 127.0.0.1")
+    parser.add_argument(
+        "--host",
+        action="append",
+        help="default: 127.0.0.1; several times for several; :: is every address, of IPv4 too unless one is given",
+    )
     parser.add_argument("--port", type=int, help="default: 8000")
 
 
@@ -27,7 +31,7 @@ def serve(arguments):
         read_settings(
             models=arguments.model and tuple(arguments.model),
             engine=arguments.engine,
-            host=arguments.host,
+            host=arguments.host and tuple(arguments.host),
             port=arguments.port,
         )
     )
