@@ -1,12 +1,19 @@
-"""The photo in a request: a raw body, or a form with one file."""
+"""What requests carry: a photo as the raw body or in a form with one file, a JSON document, lines of JSON."""
 
+import codecs
+
+import pydantic_core
 import python_multipart.exceptions
 from keras_matting_api.problems import Problem
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser, parse_options_header
 
 FILE_FIELD = "file"
+NDJSON = "application/x-ndjson"
+_LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines")
+_BINARY = (b"image/", b"application/octet-stream")
 _MAX_PARTS = 32
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class _InMemory(MultiPartParser):
@@ -18,6 +25,16 @@ class _InMemory(MultiPartParser):
     def on_part_begin(self):
         super().on_part_begin()
         self.open = True
+
+    def on_headers_finished(self):
+        """Count a part as a file by what it is, also where it has no name: of a text the bytes would be lost."""
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        media_type = dict(part.item_headers).get(b"content-type", b"").lower()
+        is_file = options.get(b"name") == FILE_FIELD.encode() or media_type.startswith(_BINARY)
+        if is_file and part.content_disposition and b"filename" not in options:
+            part.content_disposition += b'; filename=""'
+        super().on_headers_finished()
 
     def on_end(self):
         super().on_end()
@@ -53,6 +70,22 @@ async def read_form(request):
     if len(fields) + len(files) < len(form.multi_items()):
         raise Problem("invalid_parameter", "each field of the form once", "one of them twice")
     return (await files[0][1].read() if files else None), fields
+
+
+def is_lines(headers):
+    """Tell whether a request's body is lines of JSON."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() in _LINES
+
+
+def json_of(body, expected="a JSON document"):
+    """Return the content of a JSON document in UTF-8, or in UTF-16 with its mark; raises `Problem`."""
+    try:
+        for mark, encoding in _MARKS.items():
+            if body.startswith(mark):  # as editors and shells of Windows write it
+                body = body.decode(encoding).encode()
+        return pydantic_core.from_json(body)
+    except ValueError as error:
+        raise Problem("malformed_request", expected, str(error)[:200]) from None
 
 
 async def _parse(request):

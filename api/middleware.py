@@ -11,6 +11,7 @@ import time
 import uuid
 
 from keras_matting_api import observability
+from keras_matting_api.bodies import is_lines
 from keras_matting_api.problems import MEDIA_TYPE, Problem, of_exception
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -19,7 +20,6 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside
 _LINGER_S = 1.0
 LARGEST_HEADERS = 32 * 1024
-NDJSON = "application/x-ndjson"
 
 
 class RequestContext:
@@ -76,7 +76,7 @@ class _Exchange:
         self._scope, self._receive, self._send, self._state = scope, receive, send, state
         self._settings = state.settings
         self._headers = Headers(scope=scope)
-        self._stream = self._headers.get("content-type", "").lower().startswith(NDJSON)
+        self._stream = is_lines(self._headers)
         self._start, self._waited_s, self._received = time.perf_counter(), 0.0, 0
         self._body_is_here = False
         self.status, self._sent, self._is_problem = None, 0, False
@@ -86,6 +86,14 @@ class _Exchange:
         length = sum(len(name) + len(value) for name, value in self._scope["headers"])
         if length > LARGEST_HEADERS:
             raise Problem("malformed_request", f"headers of at most {LARGEST_HEADERS} bytes", str(length))
+        coding = self._headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise Problem(
+                "unsupported_encoding",
+                "a body without Content-Encoding",
+                coding[:40],
+                "Send it as it is: photos are packed.",
+            )
         declared = self._headers.get("content-length", "")
         if declared.isdigit() and not self._stream:
             self._check_length(int(declared))

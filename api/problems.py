@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -29,6 +30,7 @@ CODES = {
     "body_too_large": Kind(413, "The body is too large"),
     "image_too_large": Kind(413, "The image has too many pixels"),
     "too_many_items": Kind(413, "The batch has too many items"),
+    "unsupported_encoding": Kind(415, "The body is packed in a way that is not taken"),
     "unsupported_format": Kind(415, "Not an image format that is taken"),
     "undecodable_image": Kind(422, "The image cannot be decoded"),
     "invalid_parameter": Kind(422, "A parameter is missing or not valid"),
@@ -146,10 +148,24 @@ def of_exception(error):
     return Problem("internal", "an answer", "a defect of the service", "Report the request_id.")
 
 
+def _nearest(request):
+    """Name the address that is asked for but for its slashes and capitals: a redirection would lose the photo."""
+    path = "/" + "/".join(filter(None, request.scope["path"].split("/")))
+    for candidate in dict.fromkeys((path, path.lower())):
+        scope = {**request.scope, "path": candidate}
+        if candidate != request.scope["path"] and any(
+            route.matches(scope)[0] is not Match.NONE for route in request.app.routes
+        ):
+            return f"Use {candidate}."
+    return ""
+
+
 async def handle(request: Request, error: Exception):
     """Answer an exception; for FastAPI's `exception_handlers`."""
     headers = getattr(error, "headers", None)  # 405 says what is allowed
     problem = of_exception(error)
+    if problem.code == "not_found":
+        problem = Problem("not_found", "an address of /openapi.json", request.url.path[:200], _nearest(request))
     request.app.state.metrics.rejected(problem.code)
     return problem.response(request.scope.get("request_id", ""), headers, request.url.path)
 

@@ -5,13 +5,12 @@ A photo's id is a UUID of its path within the folder, so that the answers find t
 """
 
 import base64
-import binascii
 import json
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_matting import image_files
+from keras_matting import base64_text, image_files
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import swap, write_atomically
 from keras_matting.predict import find_photos, outputs
@@ -97,11 +96,11 @@ def _items(path):
     """Yield the items of a JSON file, those of a document or those of its lines."""
     try:
         if path.suffix in LINES:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 yield from (json.loads(line) for line in file if line.strip())
         else:
             _check_name(path)
-            yield from json.loads(path.read_text(encoding="utf-8"))["items"]
+            yield from json.loads(path.read_bytes())["items"]
     except OSError as error:
         raise UsageError(f"Expected a JSON file at {path}; received: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -113,8 +112,10 @@ def _image_of(item):
     if isinstance(problem, dict):
         raise ImageError(str(problem.get("detail", "a problem")))
     try:
-        return base64.b64decode(item["image"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error):
+        return base64_text.decode(item["image"])
+    except base64_text.NotBase64Error as error:
+        raise ImageError(f"Expected an image in base64; received {error}.") from None
+    except (KeyError, TypeError):
         raise ImageError("Expected an image in base64; received none.") from None
 
 

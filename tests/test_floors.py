@@ -15,6 +15,7 @@ FLOORS = {
         "__init__",
         "errors",
         "telemetry",
+        "base64_text",
         "files",
         "config",
         "image_files",

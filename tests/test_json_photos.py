@@ -72,3 +72,17 @@ def test_a_wrong_name_or_folder_is_one_sentence(folder, tmp_path, capsys):
     assert main(["dataset", "from-json", str(tmp_path / "x.json"), str(tmp_path / "out")]) == 2
     assert not list(tmp_path.glob("*.json"))
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.ndjson"])
+def test_base64_may_be_wrapped_and_the_file_begin_with_a_mark(folder, tmp_path, capsys, name):
+    """Fault: wrapped_base64_and_parts_without_filename."""
+    text = base64.encodebytes((folder / "a.jpg").read_bytes()).decode()
+    items = [{"id": "good", "image": text}, {"id": "bad", "image": f"{text[:9]}%{text}"}]
+    content = json.dumps({"items": items}) if name == "x.json" else "\r\n".join(map(json.dumps, items))
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert main(["dataset", "from-json", str(tmp_path / name), str(tmp_path / "out")]) == 1
+    assert (tmp_path / "out" / "good.jpg").read_bytes() == (folder / "a.jpg").read_bytes()
+    assert (
+        f"bad: Expected an image in base64; received '%' as character 10 of {len(text) + 10}" in capsys.readouterr().err
+    )

@@ -1,26 +1,25 @@
 """`POST /v1/batch`: many photos, as one JSON document or as a stream of JSON lines."""
 
 import asyncio
-import base64
-import binascii
 import json
 from contextlib import aclosing, nullcontext
 from typing import Annotated
 
-import pydantic_core
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from keras_matting_api import negotiation, problems
 from keras_matting_api.admission import admit
 from keras_matting_api.answers import document, unless_disconnected
+from keras_matting_api.bodies import NDJSON, is_lines, json_of
 from keras_matting_api.lines import lines_of
-from keras_matting_api.middleware import NDJSON
 from keras_matting_api.openapi import json_body
 from keras_matting_api.parameters import MatteParameters, check_repeated
 from keras_matting_api.problems import Problem
 from keras_matting_api.routes.matte import PHOTO_PROBLEMS
 from keras_matting_api.worker import Job
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keras_matting import base64_text
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
@@ -34,7 +33,7 @@ async def admit_stream(request: Request):
 
 
 def _is_stream(request):
-    return request.headers.get("content-type", "").lower().startswith(NDJSON)
+    return is_lines(request.headers)
 
 
 class Item(BaseModel):
@@ -129,10 +128,7 @@ class _Stream(Response):
 
 def _parse(body, max_items):
     """Return the `Item`s of a JSON body; raises `Problem` or Pydantic's `ValidationError`."""
-    try:
-        content = pydantic_core.from_json(body)
-    except ValueError as error:
-        raise Problem("malformed_request", "a JSON document", str(error)[:200]) from None
+    content = json_of(body)
     if isinstance(content, dict) and isinstance(content.get("items"), list) and len(content["items"]) > max_items:
         raise Problem(
             "too_many_items", f"at most {max_items} items", str(len(content["items"])), f"Send less, or send {NDJSON}."
@@ -214,18 +210,15 @@ class _Work:
         """Return (id, `Job`) of a line, or the result that tells what is wrong with it."""
         name = None
         try:
-            content = pydantic_core.from_json(line)
+            content = json_of(line, "a JSON document on each line")
             if isinstance(content, dict) and isinstance(content.get("id"), str):
                 name = content["id"][:128]  # of an item that is wrong otherwise
             item = Item.model_validate(content)
             job = self._job(item)
         except Problem as problem:
-            return self._failure(name, problem)
+            return self._failure(name, problem, **({"line": number} if problem.code == "malformed_request" else {}))
         except ValidationError as error:
             return self._failure(name, problems.of_validation(error.errors()), line=number)
-        except ValueError as error:
-            problem = Problem("malformed_request", "a JSON document on each line", str(error)[:200])
-            return self._failure(None, problem, line=number)
         return item.id, job
 
     async def _result(self, name, job):
@@ -244,6 +237,6 @@ class _Work:
 
 def _decoded(text):
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Problem("invalid_parameter", "image: base64", repr(text[:40])) from None
+        return base64_text.decode(text)
+    except base64_text.NotBase64Error as error:
+        raise Problem("invalid_parameter", "image: base64", str(error), "Encode the file's bytes, no text.") from None

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 import anyio
 import numpy as np
-import pydantic_core
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from keras_matting_api import problems
 from keras_matting_api.admission import admit, check_key
 from keras_matting_api.answers import unless_disconnected
+from keras_matting_api.bodies import json_of
 from keras_matting_api.openapi import json_body
 from keras_matting_api.problems import Problem
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +35,7 @@ _INFER_PROBLEMS = (
     "slow_body",
     "body_too_large",
     "too_many_items",
+    "unsupported_encoding",
     "invalid_parameter",
     "rate_limited",
     "internal",
@@ -162,11 +163,7 @@ def _parse(body, header_length):
         if not _LENGTH.fullmatch(header_length) or int(header_length) > len(body):
             raise Problem("malformed_request", f"{_HEADER_LENGTH} of at most {len(body)}", header_length[:40])
         length = int(header_length)
-    try:
-        content = pydantic_core.from_json(body[:length])
-    except ValueError as error:
-        raise Problem("malformed_request", "a JSON document", str(error)[:200]) from None
-    return InferRequest.model_validate(content), body[length:]
+    return InferRequest.model_validate(json_of(body[:length])), body[length:]
 
 
 def _array(tensor, binary, described, max_items):

@@ -21,6 +21,7 @@ PHOTO_PROBLEMS = (
     "slow_body",
     "body_too_large",
     "image_too_large",
+    "unsupported_encoding",
     "unsupported_format",
     "undecodable_image",
     "invalid_parameter",
