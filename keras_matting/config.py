@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -90,16 +91,25 @@ def _are_numbers(values):
 def models_home():
     """Return the folder of fetched models: `$KERAS_MATTING_HOME`, or `~/.cache/keras_matting`."""
     home = os.environ.get("KERAS_MATTING_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "keras_matting"
+    try:
+        return Path(home).expanduser() if home else Path.home() / ".cache" / "keras_matting"
+    except RuntimeError:  # in a container whose user has no entry in passwd
+        raise UsageError(
+            "Expected a home, for models that are fetched; HOME is not set, and the system knows none of this user. "
+            "Set KERAS_MATTING_HOME to a folder, or pass a model folder's path."
+        ) from None
 
 
 def find_model_dir(model):
     """Return the folder of `model`, a path or a name, or None if there is none yet.
 
-    A name is looked up in `./saved_models`, then in `models_home()`.
+    A name is looked up in `./saved_models`, then in `models_home()`, which is asked for only then.
     """
-    for candidate in (Path(model), Path("saved_models") / model, models_home() / model):
+    for candidate in (Path(model), Path("saved_models") / model):
         if (candidate / PRESET_FILE).is_file():
+            return candidate
+    with suppress(OSError, UsageError):  # there may be no home, or one that this user cannot look into
+        if ((candidate := models_home() / model) / PRESET_FILE).is_file():
             return candidate
     return None
 

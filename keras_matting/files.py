@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -85,6 +86,15 @@ def swap(source, target):
         shutil.rmtree(old, ignore_errors=True)
     else:
         old.unlink(missing_ok=True)
+
+
+def is_stream(path):
+    """Tell whether a path is a FIFO, a socket or a device: read once, in the main thread, which a signal can end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def require_writable(folder):

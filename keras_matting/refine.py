@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_matting.errors import ImageError, first_line
+from keras_matting.errors import ImageError, UsageError, first_line
 
 KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
 BAND_FRACTION = 1 / 100  # of the photo's longer side: how far the band reaches beyond uncertain pixels
@@ -20,7 +20,7 @@ def estimate_foreground(rgb, matte):
     Multi-level estimation (Germer et al., https://arxiv.org/abs/2006.14970). `rgb` uint8 (H, W, 3), `matte` float
     (H, W) in [0, 1]. Needs the `refine` extra.
     """
-    import pymatting  # compiles itself when it is first used on a machine: a minute, once
+    pymatting = _pymatting()
 
     if matte.size == 1:  # pymatting divides by its side less one
         return rgb
@@ -52,7 +52,7 @@ def refine_matte(rgb, matte, thresholds=None):
     al., 2008) on the band's bounding box, with everything outside the band as known. A box above `MAX_REFINED_PIXELS`
     is solved at a smaller scale. Needs the `refine` extra.
     """
-    import pymatting
+    pymatting = _pymatting()
 
     trimap = thresholds.trimap(matte) if thresholds else trimap_of(matte)
     band = trimap == 0.5
@@ -75,6 +75,18 @@ def refine_matte(rgb, matte, thresholds=None):
     refined = matte.copy()
     refined[box] = np.where(band[box], np.clip(solved, 0, 1), matte[box])
     return refined
+
+
+def _pymatting():
+    """Import it: when first used on a machine it compiles itself (a minute, once), and needs a place to keep that."""
+    try:
+        import pymatting
+    except RuntimeError as error:  # neither its own folder nor the user's home can be written
+        raise UsageError(
+            f"Expected a folder in which pymatting keeps what it compiles; received: {first_line(error)}. "
+            "Set NUMBA_CACHE_DIR to a folder that can be written."
+        ) from None
+    return pymatting
 
 
 def trimap_of(matte):

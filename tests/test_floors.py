@@ -29,7 +29,7 @@ FLOORS = {
     1: ["layers", "models", "weights", "onnx_weights", "keras_files", "pretrained", "losses", "data"],
     2: ["export", "triton", "training"],
     3: ["fetch", "matting", "predict", "json_photos", "optimize", "benchmarking", "foreign", "evaluate", "experiments"],
-    4: ["cli"],
+    4: ["__main__", "cli"],
 }
 # `keras_matting.matte` and the fetch at first use: reached only when called.
 LAZY = {("__init__", "matting")}

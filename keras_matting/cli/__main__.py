@@ -1,4 +1,4 @@
-"""`python -m keras_matting.cli`, the same as the command `keras-matting`."""
+"""`python -m keras_matting.cli`, as `python -m keras_matting` the same as the command `keras-matting`."""
 
 import sys
 

@@ -40,11 +40,11 @@ def add_arguments(parser):
 def predict(arguments):
     """Matte one photo, a folder, a glob or standard input."""
     from keras_matting import predict as photos
-    from keras_matting.files import require_writable
+    from keras_matting.files import is_stream, require_writable
     from keras_matting.matting import open_session
 
     options = _output_options(arguments)
-    if arguments.input == "-":
+    if arguments.input == "-" or is_stream(arguments.input):
         return _predict_stdin(arguments, options)
     output = arguments.output_path or "cutouts"
     jobs = photos.plan(arguments.input, output, f".{arguments.format}")
@@ -76,16 +76,17 @@ def _predict_stdin(arguments, options):
     from keras_matting.matting import open_session
 
     if arguments.report or arguments.resume:
-        raise UsageError("--report and --resume are for files; standard input is one photo.")
+        raise UsageError("--report and --resume are for files; standard input, or a pipe, is one photo.")
     to_stdout = arguments.output_path in (None, "-")
-    if sys.stdin is None or (to_stdout and sys.stdout is None):
+    if (arguments.input == "-" and sys.stdin is None) or (to_stdout and sys.stdout is None):
         raise UsageError("Expected open standard input and output; one of them is closed.")
     extension = f".{arguments.format}" if to_stdout else Path(arguments.output_path).suffix.lower()
     _check_format(options, extension)
     try:
-        photo = image_files.decode(sys.stdin.buffer.read(), arguments.max_megapixels)
+        data = sys.stdin.buffer.read() if arguments.input == "-" else Path(arguments.input).read_bytes()
+        photo = image_files.decode(data, arguments.max_megapixels)
     except ImageError as error:
-        say(f"failed: standard input: {error}")
+        say(f"failed: {'standard input' if arguments.input == '-' else _printable(arguments.input)}: {error}")
         return SOME_FAILED
     session = open_session(arguments.model, arguments.engine, say)
     data = image_files.encode(session.matte(photo, options), extension, photo.icc)
