@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_matting import pretrained
 from keras_matting.config import Preset, models_home
 from keras_matting.errors import UsageError
-from keras_matting.files import file_sha256, replaced_folder
+from keras_matting.files import file_sha256, replaced_folder, require_writable
 
 
 def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None):
@@ -42,6 +42,11 @@ def fetch_on_demand(name, log):
             )
     from keras_matting.export import export
 
+    try:
+        require_writable(models_home())
+    except UsageError as error:
+        told = str(error).replace("Choose another place.", "Set KERAS_MATTING_HOME to a folder that can be written.")
+        raise UsageError(told) from None
     with replaced_folder(models_home() / name) as folder:
         fetch(name, folder, force=True, log=log)
         log(f"{name}: exporting for the engines")

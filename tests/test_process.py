@@ -16,6 +16,7 @@ from waiting import wait_until
 from keras_matting import config, pretrained, refine
 from keras_matting.cli import main
 from keras_matting.errors import UsageError
+from keras_matting.fetch import fetch_on_demand
 
 MODULE = [sys.executable, "-m", "keras_matting"]
 
@@ -58,6 +59,13 @@ def test_a_home_that_cannot_be_looked_into_is_passed_over(monkeypatch, tmp_path)
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_MATTING_HOME", str(tmp_path / "file" / ("x" * 300)))
     assert config.find_model_dir("u2netp-of-nobody") is None
+
+
+def test_a_home_that_cannot_be_written_says_what_to_set(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_MATTING_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(UsageError, match=r"received: .*\. Set KERAS_MATTING_HOME to a folder that can be written\.$"):
+        fetch_on_demand("u2netp", print)
 
 
 def test_a_home_may_be_written_with_a_tilde(monkeypatch, tmp_path):
