@@ -109,9 +109,9 @@ def test_the_key_colour_of_a_grey_png_is_transparent(bits):
     assert (photo.alpha[0, 0], photo.alpha[0, 7]) == (0, 255)
 
 
-def test_a_grey_tiff_with_alpha_is_refused():
-    with pytest.raises(ImageError, match="grey with alpha"):
-        decode(saved(Image.new("LA", (8, 8), (200, 128)), "TIFF"))
+def test_a_grey_tiff_with_alpha_is_read():
+    photo = decode(saved(Image.new("LA", (8, 8), (200, 128)), "TIFF"))
+    assert (photo.rgb[3, 3].tolist(), photo.alpha[3, 3]) == ([200, 200, 200], 128)
 
 
 def test_a_repeated_size_tag_does_not_hide_a_bomb():

@@ -1,0 +1,233 @@
+"""What image files say before their pixels: format, size, EXIF orientation, segments, chunks, TIFF directories."""
+
+import re
+import struct
+from importlib.util import find_spec
+
+from keras_matting.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
+NEEDS_HEIF = "Expected pillow-heif to read HEIC and HEIF; it is not installed. Run: pip install '.[heif]'"
+_ORIENTATION = 0x0112
+# As libjpeg finds them: what stands between two is skipped. Restarts, and two more, have no length and no content.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+_END, _PIXELS = 0xD9, 0xDA
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+# TIFF: bytes and struct's letter of each type of value
+_TIFF_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
+
+
+def extensions():
+    """Return the extensions of the files that can be read here."""
+    heif = (".heic", ".heif", ".hif") if find_spec("pillow_heif") else ()
+    return (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"), *heif)
+
+
+def probe(data):
+    """Return (format, width, height) from the first bytes; raises `ImageError` if it is no image we read."""
+    kind = _kind_of(data)
+    try:
+        width, height = _SIZES[kind](data)
+    except (struct.error, IndexError, ZeroDivisionError):
+        width = height = 0
+    if width < 1 or height < 1:
+        raise ImageError(f"Expected a {kind} image with pixels; its header is cut off or says 0x0.")
+    return kind, width, height
+
+
+def exif_orientation(data):
+    """Return the EXIF orientation (1 to 8) that a JPEG's or PNG's first bytes ask for; 1 where they say nothing."""
+    try:
+        if data[:2] == b"\xff\xd8":
+            blocks = (data[at + 4 :] for marker, at in jpeg_segments(data) if marker == 0xE1)
+            return orientation_of(next((block for block in blocks if block.startswith(b"Exif\0\0")), b""))
+        if data[:4] == b"\x89PNG":
+            return orientation_of(next((data[at:end] for name, at, end in png_header(data) if name == b"eXIf"), b""))
+    except (struct.error, IndexError):
+        pass
+    return 1
+
+
+def orientation_of(exif):
+    """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
+    try:
+        (orientation,) = tiff_directory(exif.removeprefix(b"Exif\0\0")).get(_ORIENTATION, (1,))
+    except (struct.error, IndexError, ValueError):
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def jpeg_segments(data):
+    """Yield (marker, position) of the segments before the pixels; raises `IndexError` where the file is broken."""
+    for marker, position in jpeg_markers(data):
+        if marker == _PIXELS:
+            return
+        if marker == _END:
+            break
+        yield marker, position
+    raise IndexError
+
+
+def jpeg_markers(data):
+    """Yield (marker, position) of what has a length, and of the end of the image."""
+    position = 2
+    while found := _JPEG_MARKER.search(data, position):
+        marker, position = found[1][0], found.end() - 2
+        yield marker, position
+        if marker == _END:
+            return
+        position += 2 + jpeg_length(data, position)
+
+
+def jpeg_length(data, position):
+    """Return the length that the segment at a position says."""
+    (length,) = struct.unpack_from(">H", data, position + 2)
+    if length < 2:
+        raise IndexError
+    return length
+
+
+def png_chunks(data):
+    """Yield (name, start, end) of the content of a PNG's chunks, as far as they are whole."""
+    position = 8
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            return
+        yield bytes(data[position + 4 : position + 8]), position + 8, end
+        position = end + 4
+
+
+def png_header(data):
+    """Yield (name, start, end) of the chunks before the pixels."""
+    for name, start, end in png_chunks(data):
+        if name == b"IDAT":
+            return
+        yield name, start, end
+
+
+def tiff_directory(data):
+    """Return {tag: values} of the whole numbers (and bytes) in a TIFF structure's first directory.
+
+    Of a repeated tag, the first: decoders take it, so the checks must too. Raises `struct.error` where it is cut off.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
+    if order is None:
+        return {}
+    big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
+    count_format, entry_bytes, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
+    (start,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + count_format, data, start)
+    start += struct.calcsize(order + count_format)
+    if start + count * entry_bytes > len(data):
+        raise struct.error
+    tags = {}
+    for at in range(start, start + count * entry_bytes, entry_bytes):
+        tag, kind, length = struct.unpack_from(f"{order}HH{offset_format}", data, at)
+        if kind in _TIFF_TYPES and tag not in tags:
+            tags[tag] = _tiff_values(data, at + (12 if big else 8), order, kind, length, offset_format)
+    return tags
+
+
+def _tiff_values(data, at, order, kind, length, offset_format):
+    letter = _TIFF_TYPES[kind]
+    size = struct.calcsize(f"{order}{letter}") * length
+    if size > struct.calcsize(order + offset_format):
+        (at,) = struct.unpack_from(order + offset_format, data, at)
+    if at + size > len(data):
+        raise struct.error
+    if letter == "B":
+        return bytes(data[at : at + size])
+    return struct.unpack_from(f"{order}{length}{letter}", data, at)
+
+
+def _kind_of(data):
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    for signature, kind in _SIGNATURES:
+        if data[: len(signature)] == signature:
+            return kind
+    if data[4:8] == b"ftyp":
+        # A file may name several brands; still AVIF images call themselves mif1 as well.
+        end = min(int.from_bytes(data[:4], "big"), 4096)
+        brands = {bytes(data[at : at + 4]) for at in range(8, end, 4) if at != 12}
+        if brands & _AVIF_BRANDS:
+            return "AVIF"
+        if brands & _HEIF_BRANDS:
+            return "HEIC"
+    if not data:
+        raise ImageError("Expected an image; the file is empty.")
+    raise ImageError(f"Expected an image ({', '.join(FORMATS)}); received something else. Convert it first.")
+
+
+def _jpeg_size(data):
+    for marker, position in jpeg_segments(data):
+        if marker in FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return width, height
+    raise IndexError
+
+
+def _png_size(data):
+    return struct.unpack_from(">II", data, 16)
+
+
+def _bmp_size(data):
+    (header_bytes,) = struct.unpack_from("<I", data, 14)
+    if header_bytes == 12:  # OS/2
+        return struct.unpack_from("<HH", data, 18)
+    width, height = struct.unpack_from("<ii", data, 18)
+    return width, abs(height)
+
+
+def _webp_size(data):
+    chunk = data[12:16]
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if chunk == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    raise IndexError
+
+
+def _tiff_size(data):
+    tags = tiff_directory(data)
+    return tags[0x0100][0], tags[0x0101][0]
+
+
+def _avif_size(data):
+    from keras_matting.image_pillow import open_avif
+
+    return open_avif(data).size
+
+
+def _heif_size(data):
+    from keras_matting.image_pillow import open_heif
+
+    return open_heif(data).size
+
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0\x08\0\0\0", "TIFF"),  # BigTIFF
+    (b"MM\0+\0\x08\0\0", "TIFF"),
+)
+_SIZES = {
+    "JPEG": _jpeg_size,
+    "PNG": _png_size,
+    "WebP": _webp_size,
+    "BMP": _bmp_size,
+    "TIFF": _tiff_size,
+    "AVIF": _avif_size,
+    "HEIC": _heif_size,
+}

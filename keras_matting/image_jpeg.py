@@ -1,0 +1,161 @@
+"""JPEG files, by libjpeg-turbo in its strict mode: half a photo is no photo (ITU-T T.81; ICC.1, annex B.4).
+
+OpenCV swallows libjpeg's warnings, and with them what says that pixels are missing. simplejpeg hands them over, and is
+no slower: its answer is OpenCV's, bit for bit.
+"""
+
+import re
+import struct
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from keras_matting.errors import ImageError
+from keras_matting.image_headers import FRAMES, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
+
+MAX_SCANS = 200  # encoders write about ten; each costs the decoder a pass over the image, however few its bytes
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_PIXELS, _ICC = 0xDA, 0xE2
+_ICC_NAME = b"ICC_PROFILE\0"
+_ICC_SEGMENT = 65519  # bytes: 65,535 less the length, the name and two numbers
+_TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # and what JFIF and Adobe say of the colours
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_SHORT_STRAY = 4  # bytes
+_DAMAGED = "Expected a whole JPEG file; this one is truncated or damaged. Save it again."
+
+
+class ScansError(ImageError):
+    """A JPEG of more scans than any encoder writes. `limit`: how many are read."""
+
+    limit = MAX_SCANS
+
+
+def decode(data):
+    """Return (RGB, ICC profile or None, EXIF orientation) of JPEG bytes.
+
+    What browsers show whole is read: stray bytes between segments, a missing end. Raises `ImageError` where pixels are
+    missing, `ScansError` where decoding would take far longer than the size says.
+    """
+    try:
+        _check_scans(data)
+        icc = _icc_of(data)
+    except (IndexError, struct.error):
+        raise ImageError(_DAMAGED) from None
+    try:
+        pixels = _pixels(data)
+    except ValueError:
+        pixels = _pixels_of_odd_file(_as_written(data))
+    return pixels, icc, exif_orientation(data)
+
+
+def with_icc(data, icc):
+    """Return JPEG bytes with an ICC profile in as many segments as it needs."""
+    parts = [icc[at : at + _ICC_SEGMENT] for at in range(0, len(icc), _ICC_SEGMENT)]
+    if len(parts) > 255:
+        raise ImageError(
+            f"Expected a colour profile of at most {255 * _ICC_SEGMENT} bytes for a JPEG; received {len(icc)}. "
+            "Choose PNG."
+        )
+    segments = [_segment(_ICC, _ICC_NAME + bytes([number, len(parts)]) + part) for number, part in enumerate(parts, 1)]
+    at = next((at for marker, at in jpeg_segments(data) if marker != 0xE0), 2)  # JFIF's own comes first
+    return b"".join([data[:at], *segments, data[at:]])
+
+
+def _segment(marker, content):
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def _pixels(data, strict=True):
+    _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=strict)
+    if colours not in ("CMYK", "YCCK"):
+        return simplejpeg.decode_jpeg(data, strict=strict)
+    inks = simplejpeg.decode_jpeg(data, "CMYK", strict=strict)  # as Adobe writes them: inverted
+    return np.dstack([cv2.multiply(inks[..., ink], inks[..., 3], scale=1 / 255) for ink in range(3)])
+
+
+def _pixels_of_odd_file(data):
+    """Decode what is whole but for bytes that belong to nothing."""
+    try:
+        return _pixels(data)
+    except ValueError as error:
+        stray = _STRAY.search(str(error))
+    if stray is not None and _is_padding(data[:-2], int(stray[1])):
+        try:
+            return _pixels(data, strict=False)
+        except ValueError:
+            pass
+    raise ImageError(_DAMAGED)
+
+
+def _is_padding(data, count):
+    """Tell whether the last `count` bytes, which are left over, are no rest of pixels that got lost.
+
+    Zeros in place of pixels are pixels to a decoder, of a kind, until it has enough of them.
+    """
+    left, before = set(data[-count:]), set(data[-count - 2 : -count])
+    return (len(left) == 1 or count <= _SHORT_STRAY) and not before <= left
+
+
+def _check_scans(data):
+    """Raise `ImageError` if the scans are too many or leave something out.
+
+    A progressive file that was cut between two scans is no damaged one to a decoder, only a blurred one.
+    """
+    bits, progressive, scans = {}, False, 0
+    for marker, at in jpeg_markers(data):
+        if marker in FRAMES:
+            if data[at + 4] != 8:
+                raise ImageError(f"Expected a JPEG of 8 bits a channel; received {data[at + 4]}. Convert it to PNG.")
+            progressive = marker in _PROGRESSIVE
+            names = data[at + 10 : at + 10 + 3 * data[at + 9] : 3]
+            bits = {name: np.full(64, 255, np.uint8) for name in names}
+        elif marker == _PIXELS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise ScansError(f"Expected a JPEG of at most {MAX_SCANS} scans; received more. Save it again.")
+            _note_scan(bits, data, at, progressive)
+    if not bits or any(missing.any() for missing in bits.values()):
+        raise ImageError(_DAMAGED)
+
+
+def _note_scan(bits, data, at, progressive):
+    """Note, for each component's 64 coefficients, how many low bits are still to come."""
+    count = data[at + 4]
+    first, last, low = data[at + 5 + 2 * count], data[at + 6 + 2 * count], data[at + 7 + 2 * count] & 15
+    for component in data[at + 5 : at + 5 + 2 * count : 2]:
+        if component in bits:
+            bits[component][slice(first, last + 1) if progressive else slice(None)] = low if progressive else 0
+
+
+def _as_written(data):
+    """Return the file as a careful encoder would have written it: tables, frame, scans and an end."""
+    parts, start, progressive = [b"\xff\xd8"], None, False
+    for marker, at in jpeg_markers(data):
+        if start is not None:
+            parts.append(data[start:at])  # the scan before ends here
+        start = None
+        if marker in (*_TABLES, *FRAMES, _PIXELS):
+            segment = bytearray(data[at : at + 2 + jpeg_length(data, at)])
+            progressive |= marker in _PROGRESSIVE
+            if marker == _PIXELS:
+                start = at + len(segment)
+                if not progressive:
+                    segment[-3:] = b"\0\x3f\0"  # nothing else has a meaning, but some writers leave zeros
+            elif segment[4:9] == b"JFIF\0":
+                segment[9] = 1  # the version: there is no other
+            parts.append(segment)
+    return b"".join([*parts, b"" if start is None else data[start:], b"\xff\xd9"])
+
+
+def _icc_of(data):
+    """Return the profile that a JPEG's segments make up; None where one is missing."""
+    parts, count = {}, 0
+    for marker, at in jpeg_segments(data):
+        content = data[at + 4 : at + 2 + jpeg_length(data, at)] if marker == _ICC else b""
+        if content.startswith(_ICC_NAME) and len(content) > len(_ICC_NAME) + 2:
+            number, count = content[len(_ICC_NAME) : len(_ICC_NAME) + 2]
+            parts.setdefault(number, content[len(_ICC_NAME) + 2 :])
+    if parts.keys() != {*range(1, count + 1)}:
+        return None
+    return b"".join(parts[number] for number in range(1, count + 1))
