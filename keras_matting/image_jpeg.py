@@ -16,12 +16,13 @@ from keras_matting.image_headers import FRAMES, exif_orientation, jpeg_length, j
 
 MAX_SCANS = 200  # encoders write about ten; each costs the decoder a pass over the image, however few its bytes
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_PIXELS, _ICC = 0xDA, 0xE2
+_PIXELS, _ICC, _END = 0xDA, 0xE2, b"\xff\xd9"
 _ICC_NAME = b"ICC_PROFILE\0"
 _ICC_SEGMENT = 65519  # bytes: 65,535 less the length, the name and two numbers
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # and what JFIF and Adobe say of the colours
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-_SHORT_STRAY = 4  # bytes
+_SHORT_STRAY = 4  # bytes: some cameras leave that many
+_MOST_OF_FILLER = 2  # pixels may end in a byte like those that follow
 _DAMAGED = "Expected a whole JPEG file; this one is truncated or damaged. Save it again."
 
 
@@ -75,26 +76,24 @@ def _pixels(data, strict=True):
 
 
 def _pixels_of_odd_file(data):
-    """Decode what is whole but for bytes that belong to nothing."""
-    try:
-        return _pixels(data)
-    except ValueError as error:
-        stray = _STRAY.search(str(error))
-    if stray is not None and _is_padding(data[:-2], int(stray[1])):
+    """Decode what is whole but for bytes before its end that belong to nothing.
+
+    They are left out, not skipped by the decoder: zeros in place of lost pixels are pixels to it, of a kind.
+    """
+    body, filler = data[:-2], data[-3:-2]
+    pixels_end = body.rstrip(filler)
+    strays = []
+    for candidate in (body, *(pixels_end + filler * count for count in range(_MOST_OF_FILLER))):
+        try:
+            return _pixels(candidate + _END)
+        except ValueError as error:
+            strays.append(_STRAY.search(str(error)))
+    if strays[0] is not None and int(strays[0][1]) <= _SHORT_STRAY:
         try:
             return _pixels(data, strict=False)
         except ValueError:
             pass
     raise ImageError(_DAMAGED)
-
-
-def _is_padding(data, count):
-    """Tell whether the last `count` bytes, which are left over, are no rest of pixels that got lost.
-
-    Zeros in place of pixels are pixels to a decoder, of a kind, until it has enough of them.
-    """
-    left, before = set(data[-count:]), set(data[-count - 2 : -count])
-    return (len(left) == 1 or count <= _SHORT_STRAY) and not before <= left
 
 
 def _check_scans(data):
@@ -145,7 +144,7 @@ def _as_written(data):
             elif segment[4:9] == b"JFIF\0":
                 segment[9] = 1  # the version: there is no other
             parts.append(segment)
-    return b"".join([*parts, b"" if start is None else data[start:], b"\xff\xd9"])
+    return b"".join([*parts, b"" if start is None else data[start:], _END])
 
 
 def _icc_of(data):
