@@ -22,7 +22,6 @@ _ICC_SEGMENT = 65519  # bytes: 65,535 less the length, the name and two numbers
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # and what JFIF and Adobe say of the colours
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SHORT_STRAY = 4  # bytes: some cameras leave that many
-_MOST_OF_FILLER = 2  # pixels may end in a byte like those that follow
 _DAMAGED = "Expected a whole JPEG file; this one is truncated or damaged. Save it again."
 
 
@@ -80,12 +79,10 @@ def _pixels_of_odd_file(data):
 
     They are left out, not skipped by the decoder: zeros in place of lost pixels are pixels to it, of a kind.
     """
-    body, filler = data[:-2], data[-3:-2]
-    pixels_end = body.rstrip(filler)
     strays = []
-    for candidate in (body, *(pixels_end + filler * count for count in range(_MOST_OF_FILLER))):
+    for candidate in (data, data[:-2].rstrip(data[-3:-2]) + _END):
         try:
-            return _pixels(candidate + _END)
+            return _pixels(candidate)
         except ValueError as error:
             strays.append(_STRAY.search(str(error)))
     if strays[0] is not None and int(strays[0][1]) <= _SHORT_STRAY:
