@@ -38,7 +38,8 @@ EXTRAS_lint = dev
 # The oldest Python that floor 0 (CONTRIBUTING.md) runs on; its test is skipped where this was not made.
 floor0-env:
 	$(PYTHON310) -m venv .venv-py310
-	.venv-py310/bin/pip install --quiet 'numpy>=1.26' 'opencv-python-headless>=5.0' isal onnxruntime
+	.venv-py310/bin/pip install --quiet 'numpy>=1.26' 'opencv-python-headless>=5.0' isal simplejpeg \
+		'pillow>=11.3' onnxruntime
 
 # TF-TRT ended with TensorFlow 2.17: an environment of its own, all from the package index (2.5 GB). It converts on a GPU.
 tftrt-env:

@@ -41,6 +41,10 @@ def decode(data, limits):
     try:
         _check_size(*image_files.probe(data)[1:], limits)
         return in_srgb(image_files.decode(data, limits.max_megapixels))
+    except image_files.ScansError as error:
+        raise Problem(
+            "undecodable_image", f"a JPEG of at most {error.limit} scans", "one of more scans", "Save it again."
+        ) from None
     except ImageError:
         raise Problem(
             "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."

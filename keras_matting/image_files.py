@@ -4,6 +4,7 @@ PNG and WebP are OpenCV's, JPEG, TIFF and the rest have modules of their own; wh
 by `image_headers`. Every file comes out right, or is refused.
 """
 
+import zlib
 from dataclasses import dataclass
 
 import cv2
@@ -11,11 +12,19 @@ import numpy as np
 
 from keras_matting import image_jpeg, image_pillow, image_tiff, png
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_headers import exif_orientation, extensions, orientation_of, png_chunks, png_header, probe
+from keras_matting.image_headers import (
+    FORMATS,
+    exif_orientation,
+    extensions,
+    orientation_of,
+    png_chunks,
+    png_header,
+    probe,
+)
 from keras_matting.image_jpeg import ScansError
 
-__all__ = ["EXTENSIONS", "MAX_MEGAPIXELS", "Photo", "ScansError", "decode", "encode", "exif_orientation", "extensions"]
-__all__ += ["probe", "scale_to_8_bits"]
+__all__ = ["ENCODABLE", "EXTENSIONS", "FORMATS", "MAX_MEGAPIXELS", "Photo", "ScansError", "decode", "encode"]
+__all__ += ["exif_orientation", "extensions", "probe", "scale_to_8_bits"]
 MAX_MEGAPIXELS = 150  # the largest medium-format cameras
 EXTENSIONS = extensions()
 ENCODABLE = (".png", ".webp", ".jpg", ".jpeg")
@@ -23,6 +32,7 @@ _WEBP_LOSSLESS = 101  # OpenCV: any quality above 100
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")  # where ImageMagick puts an EXIF block
 _PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"
+_MAX_ICC_BYTES = 1 << 24
 _GREY = 0  # PNG's colour type
 _BAND_VALUES = 1 << 22
 _ENCODER_OPTIONS = {
@@ -105,10 +115,10 @@ def _decode_jpeg(data):
 
 
 def _decode_png(data):
-    image, exif, icc = _decode_by_opencv("PNG", _with_end(_without_texts(data)))
+    image, exif, _ = _decode_by_opencv("PNG", _with_end(_without_texts(data)))
     alpha = _key_colour_alpha(image, data)
     rgb, own_alpha = _rgb_and_alpha(image)
-    return rgb, own_alpha if alpha is None else alpha, icc, orientation_of(exif)
+    return rgb, own_alpha if alpha is None else alpha, _png_icc(data), orientation_of(exif)
 
 
 def _decode_webp(data):
@@ -162,6 +172,16 @@ def _with_end(data):
             return data
         last, after = name, end + 4
     return data[:after] + _PNG_END if last == b"IDAT" and _PNG_END.startswith(data[after:]) else data
+
+
+def _png_icc(data):
+    """Return a PNG's profile, None where there is none: libpng drops those that it finds fault with."""
+    profile = next((data[start:end] for name, start, end in png_header(data) if name == b"iCCP"), b"")
+    compressed = profile.partition(b"\0")[2][1:]
+    try:
+        return zlib.decompressobj().decompress(compressed, _MAX_ICC_BYTES) or None
+    except zlib.error:
+        return None
 
 
 def _key_colour_alpha(image, data):

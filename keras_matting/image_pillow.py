@@ -21,7 +21,7 @@ def decode_bmp(data):
     from PIL.BmpImagePlugin import BmpImageFile
 
     (header_bytes,) = struct.unpack_from("<I", data, 14)
-    if header_bytes >= 56:
+    if header_bytes >= 56 and len(data) >= 70:
         bits, compression = struct.unpack_from("<HI", data, 28)
         if bits == 16 and compression == _BITFIELDS and struct.unpack_from("<I", data, 66)[0]:
             raise ImageError("Expected a BMP of 8 bits a channel; received 16 a pixel, with alpha. Convert it to PNG.")

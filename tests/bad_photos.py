@@ -73,6 +73,7 @@ def refused(photo):
         "truncated PNG": (encode(photo, ".png")[:-200], 422, "undecodable_image"),
         "truncated WebP": (encode(photo, ".webp")[:-200], 422, "undecodable_image"),
         "bad CRC": (bad_crc(photo), 422, "undecodable_image"),
+        "JPEG half there, then its end": (jpeg[: len(jpeg) // 2] + b"\xff\xd9", 422, "undecodable_image"),
         "zero size": (png(0, 0), 422, "undecodable_image"),
         "400 megapixels": (png(20000, 20000, pixels=b""), 413, "image_too_large"),
         "169 megapixels": (png(13000, 13000, pixels=b""), 413, "image_too_large"),
