@@ -48,6 +48,13 @@ def bad_crc(photo):
     return bytes(data)
 
 
+def with_scans(data, count):
+    """Return a progressive JPEG with `count` more scans: each says that the end of a band comes at once, everywhere."""
+    table = b"\xff\xc4\x00\x14\x10\x01" + bytes(15) + b"\xe0"  # one code of one bit: a run of 2^14 empty blocks
+    scan = b"\xff\xda" + b"\x00\x08\x01\x01\x00\x01\x01\x00" + bytes(8)
+    return data[:-2] + table + scan * count + b"\xff\xd9"
+
+
 def polyglot(photo):
     """Return a JPEG that is a ZIP archive, too."""
     archive = io.BytesIO()
@@ -58,7 +65,8 @@ def polyglot(photo):
 
 def refused(photo):
     """Return {what: (bytes, status, code)} of files that are refused."""
-    jpeg, grey = encode(photo, ".jpg"), Image.fromarray(photo).convert("L")
+    jpeg, image = encode(photo, ".jpg"), Image.fromarray(photo)
+    grey = image.convert("L")
     return {
         "empty": (b"", 422, "undecodable_image"),
         "one byte": (b"\xff", 422, "undecodable_image"),
@@ -74,6 +82,8 @@ def refused(photo):
         "truncated WebP": (encode(photo, ".webp")[:-200], 422, "undecodable_image"),
         "bad CRC": (bad_crc(photo), 422, "undecodable_image"),
         "JPEG half there, then its end": (jpeg[: len(jpeg) // 2] + b"\xff\xd9", 422, "undecodable_image"),
+        # Fault: service_progressive_scans
+        "JPEG of 26,000 scans": (with_scans(saved(image, "JPEG", progressive=True), 26_000), 422, "undecodable_image"),
         "zero size": (png(0, 0), 422, "undecodable_image"),
         "400 megapixels": (png(20000, 20000, pixels=b""), 413, "image_too_large"),
         "169 megapixels": (png(13000, 13000, pixels=b""), 413, "image_too_large"),

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from bad_photos import with_scans
 from PIL import Image
 
 from keras_matting.errors import ImageError
@@ -148,13 +149,6 @@ def test_an_unknown_version_of_jfif_is_read():
     data = jpeg()
     at = data.index(b"JFIF\0") + 5
     assert_same(data[:at] + b"\x02" + data[at + 1 :], data)
-
-
-def with_scans(data, count):
-    """Return a progressive JPEG with `count` more scans: each says that the end of a band comes at once, everywhere."""
-    table = b"\xff\xc4\x00\x14\x10\x01" + bytes(15) + b"\xe0"  # one code of one bit: a run of 2^14 empty blocks
-    scan = SCAN + b"\x00\x08\x01\x01\x00\x01\x01\x00" + bytes(8)
-    return data[:-2] + table + scan * count + END
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

@@ -53,6 +53,14 @@ def test_a_file_that_is_no_photo_is_refused(client, what):
     assert_problem(client.post("/v1/matte", files={"file": ("shirt.png", data, "image/png")}), status, code)
 
 
+def test_too_many_scans_are_told_and_cost_no_one_else_anything(client):
+    """Fault: service_progressive_scans."""
+    data, *_ = REFUSED["JPEG of 26,000 scans"]
+    problem = client.post("/v1/matte", content=data).json()
+    assert (problem["expected"], problem["received"]) == ("a JPEG of at most 200 scans", "one of more scans")
+    assert client.post("/v1/matte", content=JPEG).status_code == 200
+
+
 @pytest.mark.parametrize("what", ACCEPTED)
 def test_an_odd_photo_is_matted(client, what):
     data, size = ACCEPTED[what]
