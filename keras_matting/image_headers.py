@@ -9,6 +9,7 @@ from keras_matting.errors import ImageError
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
 NEEDS_HEIF = "Expected pillow-heif to read HEIC and HEIF; it is not installed. Run: pip install '.[heif]'"
 _ORIENTATION = 0x0112
+_MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cost time
 # As libjpeg finds them: what stands between two is skipped. Restarts, and two more, have no length and no content.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _END, _PIXELS = 0xD9, 0xDA
@@ -30,7 +31,7 @@ def probe(data):
     kind = _kind_of(data)
     try:
         width, height = _SIZES[kind](data)
-    except (struct.error, IndexError, ZeroDivisionError):
+    except (struct.error, IndexError, KeyError):
         width = height = 0
     if width < 1 or height < 1:
         raise ImageError(f"Expected a {kind} image with pixels; its header is cut off or says 0x0.")
@@ -53,7 +54,8 @@ def exif_orientation(data):
 def orientation_of(exif):
     """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
     try:
-        (orientation,) = tiff_directory(exif.removeprefix(b"Exif\0\0")).get(_ORIENTATION, (1,))
+        directory = tiff_directory(exif.removeprefix(b"Exif\0\0"), {_ORIENTATION})
+        orientation = directory.get(_ORIENTATION, (1,))[0]
     except (struct.error, IndexError, ValueError):
         return 1
     return orientation if orientation in range(1, 9) else 1
@@ -73,12 +75,16 @@ def jpeg_segments(data):
 def jpeg_markers(data):
     """Yield (marker, position) of what has a length, and of the end of the image."""
     position = 2
-    while found := _JPEG_MARKER.search(data, position):
+    for _ in range(_MOST_SEGMENTS):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            return
         marker, position = found[1][0], found.end() - 2
         yield marker, position
         if marker == _END:
             return
         position += 2 + jpeg_length(data, position)
+    raise ImageError(f"Expected a JPEG of at most {_MOST_SEGMENTS} segments; received more. Save it again.")
 
 
 def jpeg_length(data, position):
@@ -109,8 +115,8 @@ def png_header(data):
         yield name, start, end
 
 
-def tiff_directory(data):
-    """Return {tag: values} of the whole numbers (and bytes) in a TIFF structure's first directory.
+def tiff_directory(data, wanted):
+    """Return {tag: values} of whole numbers, or bytes, of the wanted tags in a TIFF structure's first directory.
 
     Of a repeated tag, the first: decoders take it, so the checks must too. Raises `struct.error` where it is cut off.
     """
@@ -127,7 +133,7 @@ def tiff_directory(data):
     tags = {}
     for at in range(start, start + count * entry_bytes, entry_bytes):
         tag, kind, length = struct.unpack_from(f"{order}HH{offset_format}", data, at)
-        if kind in _TIFF_TYPES and tag not in tags:
+        if tag in wanted and kind in _TIFF_TYPES and tag not in tags:
             tags[tag] = _tiff_values(data, at + (12 if big else 8), order, kind, length, offset_format)
     return tags
 
@@ -197,7 +203,7 @@ def _webp_size(data):
 
 
 def _tiff_size(data):
-    tags = tiff_directory(data)
+    tags = tiff_directory(data, {0x0100, 0x0101})
     return tags[0x0100][0], tags[0x0101][0]
 
 

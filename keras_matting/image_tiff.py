@@ -24,7 +24,7 @@ def decode(data):
     unspecified meaning is left out. Raises `ImageError` on what is not whole, or not known here.
     """
     try:
-        tags = tiff_directory(data)
+        tags = tiff_directory(data, tiff.READ)
         layout = tiff.layout_of(tags, data)
     except (struct.error, IndexError, KeyError, OverflowError):
         raise ImageError(tiff.BROKEN) from None

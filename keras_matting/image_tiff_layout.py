@@ -11,6 +11,9 @@ OFFSETS, SAMPLES, ROWS_PER_STRIP, COUNTS, FAX3_OPTIONS, FAX4_OPTIONS = 273, 277,
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
 COLOUR_MAP, JPEG_TABLES, ICC, ORIENTATION = 320, 347, 34675, 274
 _SUBFILE, _PLANAR, _PREDICTOR, _INK_SET, _EXTRA, _FORMAT = 254, 284, 317, 332, 338, 339
+READ = {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, OFFSETS, SAMPLES, ROWS_PER_STRIP, COUNTS}
+READ |= {FAX3_OPTIONS, FAX4_OPTIONS, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, COLOUR_MAP, JPEG_TABLES, ICC}
+READ |= {ORIENTATION, _SUBFILE, _PLANAR, _PREDICTOR, _INK_SET, _EXTRA, _FORMAT}
 NONE, LZW, JPEG, PACKBITS = 1, 5, 7, 32773
 FAX = (2, 3, 4)
 _PREDICTED = (LZW, 8, 32946, 34925, 50000)  # Deflate under two numbers, LZMA, Zstandard
@@ -20,6 +23,7 @@ _NAMES = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L
 _NAMES |= {32844: "LogL", 32845: "LogLuv", 34892: "linear raw data"}
 _FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_LARGEST_SMALL_TILE = 1 << 22
 BROKEN = "Expected a whole TIFF file; this one is truncated or damaged. Save it again."
 
 
@@ -79,7 +83,8 @@ def layout_of(tags, data):
     _check_compression(tags, compression, photometric, bits, predictor, planes)
     rows = first(TILE_HEIGHT, 0) if tiled else min(first(ROWS_PER_STRIP, height), height)
     tile_width = first(TILE_WIDTH, 0) if tiled else width
-    if rows < 1 or tile_width < 1 or (tiled and (rows % 16 or tile_width % 16)):
+    most = max(_LARGEST_SMALL_TILE, 4 * width * height)  # a decoder takes memory for all of a tile
+    if rows < 1 or tile_width < 1 or (tiled and (rows % 16 or tile_width % 16 or rows * tile_width > most)):
         raise ImageError(BROKEN)
     layout = Layout(
         width,

@@ -163,6 +163,12 @@ def test_more_scans_than_encoders_write_are_refused(mode):
         decode(baseline[:-2] + baseline[start:-2] * MAX_SCANS + END)
 
 
+def test_millions_of_empty_segments_are_refused():
+    data = jpeg()
+    with pytest.raises(ImageError, match="at most 10000 segments"):
+        decode(data[:2] + b"\xff\xfe\0\2" * 20_000 + data[2:])
+
+
 def test_what_looks_like_a_scan_inside_a_segment_is_none():
     data = jpeg()
     thumbnail = SCAN * 500

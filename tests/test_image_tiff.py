@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from itertools import product
 
 import numpy as np
@@ -158,6 +159,29 @@ def test_jpeg_strips_are_read_whole_or_refused(mode, strip):
     cut[start + 30 : end + 2] = (b"\xff\xd9" + bytes(end))[: end - start - 28]
     with pytest.raises(ImageError, match="truncated or damaged"):
         decode(bytes(cut))
+
+
+@pytest.mark.parametrize("photometric", [BLACK_IS_0, RGB])
+@pytest.mark.parametrize("tile", [None, 32])
+def test_jpeg_tiles_of_colours_as_they_are_are_read(photometric, tile):
+    smooth = Image.fromarray(COLOURS).resize((64, 64)).convert("RGB" if photometric == RGB else "L")
+    chunks = []
+    for top in range(0, 64, 32):
+        for left in range(0, 64, tile or 64):
+            file = io.BytesIO()
+            part = smooth.crop((left, top, left + (tile or 64), top + 32))
+            part.save(file, "JPEG", quality=98, keep_rgb=photometric == RGB)
+            chunks.append(file.getvalue())
+    tags = {256: 64, 257: 64, 258: [8] * len(smooth.getbands()), 259: 7, 262: photometric}
+    tags |= {277: len(smooth.getbands())} | ({322: 32, 323: 32} if tile else {278: 32})
+    rgb = decode(directory(tags, chunks, tile=tile)).rgb
+    np.testing.assert_allclose(rgb.astype(int), np.asarray(smooth.convert("RGB")).astype(int), atol=8)
+
+
+def test_a_tile_far_larger_than_the_page_takes_no_memory():
+    tags = {256: 8, 257: 8, 258: 8, 259: DEFLATE, 262: BLACK_IS_0, 277: 1, 322: 1 << 16, 323: 1 << 16}
+    with pytest.raises(ImageError):
+        decode(directory(tags, [zlib.compress(bytes(64))], tile=True))
 
 
 def test_a_jpeg_strip_of_another_size_is_not_unpacked():
