@@ -21,6 +21,8 @@ _ICC_NAME = b"ICC_PROFILE\0"
 _ICC_SEGMENT = 65519  # bytes: 65,535 less the length, the name and two numbers
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # and what JFIF and Adobe say of the colours
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+# Of libjpeg's warnings, those that pixels may be whole behind; each decoding takes its time.
+_CURABLE = re.compile("extraneous bytes|Premature end of JPEG file|Invalid SOS parameters|JFIF revision|ICC marker")
 _SHORT_STRAY = 4  # bytes: some cameras leave that many
 _DAMAGED = "Expected a whole JPEG file; this one is truncated or damaged. Save it again."
 
@@ -44,7 +46,9 @@ def decode(data):
         raise ImageError(_DAMAGED) from None
     try:
         pixels = _pixels(data)
-    except ValueError:
+    except ValueError as error:
+        if not _CURABLE.search(str(error)):
+            raise ImageError(_DAMAGED) from None
         pixels = _pixels_of_odd_file(_as_written(data))
     return pixels, icc, exif_orientation(data)
 
@@ -84,8 +88,10 @@ def _pixels_of_odd_file(data):
         try:
             return _pixels(candidate)
         except ValueError as error:
+            if not _CURABLE.search(str(error)):
+                break
             strays.append(_STRAY.search(str(error)))
-    if strays[0] is not None and int(strays[0][1]) <= _SHORT_STRAY:
+    if strays and strays[0] is not None and int(strays[0][1]) <= _SHORT_STRAY:
         try:
             return _pixels(data, strict=False)
         except ValueError:

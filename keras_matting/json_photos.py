@@ -17,7 +17,15 @@ from keras_matting.predict import find_photos, outputs
 
 LINES = (".ndjson", ".jsonl")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/keras-matting/photos")
-_EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+_EXTENSIONS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WebP": ".webp",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "AVIF": ".avif",
+    "HEIC": ".heic",
+}
 
 
 class Report(NamedTuple):
