@@ -22,7 +22,11 @@ _ICC_SEGMENT = 65519  # bytes: 65,535 less the length, the name and two numbers
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # and what JFIF and Adobe say of the colours
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 # Of libjpeg's warnings, those that pixels may be whole behind; each decoding takes its time.
-_CURABLE = re.compile("extraneous bytes|Premature end of JPEG file|Invalid SOS parameters|JFIF revision|ICC marker")
+_UNUSUAL = "Could not determine subsampling"
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_CURABLE = re.compile(
+    f"{_UNUSUAL}|Adobe color transform|extraneous bytes|Premature end of JPEG file|Invalid SOS|JFIF revision|ICC marker"
+)
 _SHORT_STRAY = 4  # bytes: some cameras leave that many
 _DAMAGED = "Expected a whole JPEG file; this one is truncated or damaged. Save it again."
 
@@ -40,17 +44,17 @@ def decode(data):
     missing, `ScansError` where decoding would take far longer than the size says.
     """
     try:
-        _check_scans(data)
+        colours = "CMYK" if _check_scans(data) == 4 else "RGB"
         icc = _icc_of(data)
     except (IndexError, struct.error):
         raise ImageError(_DAMAGED) from None
     try:
-        pixels = _pixels(data)
+        pixels = simplejpeg.decode_jpeg(data, colours)
     except ValueError as error:
         if not _CURABLE.search(str(error)):
             raise ImageError(_DAMAGED) from None
-        pixels = _pixels_of_odd_file(_as_written(data))
-    return pixels, icc, exif_orientation(data)
+        pixels = _pixels_of_odd_file(_as_written(data), colours)
+    return _rgb_of_inks(pixels) if pixels.shape[2] == 4 else pixels, icc, exif_orientation(data)
 
 
 def with_icc(data, icc):
@@ -70,15 +74,12 @@ def _segment(marker, content):
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
 
 
-def _pixels(data, strict=True):
-    _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=strict)
-    if colours not in ("CMYK", "YCCK"):
-        return simplejpeg.decode_jpeg(data, strict=strict)
-    inks = simplejpeg.decode_jpeg(data, "CMYK", strict=strict)  # as Adobe writes them: inverted
+def _rgb_of_inks(inks):
+    """Return RGB of cyan, magenta, yellow and black as Adobe writes them: inverted."""
     return np.dstack([cv2.multiply(inks[..., ink], inks[..., 3], scale=1 / 255) for ink in range(3)])
 
 
-def _pixels_of_odd_file(data):
+def _pixels_of_odd_file(data, colours):
     """Decode what is whole but for bytes before its end that belong to nothing.
 
     They are left out, not skipped by the decoder: zeros in place of lost pixels are pixels to it, of a kind.
@@ -86,21 +87,35 @@ def _pixels_of_odd_file(data):
     strays = []
     for candidate in (data, data[:-2].rstrip(data[-3:-2]) + _END):
         try:
-            return _pixels(candidate)
+            return simplejpeg.decode_jpeg(candidate, colours)
         except ValueError as error:
+            if _UNUSUAL in str(error):
+                return _pixels_by_opencv(data)
             if not _CURABLE.search(str(error)):
                 break
             strays.append(_STRAY.search(str(error)))
     if strays and strays[0] is not None and int(strays[0][1]) <= _SHORT_STRAY:
         try:
-            return _pixels(data, strict=False)
+            return simplejpeg.decode_jpeg(data, colours, strict=False)
         except ValueError:
             pass
     raise ImageError(_DAMAGED)
 
 
+def _pixels_by_opencv(data):
+    """Decode what simplejpeg does not: samplings that hardly any encoder writes.
+
+    OpenCV takes what follows lost pixels for pixels, so two files whose rests differ look different then.
+    """
+    files = [data[:-2] + rest + _END for rest in (b"", b"\x55" * 64)]
+    first, second = (cv2.imdecode(np.frombuffer(file, np.uint8), _AS_STORED) for file in files)
+    if first is None or not np.array_equal(first, second):
+        raise ImageError(_DAMAGED)
+    return first
+
+
 def _check_scans(data):
-    """Raise `ImageError` if the scans are too many or leave something out.
+    """Return the number of components; raise `ImageError` if the scans are too many or leave something out.
 
     A progressive file that was cut between two scans is no damaged one to a decoder, only a blurred one.
     """
@@ -119,6 +134,7 @@ def _check_scans(data):
             _note_scan(bits, data, at, progressive)
     if not bits or any(missing.any() for missing in bits.values()):
         raise ImageError(_DAMAGED)
+    return len(bits)
 
 
 def _note_scan(bits, data, at, progressive):
@@ -146,6 +162,8 @@ def _as_written(data):
                     segment[-3:] = b"\0\x3f\0"  # nothing else has a meaning, but some writers leave zeros
             elif segment[4:9] == b"JFIF\0":
                 segment[9] = 1  # the version: there is no other
+            elif segment[4:9] == b"Adobe" and segment[15:16] > b"\2":
+                segment[15] = 1  # what unknown colours are taken for: YCbCr
             parts.append(segment)
     return b"".join([*parts, b"" if start is None else data[start:], _END])
 

@@ -5,6 +5,7 @@ import re
 import struct
 
 import numpy as np
+import odd_files
 import pytest
 from bad_photos import with_scans
 from PIL import Image
@@ -54,6 +55,39 @@ KINDS = {
 def test_every_kind_is_read(kind):
     data = jpeg(**KINDS[kind])
     assert_same(data, data, step=1 if "CMYK" in kind else 0)
+
+
+ONE = (1, 1)
+SAMPLINGS = {
+    "4:4:0": ([(1, 2), ONE, ONE], {}),
+    "4:1:1": ([(4, 1), ONE, ONE], {}),
+    "4:1:0": ([(4, 2), ONE, ONE], {}),
+    "4:4:1": ([(1, 4), ONE, ONE], {}),
+    "thirds": ([(3, 1), ONE, ONE], {}),
+    "finer colours": ([ONE, (2, 2), (2, 2)], {}),
+    "mixed": ([(2, 2), (2, 1), (1, 2)], {}),
+    "grey of a sampling": ([(2, 2)], {}),
+    "RGB by its names": ([ONE] * 3, {"names": b"RGB"}),
+    "odd names": ([(2, 2), ONE, ONE], {"names": (0, 34, 35)}),
+    "RGB by Adobe's word": ([ONE] * 3, {"adobe": 0}),
+    "unknown to Adobe": ([ONE] * 3, {"adobe": 7}),
+    "CMYK without Adobe's word": ([ONE] * 4, {}),
+    "CMYK": ([(2, 2), ONE, ONE, (2, 2)], {"adobe": 0}),
+    "YCCK": ([(2, 2), ONE, ONE, (2, 2)], {"adobe": 2}),
+}
+
+
+@pytest.mark.parametrize("what", SAMPLINGS)
+def test_every_sampling_and_kind_of_colours_is_read_whole_or_refused(what):
+    samplings, options = SAMPLINGS[what]
+    data = odd_files.jpeg(samplings, **options)
+    assert_same(data, data, step=1 if len(samplings) == 4 else 0)
+    assert_same(data[:-2], data, step=1 if len(samplings) == 4 else 0)
+    start = data.index(SCAN) + 20
+    for part in (0.2, 0.6, 0.9):
+        for ending in (b"", END):
+            with pytest.raises(ImageError, match="truncated or damaged"):
+                decode(data[: start + int((len(data) - start) * part)] + ending)
 
 
 @pytest.mark.parametrize("kind", KINDS)
