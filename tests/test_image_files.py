@@ -1,5 +1,8 @@
 import io
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 
 import cv2
@@ -7,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from keras_matting import image_files
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_files import decode, encode, probe
+from keras_matting.image_files import decode, encode, probe, scale_to_8_bits
 
 ORANGE, GREEN = (200, 100, 50), (10, 220, 30)
 
@@ -69,6 +73,13 @@ def test_sixteen_bits_are_scaled_not_clipped():
     colour = np.dstack([ramp, ramp // 2, ramp // 4])
     rgb = decode(cv2.imencode(".png", colour)[1].tobytes()).rgb
     np.testing.assert_array_equal(rgb[..., 2], np.rint(ramp / 257))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_large_photo_is_scaled_band_by_band(order, monkeypatch):
+    monkeypatch.setattr(image_files, "_BAND_VALUES", 100)
+    values = np.random.default_rng(0).integers(0, 65536, (37, 11, 3)).astype(f"{order}u2")
+    np.testing.assert_array_equal(scale_to_8_bits(values), np.rint(values / 257))
 
 
 def test_grey_cmyk_and_palette_become_rgb(image):
@@ -201,3 +212,23 @@ def test_lossless_outputs_round_trip():
 def test_a_format_that_cannot_hold_the_output_is_refused(shape, dtype, extension, message):
     with pytest.raises(UsageError, match=message):
         encode(np.zeros(shape, dtype), extension)
+
+
+def test_scaling_takes_little_memory_beside_its_result():
+    values = np.zeros((2000, 1500, 3), np.uint16)
+    tracemalloc.start()
+    scale_to_8_bits(values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < values.size + 2**26
+
+
+def test_photos_of_everyday_load_no_pillow(image):
+    script = (
+        "import sys\n"
+        "from keras_matting.image_files import decode\n"
+        f"decode({saved(image, 'JPEG')!r}), decode({saved(image, 'PNG')!r}), decode({saved(image, 'WEBP')!r})\n"
+        "assert not {'PIL', 'pillow_heif'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 from tiff_files import BLACK_IS_0, CMYK, DEFLATE, LZW, NONE, PACKBITS, PALETTE, RGB, WHITE_IS_0, directory, tiff
 
+from keras_matting import image_tiff
 from keras_matting.errors import ImageError
 from keras_matting.image_files import decode
 
@@ -73,6 +74,19 @@ def test_every_layout_is_right_or_refused(photometric, bits, meaning, planar):
         data = tiff(samples, photometric, bits, planar=planar, **extra, **options)
         read = assert_right_or_refused(data, photometric, meaning, f"{options}")
         assert read == (meaning != ASSOCIATED or photometric in (BLACK_IS_0, RGB)), options
+
+
+@pytest.mark.parametrize("band_bytes", [1, 300, 2000])
+@pytest.mark.parametrize("planar", [False, True])
+def test_bands_of_a_large_photo_fit_together(planar, band_bytes, monkeypatch):
+    monkeypatch.setattr(image_tiff, "_BAND_BYTES", band_bytes)
+    samples = written(RGB, 16, ASSOCIATED)
+    kinds = product((NONE, LZW, DEFLATE), ({"tile": 16}, {"rows": 1}, {"rows": 5}, {"rows": HEIGHT}), (1, 2))
+    for compression, strips, predictor in kinds:
+        if predictor == 1 or compression != NONE:
+            options = {"compression": compression, "predictor": predictor, "order": ">"} | strips
+            data = tiff(samples, RGB, 16, planar=planar, extra=ASSOCIATED, **options)
+            assert assert_right_or_refused(data, RGB, ASSOCIATED, f"{options}"), options
 
 
 @pytest.mark.parametrize("bits", [8, 16])
