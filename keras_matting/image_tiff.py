@@ -136,9 +136,10 @@ def _jpeg_tile(data, layout, tags, plane, down, across):
     transform = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([layout.photometric == tiff.YCBCR])
     stream = b"".join([b"\xff\xd8", transform, tables[2:-2], strip[2:]])
     _, width, height = probe(stream)
-    if width != layout.tile_width or not layout.rows_of(down) <= height <= layout.rows:
+    widest, tallest = (-(-side // 16) * 16 for side in (layout.tile_width, layout.rows))  # some fill up the last blocks
+    if not layout.tile_width <= width <= widest or not layout.rows_of(down) <= height <= tallest:
         raise ImageError(tiff.BROKEN)
-    return image_jpeg.decode(stream)[0][..., : layout.samples]
+    return image_jpeg.decode(stream)[0][:, : layout.tile_width, : layout.samples]
 
 
 def _decompressed(data, layout, tags, plane, strips):

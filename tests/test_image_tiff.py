@@ -192,6 +192,15 @@ def test_jpeg_tiles_of_colours_as_they_are_are_read(photometric, tile):
     np.testing.assert_allclose(rgb.astype(int), np.asarray(smooth.convert("RGB")).astype(int), atol=8)
 
 
+def test_a_jpeg_strip_that_fills_up_its_last_blocks_is_read():
+    smooth = Image.fromarray(COLOURS).convert("L").resize((64, 64))
+    file = io.BytesIO()
+    smooth.save(file, "JPEG", quality=98)
+    tags = {256: 60, 257: 50, 258: 8, 259: 7, 262: BLACK_IS_0, 277: 1, 278: 64}
+    rgb = decode(directory(tags, [file.getvalue()])).rgb
+    np.testing.assert_allclose(rgb[..., 0].astype(int), np.asarray(smooth)[:50, :60].astype(int), atol=8)
+
+
 def test_a_tile_far_larger_than_the_page_takes_no_memory():
     tags = {256: 8, 257: 8, 258: 8, 259: DEFLATE, 262: BLACK_IS_0, 277: 1, 322: 1 << 16, 323: 1 << 16}
     with pytest.raises(ImageError):
