@@ -20,6 +20,7 @@ from keras_matting.image_headers import (
     png_chunks,
     png_header,
     probe,
+    require_standard_range,
 )
 from keras_matting.image_jpeg import ScansError
 
@@ -63,6 +64,8 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
             f"Expected at most {max_megapixels:g} megapixels; received {width}x{height} "
             f"({width * height / 1e6:.0f}). Scale the image down or raise the limit (--max-megapixels)."
         )
+    if kind in ("PNG", "AVIF", "HEIC"):
+        require_standard_range(kind, data)
     rgb, alpha, icc, orientation = _DECODERS[kind](data)
     if {width, height} != set(rgb.shape[:2]):
         raise ImageError(f"Expected a {kind} of {width}x{height}, as its header says; it holds another size.")

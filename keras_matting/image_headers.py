@@ -14,6 +14,7 @@ _MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cos
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _END, _PIXELS = 0xD9, 0xDA
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_HDR_TRANSFERS = {16: "HDR (PQ)", 18: "HDR (HLG)"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 # TIFF: bytes and struct's letter of each type of value
@@ -113,6 +114,23 @@ def png_header(data):
         if name == b"IDAT":
             return
         yield name, start, end
+
+
+def require_standard_range(kind, data):
+    """Raise `ImageError` where a PNG, AVIF or HEIC says that it holds high dynamic range: read plainly, it is dull.
+
+    The transfer function is named by ITU-T H.273: in PNG's cICP chunk, or in the "nclx" of the others.
+    """
+    if kind == "PNG":
+        chunk = next((data[at:end] for name, at, end in png_header(data) if name == b"cICP"), b"")
+        transfer = chunk[1] if len(chunk) == 4 else None
+    else:
+        at = data.find(b"colrnclx")
+        transfer = int.from_bytes(data[at + 10 : at + 12], "big") if at > 0 else None
+    if transfer in _HDR_TRANSFERS:
+        raise ImageError(
+            f"Expected a {kind} of standard dynamic range; received {_HDR_TRANSFERS[transfer]}. Save it as SDR."
+        )
 
 
 def tiff_directory(data, wanted):

@@ -329,3 +329,17 @@ def test_a_large_profile_fits_into_png_and_webp(size):
     profile = bytes(16) + b"RGB " + np.random.default_rng(0).bytes(size)
     for extension in (".png", ".webp"):
         assert decode(encode(COLOURS, extension, profile)).icc == profile
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_refused_as_it_would_come_out_dull(photo, transfer, name):
+    data = encode(photo, ".png")
+    with pytest.raises(ImageError, match=rf"PNG of standard dynamic range; received HDR \({name}\)"):
+        decode(data[:33] + chunk(b"cICP", bytes([9, transfer, 0, 1])) + data[33:])
+    avif = io.BytesIO()
+    Image.fromarray(photo).save(avif, "AVIF")
+    data = bytearray(avif.getvalue())
+    at = data.index(b"colrnclx")
+    data[at + 10 : at + 12] = struct.pack(">H", transfer)
+    with pytest.raises(ImageError, match=f"AVIF of standard .* received HDR .{name}"):
+        decode(bytes(data))
