@@ -97,6 +97,22 @@ def is_stream(path):
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def require_replaceable(path, is_ours):
+    """Raise `UsageError` if `path` is a file that `is_ours`, given its first bytes, does not know: somebody else's."""
+    path = Path(path)
+    try:
+        if not path.is_file() or path.stat().st_size == 0:  # nothing, or a device or pipe to write to
+            return
+        with path.open("rb") as file:
+            known = is_ours(file.read(1 << 12))
+    except OSError:
+        return  # whoever writes it will tell
+    if not known:
+        raise UsageError(
+            f"{printable(path)} exists and was not written by keras-matting; choose another file, or remove it."
+        )
+
+
 def require_writable(folder):
     """Make `folder`; raises `UsageError` if files cannot be written there."""
     try:
@@ -144,6 +160,22 @@ def stub_told(path):
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page: download the file itself, not the page about it"
     return None
+
+
+def printable(name):
+    """Return a file's name for people: as it is, or quoted and escaped where something of it does not print."""
+    text = os.fspath(name)
+    return text if text.isprintable() else repr(text)
+
+
+def text_bytes(text):
+    """Return text as UTF-8, in which what a name has of other bytes is escaped: JSON reads its escapes back."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def name_bytes(name):
+    """Return the bytes of a name to take a digest of: of UTF-8 whatever the locale, also where it is not UTF-8."""
+    return os.fspath(name).encode("utf-8", "surrogatepass")
 
 
 def file_sha256(path):

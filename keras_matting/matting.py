@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting import image_files, imaging, refine
+from keras_matting import image_files, imaging, marks, refine
 from keras_matting.config import Preset, find_model_dir
 from keras_matting.engines import ENGINES, open_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
@@ -141,15 +141,20 @@ def _cached_session(model, engine):
 def matte(image, model="u2netp", engine="auto", output="rgba", background=None, refine=False, foreground=False):
     """Cut the subject out of a photo.
 
-    `image` is what you have, and you get the same kind back: encoded bytes give PNG bytes; a path writes
-    `NAME.cutout.png` beside the photo and gives that path; a PIL image gives a PIL image; an array, uint8 RGB
-    (H, W, 3), RGBA (H, W, 4) or grey (H, W), gives an array. `model` is a name or a model folder, `engine` a name or
-    "auto". `output` is "rgba" (straight alpha), "mask", "matte16", "on-color" or "on-image" with `background`, an
-    RGB tuple or array. `refine` and `foreground` need the `refine` extra.
+    `image` is what you have, and you get the same kind back: encoded bytes give PNG bytes; a PIL image gives a PIL
+    image; an array, uint8 RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W), gives an array; a path writes `NAME.cutout.png`
+    beside the photo, or `NAME.mask.png` and so on after `output`, and gives that path, a str for a str, else a `Path`.
+    Where another photo of that name is beside it, or a file that is not ours, it is `NAME.jpg.cutout.png`. `model` is a
+    name or a model folder, `engine` a name or "auto". `output` is "rgba" (straight alpha), "mask", "matte16",
+    "on-color" or "on-image" with `background`, an RGB tuple or array. `refine` and `foreground` need the `refine`
+    extra.
 
     Raises `UsageError`, `ImageError` or `EngineError`, all `keras_matting.errors.MattingError`.
     """
     options = OutputOptions(output, background, refine, foreground)
+    if isinstance(image, (str, os.PathLike)):
+        path = _matte_file(Path(os.fsdecode(image)), str(model), engine, options)
+        return str(path) if isinstance(image, str) else path
     photo, give_back = _read(image)
     return give_back(_cached_session(str(model), engine).matte(photo, options), photo)
 
@@ -158,9 +163,6 @@ def _read(image):
     """Return a `Photo`, and how to turn the result into what the caller passed."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return image_files.decode(bytes(image)), lambda result, photo: image_files.encode(result, ".png", photo.icc)
-    if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
-        return read_photo(path), lambda result, photo: type(image)(_write_beside(path, result, photo))
     if isinstance(image, np.ndarray):
         return _photo_of_array(image), lambda result, photo: result
     if "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image):
@@ -194,11 +196,15 @@ def _pil_of_result(result, photo):
 
 def read_photo(path, max_megapixels=image_files.MAX_MEGAPIXELS):
     """Return the `Photo` in a file; raises `UsageError` if it cannot be read, `ImageError` if it is no photo."""
+    return image_files.decode(read_file(path), max_megapixels)
+
+
+def read_file(path):
+    """Return the bytes of a photo's file; raises `UsageError` if it cannot be read."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"Expected a photo at {path}; received: {error.strerror}.") from None
-    return image_files.decode(data, max_megapixels)
 
 
 def _photo_of_array(array):
@@ -215,7 +221,27 @@ def _photo_of_array(array):
     return Photo(np.ascontiguousarray(array))
 
 
-def _write_beside(path, result, photo):
-    target = path.with_name(f"{path.stem}.cutout.png")
-    write_atomically(target, image_files.encode(result, ".png", photo.icc))
+def _matte_file(path, model, engine, options):
+    """Write the output of a photo beside it; return its path."""
+    target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
+    data = read_file(path)
+    photo = image_files.decode(data)
+    session = _cached_session(model, engine)
+    image = image_files.encode(session.matte(photo, options), ".png", photo.icc)
+    write_atomically(target, marks.marked(image, marks.made_by(session.preset, options) | marks.made_of(path, data)))
     return target
+
+
+def _target_beside(path, label):
+    """Return where an output goes that replaces nothing but an earlier one of this photo; else raise `UsageError`."""
+    extensions = {variant for name in image_files.EXTENSIONS for variant in (name, name.upper())} - {path.suffix}
+    is_shared = any(path.with_suffix(extension).exists() for extension in extensions)
+    full = path.with_name(f"{path.name}.{label}.png")
+    refusal = None
+    for target in (full,) if is_shared else (path.with_name(f"{path.stem}.{label}.png"), full):
+        try:
+            marks.require_own(target, path)
+            return target
+        except UsageError as error:
+            refusal = error
+    raise UsageError(f"{refusal}. Move it away, or pass the photo's bytes and write the result where you want it.")

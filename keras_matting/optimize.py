@@ -37,7 +37,7 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
     names = list(ENGINES) if names is None else names
     if unknown := [name for name in names if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    photos = folder_photos(calibration, CALIBRATION_PHOTOS) if calibration else sample_photos()
+    photos = folder_photos(calibration, CALIBRATION_PHOTOS, log) if calibration else sample_photos()
     inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
     options = BuildOptions(inputs, max_batch, log)
     for name in names:

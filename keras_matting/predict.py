@@ -1,24 +1,23 @@
 """Many photos: what to read and write, and a pipeline in which decoding and encoding overlap inference."""
 
-import glob
 import json
 import time
+import unicodedata
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from keras_matting import image_files
+from keras_matting import image_files, marks
 from keras_matting.engines.devices import usable_cores
-from keras_matting.errors import ImageError, MattingError, UsageError, first_line
+from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import write_atomically
-from keras_matting.matting import OutputOptions, read_photo
+from keras_matting.matting import OutputOptions, read_file
+from keras_matting.photo_folders import is_glob, list_folder, list_glob, none_found
 
-_GLOB_SIGNS = "*?["
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
 FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
 
@@ -33,12 +32,17 @@ class Job:
 
 @dataclass
 class Result:
-    """What became of one photo: `status` is "done", "skipped" or "failed"; times in milliseconds, sizes in pixels."""
+    """What became of one photo: times in milliseconds, sizes in pixels.
+
+    `status`: "done", "skipped" or "failed"; of what is not read "left out". `anew`: why an output that was there was
+    not skipped.
+    """
 
     input: str
-    output: str
+    output: str | None
     status: str
     error: str | None = None
+    anew: str | None = None
     width: int | None = None
     height: int | None = None
     decode_ms: float | None = None
@@ -50,13 +54,14 @@ class Result:
         return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
 
 
-def plan(source, target, extension):
+def plan(source, target, extension, on_left_out=lambda listing: None):
     """Return the `Job`s for INPUT and OUTPUT as the command line takes them.
 
     `source`: a file, a folder (its tree is kept), or a glob. `target`: a file with an image's extension if `source` is
     one file, else a folder; photos in that folder are not read, so that a run can be repeated. `extension` (".png") is
-    that of outputs in folders. Photos that would share an output keep their own extension in its name. Raises
-    `UsageError` if there is no photo or an output would overwrite one.
+    that of outputs in folders. Photos that would share an output keep their own extension in its name. `on_left_out`
+    is called with the `Listing` of a folder or glob. Raises `UsageError` if there is no photo or an output would
+    overwrite one.
     """
     source, target = str(source), Path(target)
     if not source:
@@ -72,7 +77,11 @@ def plan(source, target, extension):
     else:
         if target.exists() and not target.is_dir():
             raise UsageError(f"Expected an output folder; {target} is a file.")
-        root, photos = (path.parent, [path]) if one_file else find_photos(source, target)
+        root, photos = path.parent, [path]
+        if not one_file:
+            listing = find_photos(source, target)
+            on_left_out(listing)
+            root, photos = listing.root, listing.photos
         jobs = [Job(*pair) for pair in zip(photos, outputs(root, photos, target, extension), strict=True)]
     read = {job.source.resolve() for job in jobs}
     for job in jobs:
@@ -82,52 +91,92 @@ def plan(source, target, extension):
 
 
 def find_photos(source, target):
-    """Return (folder to keep paths relative to, photos in order), leaving out hidden files and those in `target`."""
-    path = Path(source)
-    if path.is_dir():
-        root, found = path, path.rglob("*")
-        if target.resolve() == path.resolve():
+    """Return the `Listing` of a folder or a glob, without what is in `target`; raises `UsageError` without photos."""
+    if Path(source).is_dir():
+        if target.resolve() == Path(source).resolve():
             raise UsageError(f"Output {target} is the folder of photos itself; choose another output folder.")
-    elif not set(_GLOB_SIGNS).isdisjoint(source):
-        root = Path(*takewhile(lambda part: set(_GLOB_SIGNS).isdisjoint(part), path.parts))
-        found = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        listing = list_folder(source, apart_from=target)
+    elif is_glob(source):
+        listing = list_glob(source, apart_from=target)
     else:
         raise UsageError(f"Expected a photo, a folder or a glob; {source} does not exist.")
-    own = target.resolve()
-    photos = sorted(
-        photo
-        for photo in found
-        if photo.suffix.lower() in image_files.EXTENSIONS
-        and photo.is_file()
-        and not any(part.startswith(".") and part != ".." for part in photo.relative_to(root).parts)
-        and not photo.resolve().is_relative_to(own)
-    )
-    if not photos:
-        raise UsageError(f"Expected photos ({', '.join(image_files.EXTENSIONS)}) in {source}; found none.")
-    return root, photos
+    if not listing.photos:
+        raise UsageError(none_found(source, listing))
+    return listing
+
+
+def require_own_outputs(jobs):
+    """Raise `UsageError` if no job has an output that may be written: all are there and none is ours, of its photo."""
+    refusals = []
+    for job in jobs:
+        try:
+            marks.require_own(job.target, job.source)
+        except UsageError as error:
+            refusals.append(error)
+        else:
+            return
+    more = f", and so do {len(refusals) - 1} others" if len(refusals) > 1 else ""
+    raise UsageError(f"{refusals[0]}{more}. Add --overwrite, choose another output, or quote the glob: '*.jpg'.")
 
 
 def outputs(root, photos, target, extension):
     """Return an output for each photo, no two the same: a.png, or a.jpg.png where several would be called so.
 
+    Names that differ in case only, or in how an accent is written, are the same on some disks, and so they are here.
     `extension` may be "", for outputs whose kind is not known yet.
     """
     chosen = [(target / photo.relative_to(root)).with_suffix(extension) for photo in photos]
-    while len(counts := Counter(chosen)) < len(chosen):
-        chosen = [
-            output.with_name(photo.name + extension) if counts[output] > 1 else output
+    while clashing := _clashing(chosen):
+        longer = [
+            output.with_name(photo.name + extension) if _key(output) in clashing else output
             for photo, output in zip(photos, chosen, strict=True)
         ]
+        if longer == chosen:
+            return _numbered(chosen, extension)
+        chosen = longer
     return chosen
 
 
-def run(session, jobs, options=OutputOptions(), *, resume=False, max_megapixels=image_files.MAX_MEGAPIXELS):
+def _key(path):
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _clashing(paths):
+    """Return the keys of the paths that several share, or that are another's folder."""
+    counts = Counter(map(_key, paths))
+    folders = {_key(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
+    return {key for key, count in counts.items() if count > 1 or key in folders}
+
+
+def _numbered(paths, extension):
+    taken, numbered = set(), []
+    for path in paths:
+        name, number = path, 1
+        while _key(name) in taken:
+            number += 1
+            name = path.with_name(f"{path.name.removesuffix(extension)}-{number}{extension}")
+        taken.add(_key(name))
+        numbered.append(name)
+    return numbered
+
+
+def run(
+    session,
+    jobs,
+    options=OutputOptions(),
+    *,
+    resume=False,
+    overwrite=False,
+    max_megapixels=image_files.MAX_MEGAPIXELS,
+):
     """Matte all jobs and yield a `Result` for each, in order, as they are ready.
 
-    A photo that cannot be read or written fails alone. `resume` skips outputs that are newer than their photo, decode
-    whole and are of the kind and size asked for (which model or refinement made them is not known); the rest is
-    overwritten, each file in one step. At most about a dozen photos are in memory at a time.
+    A photo that cannot be read or written fails alone, and so does one whose output is there and not ours, unless
+    `overwrite`. `resume` skips outputs that are newer than their photo, decode whole and were made of this photo by
+    this model with these options; the rest is overwritten, each file in one step. At most about a dozen photos are in
+    memory at a time.
     """
+    made_by = marks.made_by(session.preset, options)
     workers = min(MAX_WORKERS, max(2, usable_cores()))
     with ThreadPoolExecutor(workers, "decode") as decoders, ThreadPoolExecutor(workers, "encode") as encoders:
         decoding, encoding = deque(), deque()
@@ -136,9 +185,8 @@ def run(session, jobs, options=OutputOptions(), *, resume=False, max_megapixels=
             while True:
                 while len(decoding) < workers and (job := next(jobs, None)):
                     result = Result(str(job.source), str(job.target), "done")
-                    decoding.append(
-                        (result, job, decoders.submit(_read, session, job, options if resume else None, max_megapixels))
-                    )
+                    reading = (session, result, job, made_by, resume, overwrite, max_megapixels)
+                    decoding.append((result, job, decoders.submit(_read, *reading)))
                 if not decoding:
                     break
                 encoding.append(_infer(session, *decoding.popleft(), options, encoders))
@@ -151,16 +199,19 @@ def run(session, jobs, options=OutputOptions(), *, resume=False, max_megapixels=
                 pending.cancel()
 
 
-def _read(session, job, resumed, max_megapixels):
-    """Decode and prepare one photo: (photo, model input, milliseconds), or None if its output is there already.
-
-    `resumed` is the `OutputOptions` that the output must have been made with, or None to make it anew.
-    """
+def _read(session, result, job, made_by, resume, overwrite, max_megapixels):
+    """Decode and prepare one photo: (photo, model input, its output's mark, milliseconds), or None if it is skipped."""
     start = time.perf_counter()
-    if resumed and _is_done(job, resumed):
-        return None
-    photo = read_photo(job.source, max_megapixels)
-    return photo, session.prepare(photo), _ms_since(start)
+    if not overwrite:
+        marks.require_own(job.target, job.source)
+    data = read_file(job.source)
+    mark = made_by | marks.made_of(job.source, data)
+    if resume and job.target.exists():
+        result.anew = _why_anew(job, mark)
+        if result.anew is None:
+            return None
+    photo = image_files.decode(data, max_megapixels)
+    return photo, session.prepare(photo), mark, _ms_since(start)
 
 
 def _infer(session, result, job, decoding, options, encoders):
@@ -172,7 +223,7 @@ def _infer(session, result, job, decoding, options, encoders):
     if decoded is None:
         result.status = "skipped"
         return result, encoders.submit(lambda: None)
-    photo, tensor, result.decode_ms = decoded
+    photo, tensor, mark, result.decode_ms = decoded
     result.height, result.width = photo.rgb.shape[:2]
     start = time.perf_counter()
     try:
@@ -180,13 +231,14 @@ def _infer(session, result, job, decoding, options, encoders):
     except FAILURES as error:
         return result, encoders.submit(_fail, error)
     result.infer_ms = _ms_since(start)
-    return result, encoders.submit(_write, session, result, job, photo, raw_matte, options)
+    return result, encoders.submit(_write, session, result, job, photo, raw_matte, options, mark)
 
 
-def _write(session, result, job, photo, raw_matte, options):
+def _write(session, result, job, photo, raw_matte, options, mark):
     start = time.perf_counter()
     image = session.render(photo, raw_matte, options)
-    write_atomically(job.target, image_files.encode(image, job.target.suffix.lower(), photo.icc))
+    data = image_files.encode(image, job.target.suffix.lower(), photo.icc)
+    write_atomically(job.target, marks.marked(data, mark))
     result.encode_ms = _ms_since(start)
 
 
@@ -204,22 +256,17 @@ def _finish(result, future):
     return result
 
 
-def _is_done(job, options):
-    """Tell whether the output is whole, newer than its photo, and of its size and the kind asked for."""
+def _why_anew(job, wanted):
+    """Return why an output that is there is made anew, or None: it is whole, newer than its photo, made as `wanted`."""
+    if reason := marks.why_otherwise(marks.read_mark(job.target), wanted):
+        return reason
     try:
         if job.target.stat().st_mtime < job.source.stat().st_mtime:
-            return False
+            return "older than its photo"
         image = cv2.imdecode(np.fromfile(job.target, np.uint8), cv2.IMREAD_UNCHANGED)
-        _, width, height = image_files.probe(job.source.read_bytes())
-    except (OSError, cv2.error, ImageError):
-        return False
-    if image is None or {*image.shape[:2]} != {width, height}:
-        return False
-    depth = np.uint16 if options.kind == "matte16" else np.uint8
-    channels = {"rgba": {4}, "mask": {1}, "matte16": {1}}.get(options.kind, {3})
-    if job.target.suffix.lower() == ".webp":  # stores grey as colour, and drops an alpha that is opaque everywhere
-        channels = {3, 4} if options.kind == "rgba" else {3}
-    return image.dtype == depth and (image.shape[2] if image.ndim == 3 else 1) in channels
+    except (OSError, cv2.error):
+        image = None
+    return "cut off" if image is None else None
 
 
 def _ms_since(start):

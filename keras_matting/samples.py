@@ -1,9 +1,8 @@
 """Photos to try things on: those that scikit-image carries in its wheel."""
 
-from pathlib import Path
-
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_files import EXTENSIONS, Photo, decode
+from keras_matting.image_files import Photo, decode
+from keras_matting.photo_folders import list_folder, none_found
 
 SAMPLES = ("astronaut", "cat", "coffee")
 
@@ -24,20 +23,23 @@ def sample_photos():
     return [Photo(rgb) for rgb in sample_arrays().values()]
 
 
-def folder_photos(folder, limit=None):
-    """Return the `Photo`s of a folder in order, at most `limit`; hidden files are left out.
+def folder_photos(folder, limit=None, log=lambda message: None):
+    """Return the `Photo`s of a folder in order, at most `limit`; `log` is told what was left out.
 
     Raises `UsageError` if there is none, `ImageError` that names the first that cannot be read.
     """
-    files = (path for path in Path(folder).rglob("*") if not path.name.startswith("."))
-    paths = sorted(path for path in files if path.suffix.lower() in EXTENSIONS)[:limit]
-    if not paths:
-        raise UsageError(f"Expected photos ({', '.join(EXTENSIONS)}) in {folder}; found none.")
-    return [_read(path) for path in paths]
+    listing = list_folder(folder)
+    if not listing.photos:
+        raise UsageError(none_found(folder, listing))
+    for line in listing.told():
+        log(line)
+    return [_read(path) for path in listing.photos[:limit]]
 
 
 def _read(path):
     try:
         return decode(path.read_bytes())
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}") from None
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None

@@ -17,6 +17,8 @@ FLOORS = {
         "telemetry",
         "base64_text",
         "files",
+        "photo_folders",
+        "marks",
         "config",
         "image_files",
         "image_headers",

@@ -70,7 +70,7 @@ def benchmark(arguments):
         require_writable(path.parent)
     if arguments.plot:
         reports.require_plots(arguments.plot)
-    photos = folder_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
+    photos = folder_photos(arguments.photos, MAX_PHOTOS, say) if arguments.photos else sample_photos()
     report = benchmark(
         arguments.model_dir,
         photos,

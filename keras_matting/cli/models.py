@@ -70,7 +70,7 @@ def export(arguments):
     if arguments.triton_engine and not arguments.triton:
         raise UsageError("--triton-engine says what to serve; expected --triton REPOSITORY too.")
     Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
-    photos = folder_photos(arguments.photos, CHECKED_PHOTOS) if arguments.photos else None
+    photos = folder_photos(arguments.photos, CHECKED_PHOTOS, say) if arguments.photos else None
     from keras_matting.export import export
 
     errors = export(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
+from keras_matting.files import printable
 
 
 def add_arguments(parser):
@@ -18,8 +19,9 @@ def add_arguments(parser):
         "output_path",
         metavar="OUTPUT",
         nargs="?",
-        help="folder, or file for one photo (default: cutouts/; stdout for -)",
+        help="folder, or file for one photo, or - for stdout (default: cutouts/; stdout for -)",
     )
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--model", default="u2netp", help="folder or name (default: u2netp, fetched at first use)")
     parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
     parser.add_argument(
@@ -32,7 +34,8 @@ def add_arguments(parser):
     parser.add_argument("--foreground", action="store_true", help="estimate the subject's own colours at soft edges")
     parser.add_argument("--refine", action="store_true", help="solve the uncertain band anew from the photo (slow)")
     parser.add_argument("--report", metavar="FILE", help="one JSON line per photo")
-    parser.add_argument("--resume", action="store_true", help="skip photos whose output is there and whole")
+    parser.add_argument("--resume", action="store_true", help="skip photos whose output is there, whole, made so")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that keras-matting did not make, too")
     parser.add_argument("--max-megapixels", type=_megapixels, default=150, help="refuse larger photos (default: 150)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -43,53 +46,79 @@ def predict(arguments):
     from keras_matting.files import is_stream, require_writable
     from keras_matting.matting import open_session
 
+    if arguments.more:
+        named = _count(2 + len(arguments.more), "name")
+        raise UsageError(f"Expected INPUT and OUTPUT; received {named}. Quote a glob, as '*.jpg', or name the folder.")
     options = _output_options(arguments)
-    if arguments.input == "-" or is_stream(arguments.input):
-        return _predict_stdin(arguments, options)
-    output = arguments.output_path or "cutouts"
-    jobs = photos.plan(arguments.input, output, f".{arguments.format}")
+    if "-" in (arguments.input, arguments.output_path) or is_stream(arguments.input):
+        return _predict_stream(arguments, options)
+    output, left_out = arguments.output_path or "cutouts", []
+    jobs = photos.plan(arguments.input, output, f".{arguments.format}", left_out.append)
     for job in jobs:
         _check_format(options, job.target.suffix.lower())
-    _check_report(arguments.report, jobs)
+    if not arguments.overwrite:
+        photos.require_own_outputs(jobs)
+    _check_report(arguments.report, jobs, arguments.overwrite)
+    for line in (line for listing in left_out for line in listing.told()):
+        say(line)
     session = open_session(arguments.model, arguments.engine, say)
     require_writable(jobs[0].target.parent if len(jobs) == 1 else output)
     say(f"{_count(len(jobs), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
-    start, statuses = time.perf_counter(), Counter()
+    start, statuses, anew = time.perf_counter(), Counter(), Counter()
     with _Report(arguments.report) as report, _progress(len(jobs), arguments.quiet) as bar:
-        results = photos.run(session, jobs, options, resume=arguments.resume, max_megapixels=arguments.max_megapixels)
-        for result in results:
+        for result in photos.run(
+            session,
+            jobs,
+            options,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            max_megapixels=arguments.max_megapixels,
+        ):
             report.add(result)
             statuses[result.status] += 1
             if result.status == "failed":
-                bar.write(f"failed: {_printable(result.input)}: {result.error}", file=sys.stderr)
+                bar.write(f"failed: {printable(result.input)}: {result.error}", file=sys.stderr)
+            elif result.anew:
+                anew[result.anew] += 1
             bar.update()
+        for one in (one for listing in left_out for one in listing.left_out):
+            report.add(photos.Result(str(one.path), None, "left out", one.reason))
     session.close()
     seconds = time.perf_counter() - start
     outcome = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    say(f"{outcome} in {seconds:.1f} s ({statuses['done'] / seconds:.1f} images/s) -> {output}")
-    return SOME_FAILED if statuses["failed"] else OK
+    if anew:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(anew.items()))
+        outcome += f" ({anew.total()} made anew: {reasons})"
+    say(f"{outcome} in {seconds:.1f} s ({statuses['done'] / seconds:.1f} images/s) -> {printable(output)}")
+    return SOME_FAILED if statuses["failed"] or any(listing.unreadable for listing in left_out) else OK
 
 
-def _predict_stdin(arguments, options):
-    from keras_matting import image_files
+def _predict_stream(arguments, options):
+    """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
+    from keras_matting import image_files, marks
     from keras_matting.files import write_atomically
     from keras_matting.matting import open_session
 
+    source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
-        raise UsageError("--report and --resume are for files; standard input, or a pipe, is one photo.")
-    to_stdout = arguments.output_path in (None, "-")
-    if (arguments.input == "-" and sys.stdin is None) or (to_stdout and sys.stdout is None):
+        raise UsageError(
+            "--report and --resume are for files; standard input, a pipe and standard output hold one photo."
+        )
+    if (source == "-" and sys.stdin is None) or (to_stdout and sys.stdout is None):
         raise UsageError("Expected open standard input and output; one of them is closed.")
     extension = f".{arguments.format}" if to_stdout else Path(arguments.output_path).suffix.lower()
     _check_format(options, extension)
+    if not (to_stdout or arguments.overwrite):
+        _require_own(arguments.output_path)
+    data = _read_one(source)
     try:
-        data = sys.stdin.buffer.read() if arguments.input == "-" else Path(arguments.input).read_bytes()
         photo = image_files.decode(data, arguments.max_megapixels)
     except ImageError as error:
-        say(f"failed: {'standard input' if arguments.input == '-' else _printable(arguments.input)}: {error}")
+        say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
     session = open_session(arguments.model, arguments.engine, say)
-    data = image_files.encode(session.matte(photo, options), extension, photo.icc)
+    mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
+    data = marks.marked(image_files.encode(session.matte(photo, options), extension, photo.icc), mark)
     if to_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -98,19 +127,42 @@ def _predict_stdin(arguments, options):
     return OK
 
 
-def _check_report(report, jobs):
-    """Refuse a report that would overwrite a photo or an output."""
+def _read_one(source):
+    """Return the bytes of standard input, or of one file; raises `UsageError` on a folder or a glob."""
+    from keras_matting.matting import read_file
+    from keras_matting.photo_folders import is_glob
+
+    if source == "-":
+        return sys.stdin.buffer.read()
+    path = Path(source)
+    if path.is_dir() or (is_glob(source) and not path.exists()):
+        kind = "a folder" if path.is_dir() else "a glob"
+        raise UsageError(f"Expected one photo for standard output; received {kind}, {source}. Name an output folder.")
+    return read_file(path)
+
+
+def _require_own(target):
+    from keras_matting.marks import require_own
+
+    try:
+        require_own(target)
+    except UsageError as error:
+        raise UsageError(f"{error}. Add --overwrite, or choose another output.") from None
+
+
+def _check_report(report, jobs, overwrite):
+    """Refuse a report that would overwrite a photo or an output, or a file that is no report."""
+    from keras_matting.files import require_replaceable
+
     taken = {path.resolve() for job in jobs for path in (job.source, job.target)}
     if report and Path(report).resolve() in taken:
         raise UsageError(f"The report {report} would overwrite a photo or an output; choose another file.")
+    if report and not overwrite:
+        require_replaceable(report, lambda data: data.startswith(b'{"input": '))
 
 
 def _count(number, noun):
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _printable(text):
-    return text if text.isprintable() else repr(text)
 
 
 def _megapixels(text):

@@ -7,6 +7,7 @@ from pathlib import Path
 from keras_matting.data.base import Problem, Sample
 from keras_matting.errors import UsageError
 from keras_matting.image_files import EXTENSIONS
+from keras_matting.photo_folders import list_folder
 
 IMAGE_FOLDERS = ("image", "images")
 MASK_FOLDERS = ("mask", "masks", "alpha")
@@ -25,16 +26,28 @@ def files_by_stem(folder, extensions=EXTENSIONS):
 
     Hidden files are left out. Of files that differ in their extension only, the first is taken.
     """
-    found, problems = {}, []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() in extensions and not any(part.startswith(".") for part in name.parts):
-            stem = name.with_suffix("").as_posix()
-            if stem in found:
-                problems.append(Problem("same name", stem, f"{path} is left out for {found[stem].name}"))
-            else:
-                found[stem] = path
+    listing = list_folder(folder, extensions, once=False)
+    found, problems = {}, [_problem(one, folder) for one in listing.left_out if _is_told(one, extensions)]
+    for path in listing.photos:
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            problems.append(Problem("same name", stem, f"{path} is left out for {found[stem].name}"))
+        else:
+            found[stem] = path
     return found, problems
+
+
+def _is_told(left_out, extensions):
+    """Tell whether a file that is not read is a problem: a picture beside label maps is none."""
+    return left_out.kind == "unreadable" or extensions is EXTENSIONS
+
+
+def _problem(left_out, folder):
+    name = left_out.path.relative_to(folder)
+    stem = name.with_suffix("").as_posix() if name.name else folder.name
+    if left_out.kind == "format":
+        return Problem("other format", stem, f"{left_out.path}: {left_out.reason} is not read")
+    return Problem("unreadable", stem, f"{left_out.path}: {left_out.reason}")
 
 
 def read_photos(folder):
