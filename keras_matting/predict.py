@@ -128,7 +128,7 @@ def outputs(root, photos, target, extension):
     chosen = [(target / photo.relative_to(root)).with_suffix(extension) for photo in photos]
     while clashing := _clashing(chosen):
         longer = [
-            output.with_name(photo.name + extension) if _key(output) in clashing else output
+            output.with_name(photo.name + extension) if name_key(output) in clashing else output
             for photo, output in zip(photos, chosen, strict=True)
         ]
         if longer == chosen:
@@ -137,14 +137,15 @@ def outputs(root, photos, target, extension):
     return chosen
 
 
-def _key(path):
+def name_key(path):
+    """Return what is the same of two paths that are one on a disk without case or with accents of its own."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _clashing(paths):
     """Return the keys of the paths that several share, or that are another's folder."""
-    counts = Counter(map(_key, paths))
-    folders = {_key(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
+    counts = Counter(map(name_key, paths))
+    folders = {name_key(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
     return {key for key, count in counts.items() if count > 1 or key in folders}
 
 
@@ -152,10 +153,10 @@ def _numbered(paths, extension):
     taken, numbered = set(), []
     for path in paths:
         name, number = path, 1
-        while _key(name) in taken:
+        while name_key(name) in taken:
             number += 1
             name = path.with_name(f"{path.name.removesuffix(extension)}-{number}{extension}")
-        taken.add(_key(name))
+        taken.add(name_key(name))
         numbered.append(name)
     return numbered
 
