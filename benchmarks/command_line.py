@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_matting.photo_folders import list_folder
+
 
 def seconds(command, folder):
     shutil.rmtree(folder, ignore_errors=True)
@@ -35,7 +37,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         photos, ours_out, theirs_out = (Path(scratch) / name for name in ("photos", "ours", "theirs"))
         photos.mkdir()
-        for path in sorted(arguments.photos.iterdir())[: arguments.limit]:
+        for path in list_folder(arguments.photos).photos[: arguments.limit]:
             shutil.copy(path, photos)
         ours = [sys.executable, "-m", "keras_matting.cli", "predict", photos, ours_out, "--model", arguments.model]
         theirs = [arguments.rembg, "p", "-m", "u2netp", photos, theirs_out]

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_matting.matting import OutputOptions, Session, read_photo
 from keras_matting.models import build_model
+from keras_matting.photo_folders import list_folder
 from keras_matting.weights import load_state_dict
 
 
@@ -41,7 +42,7 @@ def print_differences_from_authors(folder):
         for engine in ("savedmodel", "onnx-cpu", "openvino-f32"):
             session = Session(Path("saved_models") / name, engine)
             differences = []
-            for path in sorted((folder / "image").iterdir()):
+            for path in list_folder(folder / "image").photos:
                 mask = session.matte(read_photo(path), OutputOptions("mask"))
                 truth = cv2.imread(str(folder / name / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
                 differences.append(np.abs(mask.astype(float) - truth).mean())

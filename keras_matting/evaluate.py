@@ -24,8 +24,9 @@ from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.engines import open_engine
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
-from keras_matting.files import file_sha256, write_atomically
+from keras_matting.files import file_sha256, name_bytes, printable, text_bytes, write_atomically
 from keras_matting.image_files import Photo, encode
+from keras_matting.marks import marked
 from keras_matting.predict import FAILURES, MAX_WORKERS
 
 KERAS = "keras"  # instead of an engine: the Keras model itself, which needs no export
@@ -188,7 +189,7 @@ def _background(sample, backgrounds, files):
     """Return what a cut-out is put on, always the same; its file is added to `files`."""
     if not backgrounds:
         return (imaging.PAPER,) * 3
-    chosen = backgrounds[int(sha256(sample.stem.encode()).hexdigest(), 16) % len(backgrounds)]
+    chosen = backgrounds[int(sha256(name_bytes(sample.stem)).hexdigest(), 16) % len(backgrounds)]
     files.append(chosen.image)
     return read_sample(Sample(chosen.stem, chosen.image))[0]
 
@@ -257,7 +258,7 @@ def _mean(rows, name):
 
 
 def _digest_of(scored):
-    return sha256("\n".join(f"{one.row['stem']} {one.digest}" for one in scored).encode()).hexdigest()
+    return sha256(name_bytes("\n".join(f"{one.row['stem']} {one.digest}" for one in scored))).hexdigest()
 
 
 def markdown(evaluation):
@@ -298,7 +299,7 @@ def write_csv(evaluation, path):
     writer = csv.DictWriter(text, evaluation.rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(evaluation.rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text_bytes(text.getvalue()))
 
 
 def write_sheet(evaluation, path):
@@ -307,8 +308,8 @@ def write_sheet(evaluation, path):
     page = cv2.copyMakeBorder(page, _BANNER_PX, 0, 0, max(0, _LEAST_PX - page.shape[1]), cv2.BORDER_REPLICATE)
     name, shown, n = evaluation.fingerprint["model"]["name"], len(evaluation.worst), evaluation.summary["n"]
     legend = f"{name}: {shown} worst of {n} by MAE: photo, truth, matte, difference (red: too much, blue: missing)"
-    cv2.putText(page, legend, (_BANNER_PX, _BANNER_PX), _INK, cv2.FontFace("sans"), _LEGEND_PX)
-    write_atomically(path, encode(page, ".png"))
+    cv2.putText(page, printable(legend), (_BANNER_PX, _BANNER_PX), _INK, cv2.FontFace("sans"), _LEGEND_PX)
+    write_atomically(path, marked(encode(page, ".png"), {"kind": "sheet"}))
 
 
 def _group(row, rgb, alpha, matte):

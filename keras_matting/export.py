@@ -14,7 +14,7 @@ from keras_matting import imaging, telemetry
 from keras_matting.config import KERAS_FILE, ONNX_FILE, PRESET_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
 from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
-from keras_matting.files import replaced_folder, swap
+from keras_matting.files import replaced_folder, require_new_folder, swap
 from keras_matting.image_files import Photo
 from keras_matting.keras_files import load_weights, read_keras
 from keras_matting.layers import with_exact_resizes
@@ -28,11 +28,10 @@ MAX_ERROR = 1e-4
 def write_model_folder(model, preset, out_dir, force=False):
     """Write `preset.json` and `model.keras` as the folder `out_dir`; return the preset with the weights' digest.
 
-    Raises `UsageError` if the folder exists, unless `force`: then it is replaced as a whole.
+    Raises `UsageError` if the folder exists, unless `force`: then it is replaced as a whole, if it is a model folder.
     """
     out_dir = Path(out_dir)
-    if out_dir.exists() and not force:
-        raise UsageError(f"{out_dir} exists; choose another folder, or replace it with --force.")
+    require_new_folder(out_dir, force, PRESET_FILE)
     preset = replace(preset, weights_sha256=weights_digest(model))
     with replaced_folder(out_dir) as folder:
         preset.save(folder)

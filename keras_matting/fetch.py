@@ -5,14 +5,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from keras_matting import pretrained
-from keras_matting.config import Preset, models_home
+from keras_matting.config import PRESET_FILE, Preset, models_home
 from keras_matting.errors import UsageError
-from keras_matting.files import file_sha256, replaced_folder, require_writable
+from keras_matting.files import file_sha256, replaced_folder, require_new_folder, require_writable
 
 
 def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None):
     """Write the model folder `out_dir` with the official weights of `name`; return its preset."""
-    _refuse_existing(out_dir, force)
+    require_new_folder(out_dir, force, PRESET_FILE)
     with tempfile.TemporaryDirectory() as folder:
         path = pretrained.download(name, folder, local_file, log)
         entry = pretrained.PRETRAINED[name]
@@ -54,17 +54,12 @@ def fetch_on_demand(name, log):
     return models_home() / name
 
 
-def _refuse_existing(out_dir, force):
-    if Path(out_dir).exists() and not force:
-        raise UsageError(f"{out_dir} exists; choose another folder, or replace it with --force.")
-
-
 def _import(path, preset, out_dir, force, log):
     from keras_matting.export import write_model_folder
     from keras_matting.models import build_model
     from keras_matting.weights import import_checkpoint
 
-    _refuse_existing(out_dir, force)
+    require_new_folder(out_dir, force, PRESET_FILE)
     log(f"{preset.name}: importing {Path(path).name} into {preset.architecture}")
     model = build_model(preset.architecture, preset.input_size)
     untouched = import_checkpoint(model, path)

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -19,6 +20,8 @@ try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None
+
+_HEAD_BYTES = 1 << 16  # by which a file is recognised
 
 
 def write_atomically(path, data):
@@ -97,20 +100,47 @@ def is_stream(path):
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def is_json_with(*keys):
+    """Return what tells whether the first bytes of a file are those of a JSON object that begins with one of `keys`."""
+
+    def tell(data):
+        found = re.match(rb'\s*{\s*"(\w+)"\s*:', data)
+        return bool(found) and found[1].decode() in keys
+
+    return tell
+
+
 def require_replaceable(path, is_ours):
-    """Raise `UsageError` if `path` is a file that `is_ours`, given its first bytes, does not know: somebody else's."""
+    """Raise `UsageError` if `path` is a file of somebody else's: `is_ours`, given its first bytes, does not know it."""
+    if path is None:
+        return
     path = Path(path)
     try:
         if not path.is_file() or path.stat().st_size == 0:  # nothing, or a device or pipe to write to
             return
         with path.open("rb") as file:
-            known = is_ours(file.read(1 << 12))
+            known = is_ours(file.read(_HEAD_BYTES))
     except OSError:
         return  # whoever writes it will tell
     if not known:
         raise UsageError(
             f"{printable(path)} exists and was not written by keras-matting; choose another file, or remove it."
         )
+
+
+def require_new_folder(folder, force, sign):
+    """Raise `UsageError` if `folder` exists, unless `force` replaces it: then it is empty, or one of ours by a `sign`.
+
+    `sign`: the name of a file that is in all of its kind. A training run has a preset, too, and is not replaced.
+    """
+    folder = Path(folder)
+    if not os.path.lexists(folder):
+        return
+    if not force:
+        raise UsageError(f"{folder} exists; choose another folder, or replace it with --force.")
+    is_ours = (folder / sign).is_file() and not (folder / "run.json").exists()
+    if not is_ours and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"--force replaces a folder with {sign} as a whole; {folder} is none. Choose another folder.")
 
 
 def require_writable(folder):

@@ -103,6 +103,11 @@ def read_mark(path):
     return mark if isinstance(mark, dict) else None
 
 
+def is_marked(data):
+    """Tell whether the first bytes of a file have a mark."""
+    return _KEYWORD in data
+
+
 def _marked_webp(data, text):
     """Put the mark into a chunk before the pixels, which only WebP's extended form has room for."""
     chunk = _WEBP_CHUNK + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2)

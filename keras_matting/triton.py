@@ -9,7 +9,7 @@ from keras_matting.engines import ENGINES
 from keras_matting.engines.artefacts import MANIFEST, built, engine_dir, export_manifest, exported, read_manifest
 from keras_matting.engines.tensorrt import PLAN
 from keras_matting.errors import UsageError
-from keras_matting.files import replaced_folder
+from keras_matting.files import replaced_folder, require_new_folder
 
 MAX_BATCH = 16
 PLANNED = tuple(name for name in ENGINES if name.startswith("tensorrt-"))  # engines that Triton may serve
@@ -45,8 +45,7 @@ def export_triton(model_dir, repository, device=None, engine=None, force=False):
         source, batches = _plan(model_dir, engine)
         platform = "tensorrt_plan"
     target = Path(repository) / preset.name
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists; choose another repository, or replace it with --force.")
+    require_new_folder(target, force, "config.pbtxt")
     with replaced_folder(target) as folder:
         (folder / "1").mkdir()
         shutil.copyfile(source, folder / "1" / f"model{source.suffix}")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -65,6 +66,9 @@ def main(argv=None):
     except MattingError as error:
         say(f"keras-matting: {error}")
         return USAGE
+    except UnicodeEncodeError as error:  # a library that takes names in UTF-8 only
+        say(f"keras-matting: Expected a name in UTF-8; received {error.object!r}. Rename it.")
+        return USAGE
     except KeyboardInterrupt:
         say("keras-matting: interrupted; every file written so far is whole.")
         return INTERRUPTED
@@ -96,7 +100,18 @@ def _parse(argv):
     name = top.parse_args(argv[:1]).verb
     parser = argparse.ArgumentParser(f"keras-matting {name}", description=VERBS[name].help)
     VERBS[name].add_arguments(parser)
-    return VERBS[name], parser.parse_intermixed_args(_join_output_values(_plain_names(argv[1:])))
+    words = _join_output_values(_plain_names([_with_home(word) for word in argv[1:]]))
+    return VERBS[name], parser.parse_intermixed_args(words)
+
+
+def _with_home(word):
+    """Return a word with `~` as the home folder where a path begins with it: the shell does not look into quotes.
+
+    That is at the start, or after the sign of --option=PATH, KIND:PATH or PATH,PATH.
+    """
+    if os.path.lexists(word):
+        return word
+    return re.sub(r"(?:^|(?<=[=:,]))~[\w.-]*(?=/|$)", lambda found: os.path.expanduser(found[0]), word)  # noqa: PTH111
 
 
 def _plain_names(argv):

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from keras_matting.cli.shared import aligned, positive
-from keras_matting.cli.status import OK, SOME_FAILED, say
+from keras_matting.cli.status import OK, SOME_FAILED, say, show
 
 NAMES_SHOWN = 5
 
@@ -25,21 +25,24 @@ def data(arguments):
     from keras_matting.data.sheet import contact_sheet
     from keras_matting.data.sources import read_sources
     from keras_matting.errors import UsageError
-    from keras_matting.files import write_atomically
+    from keras_matting.files import is_json_with, require_replaceable, text_bytes, write_atomically
     from keras_matting.image_files import encode
+    from keras_matting.marks import is_marked, marked
 
     if arguments.sheet and arguments.sheet.suffix.lower() != ".png":
         raise UsageError(f"Expected a contact sheet as .png; received {arguments.sheet}.")
+    require_replaceable(arguments.json, is_json_with("sources"))
+    require_replaceable(arguments.sheet, is_marked)
     sources = read_sources(arguments.specs, allow_empty=True)
     report = check(sources)
     for kind, detail in _first_details(report["problems"]).items():
         say(f"{kind}, the first: {detail}")
-    print(_sources_table(report["sources"]))
-    print(f"\n{_problems_table(report['problems'])}")
+    show(_sources_table(report["sources"]))
+    show(f"\n{_problems_table(report['problems'])}")
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(report, indent=2, ensure_ascii=False).encode())
+        write_atomically(arguments.json, text_bytes(json.dumps(report, indent=2, ensure_ascii=False)))
     if arguments.sheet and (groups := sheet_groups(sources, arguments.count)):
-        write_atomically(arguments.sheet, encode(contact_sheet(groups), ".png"))
+        write_atomically(arguments.sheet, marked(encode(contact_sheet(groups), ".png"), {"kind": "sheet"}))
         say(f"{len(groups)} random samples -> {arguments.sheet}")
     return SOME_FAILED if report["problems"] else OK
 

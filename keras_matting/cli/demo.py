@@ -74,7 +74,8 @@ def _write_samples(folder):
     from keras_matting.samples import sample_arrays
 
     for name, rgb in sample_arrays().items():
-        write_atomically(folder / f"{name}.jpg", encode(rgb, ".jpg"))
+        if not (folder / f"{name}.jpg").exists():  # from an earlier run, or somebody's own
+            write_atomically(folder / f"{name}.jpg", encode(rgb, ".jpg"))
     return folder
 
 

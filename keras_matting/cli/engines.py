@@ -63,11 +63,14 @@ def benchmark(arguments):
     from keras_matting.benchmarking import report as reports
     from keras_matting.benchmarking.run import benchmark
     from keras_matting.benchmarking.selection import Gate
-    from keras_matting.files import require_writable, write_atomically
+    from keras_matting.files import is_json_with, require_replaceable, require_writable, write_atomically
     from keras_matting.samples import folder_photos, sample_photos
 
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         require_writable(path.parent)
+    require_replaceable(arguments.json, is_json_with("model", "fingerprint"))
+    require_replaceable(arguments.markdown, lambda data: b"\n| engine | batch |" in data)
+    require_replaceable(arguments.plot, lambda data: b"atplotlib" in data)
     if arguments.plot:
         reports.require_plots(arguments.plot)
     photos = folder_photos(arguments.photos, MAX_PHOTOS, say) if arguments.photos else sample_photos()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from keras_matting.cli.shared import positive
-from keras_matting.cli.status import OK, SOME_FAILED, say
+from keras_matting.cli.status import OK, SOME_FAILED, say, show
 from keras_matting.errors import UsageError
 
 
@@ -30,7 +30,8 @@ def evaluate(arguments):
 
     from keras_matting import evaluate as evaluation
     from keras_matting.data.sources import read_source
-    from keras_matting.files import require_writable
+    from keras_matting.files import is_json_with, printable, require_replaceable, require_writable
+    from keras_matting.marks import is_marked
 
     if len(arguments.data) > 1:
         raise UsageError(f"Expected one --data, to be judged by itself; received {len(arguments.data)}.")
@@ -38,6 +39,9 @@ def evaluate(arguments):
         raise UsageError(f"Expected a sheet as .png; received {arguments.sheet}.")
     for path in filter(None, (arguments.json, arguments.csv, arguments.sheet)):
         require_writable(path.parent)
+    require_replaceable(arguments.json, is_json_with("summary"))
+    require_replaceable(arguments.csv, lambda data: data.startswith(b"stem,"))
+    require_replaceable(arguments.sheet, is_marked)
     source = read_source(arguments.data[0])
     source = replace(source, samples=source.samples[: arguments.limit])
     with tqdm(total=len(source.samples), unit="image", disable=not sys.stderr.isatty()) as bar:
@@ -51,8 +55,8 @@ def evaluate(arguments):
             on_image=bar.update,
         )
     for problem in result.problems:
-        say(f"left out: {problem.stem}: {problem.kind}{f': {problem.detail}' if problem.detail else ''}")
-    print(evaluation.markdown(result), end="")
+        say(f"left out: {printable(problem.stem)}: {problem.kind}{f': {problem.detail}' if problem.detail else ''}")
+    show(evaluation.markdown(result), end="")
     writers = {"json": evaluation.write_json, "csv": evaluation.write_csv, "sheet": evaluation.write_sheet}
     for option, write in writers.items():
         if path := getattr(arguments, option):

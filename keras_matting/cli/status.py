@@ -5,6 +5,12 @@ import sys
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+def show(text, end="\n"):
+    """Print a result on standard output; what it cannot hold, as of a name that is not UTF-8, is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, flush=True)
+
+
 def say(message):
     """Tell the user something on standard error; standard output is for results."""
     if sys.stderr is not None:  # closed; print would take standard output for it

@@ -17,7 +17,7 @@ from keras_matting.data.base import Problem
 from keras_matting.data.masks import NotAMatteError, decode_truth
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import ImageError, first_line
-from keras_matting.files import write_atomically
+from keras_matting.files import name_bytes, write_atomically
 from keras_matting.image_files import decode, encode, exif_orientation, probe
 from keras_matting.imaging import on_paper
 
@@ -82,7 +82,8 @@ def cached(path, tag, cache_dir, make):
     It is keyed by the file's path, size and time, and by `tag`: what is made of it.
     """
     stat = path.stat()
-    key = sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{tag}\0{_RENDERING}".encode()).hexdigest()[:32]
+    made_of = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{tag}\0{_RENDERING}"
+    key = sha256(name_bytes(made_of)).hexdigest()[:32]
     target = cache_dir / key[:2] / f"{key}.png"
     if not target.is_file():
         write_atomically(target, make())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from keras_matting.files import printable
 from keras_matting.imaging import composite
 
 _KEPT_PX = 440  # height; enough for rows of twice the usual one
@@ -63,7 +64,7 @@ def _draw(group, height_px, most_px):
     strip = _beside([_scaled(picture, scaled_px) for picture in group.pictures], _SEAM_PX)
     caption = np.full((_CAPTION_PX, strip.shape[1], 3), _PAGE, np.uint8)
     font = cv2.FontFace("sans")
-    text = _shortened(group.caption, strip.shape[1], font)
+    text = _shortened(printable(group.caption), strip.shape[1], font)
     cv2.putText(caption, text, (0, _CAPTION_PX - 7), _INK, font, _FONT_PX)
     return _padded(np.vstack([caption, strip]), _CAPTION_PX + height_px + _GAP_PX, strip.shape[1])
 

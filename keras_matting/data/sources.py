@@ -11,6 +11,7 @@ from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.layouts import read_list, read_pairs, read_photos
 from keras_matting.data.prepare import prepare
 from keras_matting.errors import UsageError
+from keras_matting.files import name_bytes
 
 __all__ = ["Problem", "Sample", "Source", "read_sample", "read_source", "read_sources", "split"]
 
@@ -76,7 +77,7 @@ def _split(samples, fraction, salt, name):
 
 def _place(stem, salt):
     """Return a number in [0, 1) that the stem and the salt decide."""
-    return int.from_bytes(sha256(f"{salt}\0{stem}".encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(sha256(name_bytes(f"{salt}\0{stem}")).digest()[:6], "big") / 2**48
 
 
 def _parse(spec):

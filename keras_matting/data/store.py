@@ -1,6 +1,7 @@
 """Images of one size by index, in graph mode: kept in memory where they fit, else decoded anew each time."""
 
 import math
+import os
 import re
 from contextlib import contextmanager
 
@@ -27,8 +28,9 @@ class Store:
         self.num_bytes = len(samples) * math.prod(shape)
         self._decode = decode
         self._shape = shape
-        self._images = [str(sample.image) for sample in samples]
-        self._alphas = [str(sample.alpha or "") for sample in samples]
+        # TensorFlow takes text as UTF-8 only, and file names are bytes.
+        self._images = [os.fsencode(sample.image) for sample in samples]
+        self._alphas = [os.fsencode(sample.alpha or "") for sample in samples]
         self._orientations = [sample.orientation for sample in samples]
         self._kept = None
 

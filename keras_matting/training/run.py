@@ -12,7 +12,7 @@ import keras
 from keras_matting.config import PRESET_FILE, Preset
 from keras_matting.engines.base import missing_package
 from keras_matting.errors import UsageError
-from keras_matting.files import locked_folder, require_writable
+from keras_matting.files import locked_folder, printable, require_writable
 from keras_matting.models import MODELS, build_model
 from keras_matting.pretrained import default_preset
 from keras_matting.training import selection, start
@@ -190,7 +190,8 @@ def _write_hyperparameters(log_dir, settings):
 
     writer = tf.summary.create_file_writer(str(log_dir / "train"))
     values = {
-        name: value if isinstance(value, (int, float, str)) else str(value) for name, value in asdict(settings).items()
+        name: value if isinstance(value, (int, float)) else printable(str(value))
+        for name, value in asdict(settings).items()
     }
     with writer.as_default():
         hparams.hparams(values)

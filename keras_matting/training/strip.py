@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_matting.config import Preset
 from keras_matting.errors import UsageError
 from keras_matting.export import write_model_folder
-from keras_matting.files import write_atomically
+from keras_matting.files import text_bytes, write_atomically
 from keras_matting.models import build_model
 from keras_matting.training.progress import Progress
 from keras_matting.training.settings import Settings
@@ -40,7 +40,7 @@ def strip(run_dir, out_dir, *, name=None, last=False, force=False):
     metrics = progress.metrics_of(epoch)
     record = {"epoch": epoch, "metrics": metrics, "settings": asdict(settings)}
     write_atomically(out_dir / TRAINING_FILE, (json.dumps(record, indent=2) + "\n").encode())
-    write_atomically(out_dir / CARD_FILE, _card(preset, settings, metrics).encode())
+    write_atomically(out_dir / CARD_FILE, text_bytes(_card(preset, settings, metrics)))
     return preset
 
 
