@@ -1,5 +1,6 @@
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,80 @@ def test_base64_may_be_wrapped_and_the_file_begin_with_a_mark(folder, tmp_path, 
     assert (
         f"bad: Expected an image in base64; received '%' as character 10 of {len(text) + 10}" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "a\0b",
+        "a\nb",
+        "\ud800",
+        "x" * 300,
+        "..",
+        ".",
+        ".hidden",
+        "a/../../b",
+        "/a",
+        "a//b",
+        "a/",
+        "con",
+        "deep/NUL.txt",
+        "FIRST",
+        "first",
+        7,
+        "",
+        None,
+        ["a"],
+    ],
+)
+def test_a_bad_id_is_told_with_its_line_and_the_others_are_written(folder, tmp_path, capsys, bad):
+    """Fault: from_json_one_bad_id."""
+    image = base64.b64encode((folder / "a.jpg").read_bytes()).decode()
+    items = [json.dumps({"id": name, "image": image}) for name in ("first", bad, "last")]
+    (tmp_path / "x.ndjson").write_text("\n".join(items))
+    assert main(["dataset", "from-json", str(tmp_path / "x.ndjson"), str(tmp_path / "out")]) == 1
+    assert "line 2" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["first.jpg", "last.jpg"]
+
+
+@pytest.mark.parametrize("broken", [b'{"id": "a', b"\xff\xfe", b"[" * 100_000])
+def test_a_line_that_is_no_json_is_told_and_the_others_are_written(folder, tmp_path, capsys, broken):
+    image = base64.b64encode((folder / "a.jpg").read_bytes()).decode()
+    good = json.dumps({"id": "a", "image": image}).encode()
+    (tmp_path / "x.ndjson").write_bytes(b"\n".join([broken, good]))
+    assert main(["dataset", "from-json", str(tmp_path / "x.ndjson"), str(tmp_path / "out")]) == 1
+    assert "line 1: Expected JSON" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
+    (tmp_path / "x.ndjson").write_bytes(broken)
+    assert main(["dataset", "from-json", str(tmp_path / "x.ndjson"), str(tmp_path / "out")]) == 2
+
+
+def test_files_that_are_there_are_replaced_only_when_told(folder, tmp_path, capsys):
+    main(["dataset", "to-json", str(folder), str(tmp_path / "x.ndjson")])
+    words = ["dataset", "from-json", str(tmp_path / "x.ndjson"), str(tmp_path / "out"), "--photos", str(folder)]
+    assert main(words) == 0
+    (tmp_path / "out" / "a.jpg").write_text("mine")
+    assert main(words) == 1
+    assert "a.jpg exists" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.jpg").read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+    (tmp_path / "mine.json").write_text('{"a": 1}')
+    assert main(["dataset", "to-json", str(folder), str(tmp_path / "mine.json")]) == 2
+    assert (tmp_path / "mine.json").read_text() == '{"a": 1}'
+
+
+def test_photos_that_cannot_be_read_are_told_and_the_others_written(folder, tmp_path, capsys, monkeypatch):
+    (folder / "broken.jpg").symlink_to("nowhere")
+    read_bytes = Path.read_bytes
+
+    def refusing(path):
+        if path.name == "a.jpg":  # permissions say nothing to root
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    assert main(["dataset", "to-json", str(folder), str(tmp_path / "x.json")]) == 1
+    told = capsys.readouterr().err
+    assert "a.jpg: Permission denied" in told
+    assert "broken.jpg: a link to nowhere" in told
+    assert [item["id"] for item in items_of(tmp_path / "x.json")] == [photo_id("deep/b.png")]

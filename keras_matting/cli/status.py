@@ -7,6 +7,8 @@ OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def show(text, end="\n"):
     """Print a result on standard output; what it cannot hold, as of a name that is not UTF-8, is escaped."""
+    if sys.stdout is None:  # closed
+        return
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, flush=True)
 
