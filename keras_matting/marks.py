@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.errors import UsageError
 from keras_matting.files import name_bytes, printable
 
 _KEYWORD = b"keras-matting\0"
@@ -61,16 +60,20 @@ def why_otherwise(mark, wanted):
     return next((reason for key, reason in _REASONS.items() if mark.get(key) != wanted.get(key)), None)
 
 
-def require_own(target, photo=None):
-    """Raise `UsageError` if `target` is there and is no output of ours, or is one of another photo than `photo`."""
+def why_not_own(target, photo=None):
+    """Return why a file that is there must not be replaced: it is no output of ours, or one of another photo's.
+
+    None where it may be, or where there is none.
+    """
     target = Path(target)
-    if not target.is_file():  # nothing, or what cannot be replaced by a file
-        return
+    if not target.is_file():
+        return None
     mark = read_mark(target)
     if mark is None:
-        raise UsageError(f"{printable(target)} exists and was not made by keras-matting")
+        return f"{printable(target)} exists and was not made by keras-matting"
     if photo is not None and mark.get("name", name_digest(photo)) != name_digest(photo):
-        raise UsageError(f"{printable(target)} exists and was made of another photo than {printable(photo)}")
+        return f"{printable(target)} exists and was made of another photo than {printable(photo)}"
+    return None
 
 
 def marked(data, mark):
@@ -83,7 +86,9 @@ def marked(data, mark):
     if data[:2] == b"\xff\xd8":
         start = 4 + struct.unpack_from(">H", data, 4)[0] if data[2:4] == b"\xff\xe0" else 2  # after JFIF's segment
         return b"".join([data[:start], b"\xff\xfe", struct.pack(">H", 2 + len(text)), text, data[start:]])
-    return _marked_webp(data, text)
+    if data[:4] == b"RIFF":
+        return _marked_webp(data, text)
+    return data
 
 
 def read_mark(path):

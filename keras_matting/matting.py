@@ -223,8 +223,8 @@ def _photo_of_array(array):
 
 def _matte_file(path, model, engine, options):
     """Write the output of a photo beside it; return its path."""
-    target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     data = read_file(path)
+    target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     photo = image_files.decode(data)
     session = _cached_session(model, engine)
     image = image_files.encode(session.matte(photo, options), ".png", photo.icc)
@@ -237,11 +237,8 @@ def _target_beside(path, label):
     extensions = {variant for name in image_files.EXTENSIONS for variant in (name, name.upper())} - {path.suffix}
     is_shared = any(path.with_suffix(extension).exists() for extension in extensions)
     full = path.with_name(f"{path.name}.{label}.png")
-    refusal = None
     for target in (full,) if is_shared else (path.with_name(f"{path.stem}.{label}.png"), full):
-        try:
-            marks.require_own(target, path)
+        refusal = marks.why_not_own(target, path)
+        if refusal is None:
             return target
-        except UsageError as error:
-            refusal = error
     raise UsageError(f"{refusal}. Move it away, or pass the photo's bytes and write the result where you want it.")

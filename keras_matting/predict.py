@@ -109,13 +109,10 @@ def require_own_outputs(jobs):
     """Raise `UsageError` if no job has an output that may be written: all are there and none is ours, of its photo."""
     refusals = []
     for job in jobs:
-        try:
-            marks.require_own(job.target, job.source)
-        except UsageError as error:
-            refusals.append(error)
-        else:
+        refusals.append(marks.why_not_own(job.target, job.source))
+        if refusals[-1] is None:
             return
-    more = f", and so do {len(refusals) - 1} others" if len(refusals) > 1 else ""
+    more = f", and so for {len(refusals) - 1} more" if len(refusals) > 1 else ""
     raise UsageError(f"{refusals[0]}{more}. Add --overwrite, choose another output, or quote the glob: '*.jpg'.")
 
 
@@ -203,8 +200,8 @@ def run(
 def _read(session, result, job, made_by, resume, overwrite, max_megapixels):
     """Decode and prepare one photo: (photo, model input, its output's mark, milliseconds), or None if it is skipped."""
     start = time.perf_counter()
-    if not overwrite:
-        marks.require_own(job.target, job.source)
+    if not overwrite and (reason := marks.why_not_own(job.target, job.source)):
+        raise UsageError(f"{reason}. Add --overwrite, or choose another output.")
     data = read_file(job.source)
     mark = made_by | marks.made_of(job.source, data)
     if resume and job.target.exists():

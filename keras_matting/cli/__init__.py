@@ -67,7 +67,7 @@ def main(argv=None):
         say(f"keras-matting: {error}")
         return USAGE
     except UnicodeEncodeError as error:  # a library that takes names in UTF-8 only
-        say(f"keras-matting: Expected a name in UTF-8; received {error.object!r}. Rename it.")
+        say(f"keras-matting: Expected a name in UTF-8; received {str(error.object)[:200]!r}. Rename it.")
         return USAGE
     except KeyboardInterrupt:
         say("keras-matting: interrupted; every file written so far is whole.")

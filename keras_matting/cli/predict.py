@@ -108,8 +108,9 @@ def _predict_stream(arguments, options):
         raise UsageError("Expected open standard input and output; one of them is closed.")
     extension = f".{arguments.format}" if to_stdout else Path(arguments.output_path).suffix.lower()
     _check_format(options, extension)
-    if not (to_stdout or arguments.overwrite):
-        _require_own(arguments.output_path)
+    refusal = None if to_stdout or arguments.overwrite else marks.why_not_own(arguments.output_path)
+    if refusal:
+        raise UsageError(f"{refusal}. Add --overwrite, or choose another output.")
     data = _read_one(source)
     try:
         photo = image_files.decode(data, arguments.max_megapixels)
@@ -139,15 +140,6 @@ def _read_one(source):
         kind = "a folder" if path.is_dir() else "a glob"
         raise UsageError(f"Expected one photo for standard output; received {kind}, {source}. Name an output folder.")
     return read_file(path)
-
-
-def _require_own(target):
-    from keras_matting.marks import require_own
-
-    try:
-        require_own(target)
-    except UsageError as error:
-        raise UsageError(f"{error}. Add --overwrite, or choose another output.") from None
 
 
 def _check_report(report, jobs, overwrite):

@@ -9,7 +9,7 @@ def show(text, end="\n"):
     """Print a result on standard output; what it cannot hold, as of a name that is not UTF-8, is escaped."""
     if sys.stdout is None:  # closed
         return
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, flush=True)
 
 
