@@ -11,10 +11,10 @@ from keras_matting.predict import plan
 
 
 @pytest.fixture
-def run(capfd, tiny_model_dir, tmp_path, monkeypatch):
+def run(capfd, one_layer_dir, tmp_path, monkeypatch):
     """Run `predict` in a folder of its own; return (exit status, standard error)."""
     monkeypatch.chdir(tmp_path)
-    model = ("--model", str(tiny_model_dir), "--engine", "onnx-cpu", "--quiet")
+    model = ("--model", str(one_layer_dir), "--engine", "onnx-cpu", "--quiet")
 
     def run(*words, verb="predict"):
         try:
@@ -156,12 +156,12 @@ def test_left_out_photos_are_told_and_reported(run, photos, tmp_path):
     assert (status, "not read: broken.jpg: a link to nowhere" in err) == (1, True)
 
 
-def test_outputs_of_one_stem_and_kind_are_files_of_their_own(tiny_model_dir, tmp_path, write_photo):
+def test_outputs_of_one_stem_and_kind_are_files_of_their_own(one_layer_dir, tmp_path, write_photo):
     """Fault: api_paths_share_an_output."""
     import keras_matting
 
     def cut(image, **options):
-        return keras_matting.matte(image, tiny_model_dir, "onnx-cpu", **options)
+        return keras_matting.matte(image, one_layer_dir, "onnx-cpu", **options)
 
     jpg, png = write_photo(tmp_path / "s.jpg"), write_photo(tmp_path / "s.png")
     assert cut(jpg) == tmp_path / "s.jpg.cutout.png"
@@ -178,16 +178,16 @@ def test_outputs_of_one_stem_and_kind_are_files_of_their_own(tiny_model_dir, tmp
     assert cut(tmp_path / "t.png") == tmp_path / "t.png.cutout.png"  # t.cutout.png is of another photo
 
 
-def test_no_file_of_others_is_replaced_beside_a_photo(tiny_model_dir, tmp_path, write_photo):
+def test_no_file_of_others_is_replaced_beside_a_photo(one_layer_dir, tmp_path, write_photo):
     import keras_matting
     from keras_matting.errors import UsageError
 
     photo = write_photo(tmp_path / "s.jpg")
     theirs = write_photo(tmp_path / "s.cutout.png").read_bytes()
-    written = keras_matting.matte(photo, tiny_model_dir, "onnx-cpu")
+    written = keras_matting.matte(photo, one_layer_dir, "onnx-cpu")
     assert written == tmp_path / "s.jpg.cutout.png"
     assert (tmp_path / "s.cutout.png").read_bytes() == theirs
     written.write_bytes(theirs)
     with pytest.raises(UsageError, match="was not made by keras-matting"):
-        keras_matting.matte(photo, tiny_model_dir, "onnx-cpu")
+        keras_matting.matte(photo, one_layer_dir, "onnx-cpu")
     assert np.array_equal(written.read_bytes(), theirs)
