@@ -15,7 +15,6 @@ from keras_matting.config import KERAS_FILE, ONNX_FILE, PRESET_FILE, SAVED_MODEL
 from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import replaced_folder, require_new_folder, swap
-from keras_matting.image_files import Photo
 from keras_matting.keras_files import load_weights, read_keras
 from keras_matting.layers import with_exact_resizes
 from keras_matting.models import MODELS, build_model, inference_model
@@ -23,6 +22,7 @@ from keras_matting.samples import sample_photos
 
 OPSET = 17  # the newest that TensorRT 8.5 parses
 MAX_ERROR = 1e-4
+_CHECKED_SAMPLES = 3
 
 
 def write_model_folder(model, preset, out_dir, force=False):
@@ -93,7 +93,7 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     """Write `saved_model/` and `model.onnx` of a model folder: the matte only, static size, dynamic batch.
 
     `size`: (height, width) to export at, which becomes the preset's; None keeps it. `batch`: a fixed batch size, None
-    for any. `photos`: `Photo`s to check on, the samples of scikit-image (else noise) by default. `tftrt`: write instead
+    for any. `photos`: `Photo`s to check on, three of the samples by default. `tftrt`: write instead
     `saved_model_tftrt/`, the same graph with `ExactResizeLike`. `simplify`: pass the ONNX file through onnxslim. Every
     artefact is checked against Keras on the photos; raises `EngineError` above `MAX_ERROR`, and the folder stays as it
     was. Returns {artefact: largest error}.
@@ -132,17 +132,9 @@ def served_model(model):
     return inference_model(model) if isinstance(model.output, dict) else model
 
 
-def _default_photos():
-    """Return the bundled samples, or a photo of noise where scikit-image is not installed."""
-    try:
-        return sample_photos()
-    except UsageError:
-        return [Photo(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8))]
-
-
 def _check_images(preset, photos, batch):
     """Return model inputs (batch or 1, H, W, 3), one for each photo."""
-    photos = _default_photos() if photos is None else photos
+    photos = list(sample_photos().values())[:_CHECKED_SAMPLES] if photos is None else photos
     return [np.repeat(imaging.prepare(photo, preset)[None], batch or 1, axis=0) for photo in photos]
 
 

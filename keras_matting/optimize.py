@@ -28,26 +28,34 @@ class Outcome:
 def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_BATCH, force=False, log=None):
     """Build the engines `names` (all by default) of a model folder and yield an `Outcome` for each.
 
-    `calibration`: a folder of photos for int8, the bundled samples by default. What is built already for these weights,
-    runtime and device is kept, unless `force`, or where int8 was calibrated on other photos than those now named. A
-    build that fails or is interrupted leaves what was there before.
+    `calibration`: a folder of photos for int8, the calibration half of the samples by default. What is built already
+    for these weights, runtime and device is kept, unless `force`, or where int8 was calibrated on other photos than
+    those now named, or on photos that it does not name. A build that fails or is interrupted leaves what was there
+    before.
     """
     log = log or (lambda message: None)
     preset = Preset.load(model_dir)
     names = list(ENGINES) if names is None else names
     if unknown := [name for name in names if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    photos = folder_photos(calibration, CALIBRATION_PHOTOS, log) if calibration else sample_photos()
+    if calibration:
+        photos = folder_photos(calibration, CALIBRATION_PHOTOS, log)
+    else:
+        photos = sample_photos("calibration").values()
     inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
     options = BuildOptions(inputs, max_batch, log)
     for name in names:
-        anew = force or (calibration is not None and _was_calibrated_otherwise(model_dir, name, options))
+        anew = force or _was_calibrated_otherwise(model_dir, name, options if calibration else None)
         yield _build_one(Path(model_dir), name, options, anew, log)
 
 
 def _was_calibrated_otherwise(model_dir, name, options):
     manifest = read_manifest(engine_dir(model_dir, name) / MANIFEST)
-    return name.endswith("-int8") and manifest.get("calibration_sha256") != options.calibration_sha256
+    if not name.endswith("-int8") or not manifest:
+        return False
+    if options is None:  # whatever it was calibrated on, if it says so
+        return "calibration_photos" not in manifest
+    return manifest.get("calibration_sha256") != options.calibration_sha256
 
 
 def _build_one(model_dir, name, options, anew, log):

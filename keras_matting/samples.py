@@ -1,26 +1,49 @@
-"""Photos to try things on: those that scikit-image carries in its wheel."""
+"""Photos to try things on: garments that come with the package, people and things that scikit-image carries.
+
+They are split once into halves that share no photo: engines are calibrated on one and judged on the other.
+"""
+
+from pathlib import Path
+
+import numpy as np
 
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.image_files import Photo, decode
 from keras_matting.photo_folders import list_folder, none_found
 
-SAMPLES = ("astronaut", "cat", "coffee")
+HALVES = ("calibration", "gate")
+FOLDER = Path(__file__).parent / "sample_photos"
+_OF_SCIKIT_IMAGE = {
+    "calibration": ("astronaut", "coffee", "rocket"),
+    "gate": ("camera", "cat", "stereo_motorcycle"),
+}
 
 
-def sample_arrays():
-    """Return {name: uint8 (H, W, 3)} of the sample photos; raises `UsageError` without scikit-image."""
+_DEMO = ("astronaut", "cat", "coffee")
+_DEMO_GARMENTS = 3
+
+
+def sample_photos(half="gate"):
+    """Return {name: `Photo`} of a half of the samples, those of scikit-image where it is installed."""
+    return named_photos(FOLDER / half) | _of_scikit_image(_OF_SCIKIT_IMAGE[half])
+
+
+def demo_photos():
+    """Return {name: `Photo`} of a few to look at: some garments, and people and things where there are any."""
+    return named_photos(FOLDER / "gate", _DEMO_GARMENTS) | _of_scikit_image(_DEMO)
+
+
+def _of_scikit_image(names):
     try:
         from skimage import data
     except ImportError:
-        raise UsageError(
-            "Sample photos need scikit-image: pip install 'keras-matting[demo]', or pass photos."
-        ) from None
-    return {name: getattr(data, name)() for name in SAMPLES}
+        return {}
+    return {name: Photo(_rgb(getattr(data, name)())) for name in names}
 
 
-def sample_photos():
-    """Return the samples as `Photo`s."""
-    return [Photo(rgb) for rgb in sample_arrays().values()]
+def _rgb(image):
+    image = image[0] if isinstance(image, tuple) else image  # of a stereo pair, the left
+    return np.ascontiguousarray(np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3)))
 
 
 def folder_photos(folder, limit=None, log=lambda message: None):
@@ -28,12 +51,17 @@ def folder_photos(folder, limit=None, log=lambda message: None):
 
     Raises `UsageError` if there is none, `ImageError` that names the first that cannot be read.
     """
+    return list(named_photos(folder, limit, log).values())
+
+
+def named_photos(folder, limit=None, log=lambda message: None):
+    """Return what `folder_photos` returns as {path within the folder: `Photo`}."""
     listing = list_folder(folder)
     if not listing.photos:
         raise UsageError(none_found(folder, listing))
     for line in listing.told():
         log(line)
-    return [_read(path) for path in listing.photos[:limit]]
+    return {str(path.relative_to(folder)): _read(path) for path in listing.photos[:limit]}
 
 
 def _read(path):

@@ -1,84 +1,22 @@
+import itertools
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from keras_matting.benchmarking import report as reports
 from keras_matting.benchmarking import statistics
-from keras_matting.benchmarking.run import WorkerProcess, benchmark
-from keras_matting.benchmarking.selection import Gate, refusal, select
+from keras_matting.benchmarking.load import Load, sentence
+from keras_matting.benchmarking.run import WorkerProcess, _measure, benchmark
+from keras_matting.benchmarking.selection import select
 from keras_matting.benchmarking.worker import baselines
 from keras_matting.config import read_verdict
 from keras_matting.engines import device_name, open_engine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.image_files import Photo
-
-
-def measured(engine, ms, *, half_width=0.5, mae=0.0, worst=0.0, finite=True, memory=100, load=1.0, batch4_ms=None):
-    speeds = [(1, ms)] + ([(4, batch4_ms)] if batch4_ms else [])
-    return {
-        "engine": engine,
-        "error": {"finite": finite, "mae": mae, "worst_photo_mae": worst, "max": worst},
-        "speed": [
-            {"batch": n, "p50_ms": t, "ci95_ms": [t - half_width, t + half_width], "images_per_s": n / t * 1000}
-            for n, t in speeds
-        ],
-        "peak_memory_mb": memory,
-        "load_s": load,
-    }
-
-
-def test_the_fastest_that_passes_the_gate_is_chosen():
-    results = [
-        measured("slow", 50),
-        measured("fast", 20),
-        measured("wrong", 5, mae=0.01),
-        measured("nan", 1, finite=False),
-    ]
-    verdict = select(results, "latency")
-    assert verdict["engine"] == "fast"
-    assert verdict["refused"] == {
-        "wrong": "mae 0.0100 is above 0.005",
-        "nan": "its output has NaN or infinity",
-    }
-
-
-def test_one_bad_photo_is_enough_to_be_refused_and_the_gate_is_settable():
-    error = measured("a", 1, mae=0.001, worst=0.03)["error"]
-    assert "worst photo mae" in refusal(error, Gate())
-    assert refusal(error, Gate(worst_photo_mae=0.05)) is None
-
-
-@pytest.mark.parametrize(
-    ("fast", "slower", "half_width", "winner"),
-    [
-        ({"mae": 1e-3}, {"mae": 0}, 3, "slower"),
-        ({"mae": 4e-7, "memory": 5}, {"mae": 0, "memory": 9}, 3, "fast"),  # float32's rounding is no error
-        ({"memory": 9}, {"memory": 5}, 3, "slower"),
-        ({"load": 9}, {"load": 5}, 3, "slower"),
-        ({"mae": 1e-3}, {"mae": 0}, 0.5, "fast"),
-    ],
-)
-def test_overlapping_intervals_are_a_tie_that_error_then_memory_then_load_break(fast, slower, half_width, winner):
-    results = [
-        measured("fast", 20, half_width=half_width, **fast),
-        measured("slower", 22, half_width=half_width, **slower),
-    ]
-    assert select(results, "latency")["engine"] == winner
-
-
-def test_throughput_looks_at_the_best_batch():
-    results = [measured("single", 10, batch4_ms=40), measured("batched", 12, batch4_ms=20)]
-    assert select(results, "latency")["engine"] == "single"
-    assert select(results, "throughput")["engine"] == "batched"
-    with pytest.raises(UsageError, match="received 'beauty'"):
-        select(results, "beauty")
-
-
-def test_no_engine_is_chosen_where_none_passes():
-    verdict = select([measured("a", 1, mae=1)], "latency")
-    assert (verdict["engine"], verdict["reason"]) == (None, "No engine passed the gate.")
 
 
 def test_speed_statistics_of_known_latencies():
@@ -88,7 +26,9 @@ def test_speed_statistics_of_known_latencies():
     assert (speed["n"], speed["rounds"]) == (6, 3)
     assert speed["ci95_ms"] == [10, 30]
     assert speed["cv"] == pytest.approx(np.std([10, 20, 30]) / 20)
-    assert statistics.speed([[5.0]] * 4, batch=1)["ci95_ms"] == [5, 5]
+    assert speed["rounds_ms"] == [10, 20, 30]
+    sat_out = statistics.speed([[5.0], None, [5.0], [5.0]], batch=1)
+    assert (sat_out["ci95_ms"], sat_out["rounds"], sat_out["rounds_ms"]) == ([5, 5], 3, [5, None, 5, 5])
 
 
 def test_error_statistics_of_known_outputs():
@@ -97,10 +37,85 @@ def test_error_statistics_of_known_outputs():
     outputs[1] = 0.5
     error = statistics.error(outputs, reference)
     assert (error["mae"], error["worst_photo_mae"], error["max"], error["band_mae"]) == (0.25, 0.5, 0.5, 0.0)
+    assert error["photo_maes"] == [0.0, 0.5]
     outputs[0, 0, 0, 0] = np.nan
     error = statistics.error(outputs, reference)
-    assert (error["finite"], error["mae"]) == (False, None)
+    assert (error["finite"], error["mae"], error["photo_maes"]) == (False, None, [None, 0.5])
     json.dumps(error, allow_nan=False)
+
+
+def noise_photos(count):
+    """Return {name: photo} of noise."""
+    sizes = {"size": (70, 50, 3), "dtype": np.uint8}
+    return {f"{seed}.png": Photo(np.random.default_rng(seed).integers(0, 255, **sizes)) for seed in range(count)}
+
+
+class MadeUpWorker:
+    """An engine whose rounds take as long as `times` says, one after the other; it notes which it took part in."""
+
+    def __init__(self, times, memory):
+        self.times, self.memory, self.asked = iter(times), memory, 0
+        self.opened = {"load_s": 1.0, "file_mb": 1.0, "precision": "f32", "coverage": "whole graph"}
+
+    def round(self, batch, *_, **__):
+        self.asked += 1
+        return [next(self.times)]
+
+    def ask(self, op):
+        return {"peak_memory_mb": self.memory, "peak_gpu_memory_mb": None}
+
+
+UNSTEADY = (8, 13, 9, 12, 10.3, 8.5, 11.5, 12, 10.4)  # about as fast as 10, but that is not certain
+
+
+def made_up(later):
+    """Return workers: "b" takes less memory than "a", and after nine unsteady rounds takes `later`, over and over."""
+    times = {
+        "a": itertools.repeat(10),
+        "b": itertools.chain((10, 10), UNSTEADY, itertools.cycle(later)),  # two rounds warm up
+        "slow": itertools.repeat(99),
+    }
+    return {name: MadeUpWorker(own, {"a": 300, "b": 100, "slow": 50}[name]) for name, own in times.items()}
+
+
+def measured(workers, rounds, max_rounds):
+    errors = {name: {"finite": True, "mae": 0, "worst_photo_mae": 0, "max": 0, "photo_maes": [0]} for name in workers}
+    judge = lambda results: select(results, "latency")  # noqa: E731
+    return _measure(workers, errors, (1,), rounds, max_rounds, judge, lambda message: None)
+
+
+def test_where_the_best_is_not_certain_its_rivals_are_measured_on_until_it_is():
+    workers = made_up(later=[10.01])
+    results, verdict, load = measured(workers, 9, 72)
+    assert (verdict["engine"], verdict["certain"]) == ("b", True)
+    assert workers["a"].asked == workers["b"].asked > 2 + 9
+    assert workers["slow"].asked == 2 + 9  # it was decided after the planned rounds
+    slow = results[-1]["speed"][0]
+    assert (slow["rounds"], len(slow["rounds_ms"])) == (9, workers["a"].asked - 2)
+    assert all(ms is None for ms in slow["rounds_ms"][9:])
+    assert len(load["rounds"]) in (0, workers["a"].asked - 2)
+
+
+def test_at_the_bound_on_rounds_the_best_is_taken_and_said_not_to_be_certain():
+    workers = made_up(later=UNSTEADY)
+    _, verdict, _ = measured(workers, 9, 20)
+    assert (verdict["engine"], verdict["certain"], verdict["open"]) == ("a", False, ["b"])
+    assert workers["a"].asked == workers["b"].asked == 2 + 20
+    assert "Not certain: b takes" in verdict["reason"]
+
+
+def test_what_others_take_of_the_processors_is_told_and_what_the_benchmark_takes_is_not():
+    if Load()._before is None:
+        pytest.skip("this system does not count processor time")
+    own, child = Load(), "import time\nend = time.process_time() + .3\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", child], check=True)
+    own.lap()
+    spent = own._before["own"]
+    assert spent >= 0.3  # children count as own
+    quiet = {"busy": False, "cores_taken": 0.1, "cores": 2}
+    assert sentence(quiet) == ""
+    busy = sentence(quiet | {"busy": True, "cores_taken": 1.62})
+    assert busy == "The machine was busy: 1.6 of 2 cores were used by others."
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +123,8 @@ def measured_folder(one_layer_dir, tmp_path_factory):
     """A benchmark of two real engines and the baselines, in short; (folder, report)."""
     folder = tmp_path_factory.mktemp("benchmark") / "model"
     shutil.copytree(one_layer_dir, folder)
-    photos = [Photo(np.random.default_rng(seed).integers(0, 255, (70, 50, 3), dtype=np.uint8)) for seed in range(2)]
     names = ["onnx-cpu", "openvino-f32", "onnx-cuda"]
-    return folder, benchmark(folder, photos, names=names, batches=(1, 2), rounds=2)
+    return folder, benchmark(folder, noise_photos(2), names=names, batches=(1, 2), rounds=2, max_rounds=2)
 
 
 def test_a_benchmark_measures_speed_error_and_cost_of_each_engine(measured_folder):
@@ -127,6 +141,9 @@ def test_a_benchmark_measures_speed_error_and_cost_of_each_engine(measured_folde
         assert "peak_gpu_memory_mb" in result
     assert list(report["skipped"]) == ["onnx-cuda"]
     assert report["environment"]["cpu"]["cores"] >= 1
+    assert set(report["load"]) == {"load_average", "cores", "rounds", "cores_taken", "busy"}
+    assert set(report["verdict"]["comparisons"]) == {"onnx-cpu", "openvino-f32"}
+    assert not report["verdict"]["certain"] or report["verdict"]["engine"]
 
 
 def test_memory_is_the_engine_s_own(measured_folder):
@@ -149,6 +166,8 @@ def test_a_report_is_a_table_and_a_picture(measured_folder, tmp_path):
     assert len(rows) == 1 + 2 * len(report["results"])
     assert f"**{report['verdict']['engine']}** (latency)" in table
     assert "- onnx-cuda not measured: " in table
+    assert "| against the fastest |" in rows[0]
+    assert sum("| 0 of 2: at most 77.6% |" in row for row in rows) == 4  # two engines, two batches
     reports.plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
@@ -202,9 +221,9 @@ def test_engines_none_of_which_runs_here_are_refused_before_anything_runs(one_la
     with pytest.raises(
         EngineError, match=r"received onnx-cpu, onnx-cuda. onnx-cpu: not on this machine. onnx-cuda: not"
     ):
-        benchmark(one_layer_dir, [], names=["onnx-cpu", "onnx-cuda"])
+        benchmark(one_layer_dir, {}, names=["onnx-cpu", "onnx-cuda"])
 
 
 def test_unknown_engines_are_refused_before_anything_runs(one_layer_dir):
     with pytest.raises(UsageError, match="received warp-drive"):
-        benchmark(one_layer_dir, [], names=["onnx-cpu", "warp-drive"])
+        benchmark(one_layer_dir, {}, names=["onnx-cpu", "warp-drive"])

@@ -16,7 +16,10 @@ import numpy as np
 from keras_matting import imaging
 from keras_matting._version import __version__
 from keras_matting.benchmarking import statistics
+from keras_matting.benchmarking.comparison import MARGIN
+from keras_matting.benchmarking.load import Load, sentence
 from keras_matting.benchmarking.selection import Gate, select
+from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
 from keras_matting.config import BENCHMARK_FILE, Preset
 from keras_matting.engines import ENGINES, device_name, devices, unavailable_reason
@@ -24,6 +27,7 @@ from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import write_atomically
 
 ROUNDS = 9
+MAX_ROUNDS = 72
 ROUND_S = 0.5
 WARM_UP_TOLERANCE = 0.1
 MAX_WARM_UPS = 5
@@ -31,13 +35,25 @@ _VERSIONS = ("tensorflow", "tensorflow_cpu", "keras", "onnx", "onnxruntime", "on
 
 
 def benchmark(
-    model_dir, photos, *, names=None, batches=(1, 4), objective="latency", gate=Gate(), rounds=ROUNDS, log=None
+    model_dir,
+    photos,
+    *,
+    names=None,
+    batches=(1, 4),
+    objective="latency",
+    gate=Gate(),
+    margin=MARGIN,
+    rounds=ROUNDS,
+    max_rounds=MAX_ROUNDS,
+    log=None,
 ):
-    """Measure the engines of a model folder on `photos` (`Photo`s) and choose one; return what `benchmark.json` holds.
+    """Measure the engines of a model folder on `photos`, {name: `Photo`}, and choose one; return `benchmark.json`.
 
     `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
-    PyTorch where that is installed, is measured beside them and is no candidate. The result is written to the folder,
-    and `engine="auto"` obeys it. Raises `EngineError` where none of `names` runs here.
+    PyTorch where that is installed, is measured beside them and is no candidate. Where it is not certain after `rounds`
+    which is the best (`select`, with `margin`), the rivals are measured on, up to `max_rounds`. The result is written
+    to the folder, and `engine="auto"` obeys it. Raises `EngineError` where none of `names` runs here, and `UsageError`
+    where one of the engines was calibrated on one of the photos.
     """
     log = log or (lambda message: None)
     preset = Preset.load(model_dir)
@@ -46,11 +62,14 @@ def benchmark(
     if len(skipped) == len(wanted):
         reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise EngineError(f"Expected an engine that runs here; received {', '.join(wanted)}. {reasons}")
+    inputs = {name: imaging.prepare(photo, preset) for name, photo in photos.items()}
+    candidates = [name for name in wanted if name not in skipped]
+    require_unseen(model_dir, candidates, inputs)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        np.save(folder / "inputs.npy", np.stack([imaging.prepare(photo, preset) for photo in photos]))
+        np.save(folder / "inputs.npy", np.stack(list(inputs.values())))
         workers, errors = {}, {}
-        for name in (*baselines(), *(name for name in wanted if name not in skipped)):
+        for name in (*baselines(), *candidates):
             log(f"{name}: opening and comparing with Keras")
             worker = stack.enter_context(WorkerProcess(model_dir, name))
             try:
@@ -64,9 +83,10 @@ def benchmark(
             reference, outputs = (np.load(folder / f"{key}.npy") for key in (REFERENCE, name))
             errors[name] = statistics.error(_mattes(outputs, preset), _mattes(reference, preset))
             workers[name] = worker
-        calls = _measure(workers, batches, rounds, log)
-        results = [_result(name, workers[name], errors[name], calls) for name in workers]
-    candidates = [result for result in results if result["engine"] not in BASELINES]
+        results, verdict, load = _measure(
+            workers, errors, batches, rounds, max_rounds, lambda results: select(results, objective, gate, margin), log
+        )
+    verdict["reason"] = f"{verdict['reason']} {sentence(load)}".strip()
     report = {
         "model": preset.name,
         "fingerprint": {
@@ -75,10 +95,11 @@ def benchmark(
             "input_size": list(preset.input_size),
         },
         "environment": environment(),
+        "load": load,
         "photos": len(photos),
         "results": results,
         "skipped": skipped,
-        "verdict": select(candidates, objective, gate),
+        "verdict": verdict,
     }
     write_atomically(Path(model_dir) / BENCHMARK_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return report
@@ -147,18 +168,41 @@ def _mattes(outputs, preset):
     return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
 
 
-def _measure(workers, batches, rounds, log):
-    """Return {(engine, batch): [latencies of each round]}; every round visits all engines in a new order."""
-    order, chance = [(name, batch) for name in workers for batch in batches], random.Random(0)
-    for name, batch in order:
+def _measure(workers, errors, batches, rounds, max_rounds, judge, log):
+    """Return (results, verdict, load) after `rounds`, or more where the verdict is open, in which its rivals take part.
+
+    Each time the number of rounds is doubled: the fewer looks at what may be chance, the better.
+    """
+    calls, chance, load = {(name, batch): [] for name in workers for batch in batches}, random.Random(0), Load()
+    for name, batch in calls:
         _warm_up(workers[name], batch)
-    calls = {key: [] for key in order}
-    for index in range(rounds):
-        log(f"round {index + 1} of {rounds}")
-        chance.shuffle(order)
-        for name, batch in order:
-            calls[name, batch].append(workers[name].round(batch))
-    return calls
+    order, done = list(calls), 0
+    load.lap(keep=False)
+    while True:
+        while done < min(rounds, max_rounds):
+            done += 1
+            taking_part = "" if order == list(calls) else f": {', '.join(name for name, _ in order)}"
+            log(f"round {done} of {min(rounds, max_rounds)}{taking_part}")
+            _round(workers, calls, chance.sample(order, len(order)))
+            load.lap()
+        results = [_result(name, workers[name], errors[name], calls) for name in workers]
+        verdict = judge([result for result in results if result["engine"] not in BASELINES])
+        if verdict["certain"] or rounds >= max_rounds:
+            return results, verdict, load.summary()
+        rounds *= 2
+        order = [
+            (name, compared["batch"])
+            for name, compared in verdict["comparisons"].items()
+            if name in verdict["open"] or compared["state"] == "fastest"
+        ]
+
+
+def _round(workers, calls, order):
+    """Visit the engines and batches of `order`; the others sit this round out."""
+    for _key, rounds in calls.items():
+        rounds.append(None)
+    for name, batch in order:
+        calls[name, batch][-1] = workers[name].round(batch)
 
 
 def _warm_up(worker, batch):

@@ -1,4 +1,4 @@
-"""The verb `demo`: the whole way from nothing to cut-outs, on photos that scikit-image carries."""
+"""The verb `demo`: the whole way from nothing to cut-outs, on sample photos."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from keras_matting.cli.shared import aligned
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
 MODEL = "u2netp"
-QUICK_ROUNDS = 5
+QUICK_ROUNDS, MAX_ROUNDS = 6, 24
 
 
 def add_arguments(parser):
@@ -48,7 +48,8 @@ def _benchmark_table(model_dir):
     for outcome in optimize(model_dir, log=say):
         if outcome.status == "failed":
             say(f"{outcome.engine}: {outcome.reason}")
-    return reports.markdown(benchmark(model_dir, sample_photos(), batches=(1,), rounds=QUICK_ROUNDS, log=say))
+    rounds = {"rounds": QUICK_ROUNDS, "max_rounds": MAX_ROUNDS}
+    return reports.markdown(benchmark(model_dir, sample_photos(), batches=(1,), **rounds, log=say))
 
 
 def _exported_model():
@@ -71,11 +72,12 @@ def _exported_model():
 def _write_samples(folder):
     from keras_matting.files import write_atomically
     from keras_matting.image_files import encode
-    from keras_matting.samples import sample_arrays
+    from keras_matting.samples import demo_photos
 
-    for name, rgb in sample_arrays().items():
-        if not (folder / f"{name}.jpg").exists():  # from an earlier run, or somebody's own
-            write_atomically(folder / f"{name}.jpg", encode(rgb, ".jpg"))
+    for name, photo in demo_photos().items():
+        path = (folder / name).with_suffix(".jpg")
+        if not path.exists():  # from an earlier run, or somebody's own
+            write_atomically(path, encode(photo.rgb, ".jpg"))
     return folder
 
 

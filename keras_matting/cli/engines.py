@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from keras_matting.cli.shared import positive
@@ -14,7 +15,7 @@ def add_optimize_arguments(parser):
     """Declare the options of `optimize`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--engines", type=_names, metavar="A,B", help="build these (default: all)")
-    parser.add_argument("--calibration", type=Path, help="folder of photos for int8 (default: three samples)")
+    parser.add_argument("--calibration", type=Path, help="folder of photos for int8 (default: samples)")
     parser.add_argument("--max-batch", type=positive, default=16, help="largest batch to serve on GPUs (default: 16)")
     parser.add_argument("--force", action="store_true", help="build again what is there and fits")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if any engine could not be built")
@@ -47,12 +48,34 @@ def add_benchmark_arguments(parser):
     """Declare the options of `benchmark`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--engines", type=_names, metavar="A,B", help="measure these (default: all that run here)")
-    parser.add_argument("--photos", type=Path, help=f"folder, of which {MAX_PHOTOS} are used (default: three samples)")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        help=f"folder, of which {MAX_PHOTOS} are used (default: samples); none that int8 was calibrated on",
+    )
     parser.add_argument("--batches", type=_numbers, default=(1, 4), metavar="1,4,16", help="batch sizes (default: 1,4)")
     parser.add_argument("--rounds", type=positive, default=9, help="rounds; in each, every engine runs (default: 9)")
+    parser.add_argument(
+        "--max-rounds",
+        type=positive,
+        default=72,
+        help="rounds at most, where the best is not certain yet (default: 72)",
+    )
     parser.add_argument("--objective", default="latency", choices=("latency", "throughput"))
     parser.add_argument("--max-mae", type=float, default=0.005, help="gate: mean error (default: 0.005)")
     parser.add_argument("--max-worst", type=float, default=0.02, help="gate: the worst photo's mean (default: 0.02)")
+    parser.add_argument(
+        "--max-share",
+        type=float,
+        help="gate: upper 95 %% bound of the share of photos above --max-worst, say 0.1 (default: told, not bounded)",
+    )
+    parser.add_argument(
+        "--equivalence",
+        type=_margin,
+        default=0.05,
+        metavar="SHARE",
+        help="engines shown to differ by less in speed are equal: memory, load time, error decide (default: 0.05)",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report here, too")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table here")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw images per second (PNG, SVG or PDF)")
@@ -64,7 +87,7 @@ def benchmark(arguments):
     from keras_matting.benchmarking.run import benchmark
     from keras_matting.benchmarking.selection import Gate
     from keras_matting.files import is_json_with, require_replaceable, require_writable, write_atomically
-    from keras_matting.samples import folder_photos, sample_photos
+    from keras_matting.samples import named_photos, sample_photos
 
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         require_writable(path.parent)
@@ -73,15 +96,17 @@ def benchmark(arguments):
     require_replaceable(arguments.plot, lambda data: b"atplotlib" in data)
     if arguments.plot:
         reports.require_plots(arguments.plot)
-    photos = folder_photos(arguments.photos, MAX_PHOTOS, say) if arguments.photos else sample_photos()
+    photos = named_photos(arguments.photos, MAX_PHOTOS, say) if arguments.photos else sample_photos()
     report = benchmark(
         arguments.model_dir,
         photos,
         names=arguments.engines,
         batches=arguments.batches,
         objective=arguments.objective,
-        gate=Gate(arguments.max_mae, arguments.max_worst),
+        gate=Gate(arguments.max_mae, arguments.max_worst, arguments.max_share),
+        margin=arguments.equivalence,
         rounds=arguments.rounds,
+        max_rounds=arguments.max_rounds,
         log=say,
     )
     table = reports.markdown(report)
@@ -100,6 +125,16 @@ def _names(text):
     if not names:
         raise argparse.ArgumentTypeError(f"expected names of engines as onnx-cpu,openvino-f32; received {text!r}")
     return names
+
+
+def _margin(text):
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = math.nan
+    if not 0 < margin < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, as 0.05; received {text!r}")
+    return margin
 
 
 def _numbers(text):

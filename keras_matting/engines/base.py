@@ -63,11 +63,22 @@ class BuildOptions:
             digest.update(np.ascontiguousarray(batch))
         return digest.hexdigest()
 
+    @property
+    def calibration_fields(self):
+        """What an engine's manifest says of its calibration: the digest of all batches, and each photo's."""
+        photos = sorted(photo_sha256(photo) for batch in self.calibration for photo in batch)
+        return {"calibration_sha256": self.calibration_sha256, "calibration_photos": photos}
+
     def calibration_for(self, engine):
         """Return the calibration batches; raises `EngineError` if there are none."""
         if not self.calibration:
             raise EngineError(f"Engine {engine} needs photos to calibrate; pass a folder with --calibration.")
         return self.calibration
+
+
+def photo_sha256(image):
+    """Return the SHA-256 of a prepared photo (H, W, 3), by which it is known again."""
+    return sha256(np.ascontiguousarray(image)).hexdigest()
 
 
 def missing_package(package, extra):

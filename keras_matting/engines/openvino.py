@@ -11,6 +11,7 @@ from keras_matting.engines import openvino_mixed
 from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
 from keras_matting.engines.base import cannot_open, checked_batch, missing_package, runtime, sensitive_layers
 from keras_matting.engines.devices import cpu_name
+from keras_matting.errors import EngineError
 
 _IR = "model.xml"
 _BUILT = ("bf16", "int8")
@@ -51,7 +52,7 @@ def build(model_dir, variant, options):
             pieces = openvino_mixed.save(model, kept, folder)
         else:
             pieces = [(_IR, "f32")]  # what is not quantised stays in float32
-            extra["calibration_sha256"] = options.calibration_sha256
+            extra |= options.calibration_fields
             quantised = _quantised(model, options.calibration_for(engine), kept)
             openvino.save_model(quantised, folder / _IR, compress_to_fp16=False)
         extra["pieces"] = [
@@ -67,7 +68,9 @@ def build(model_dir, variant, options):
 def check_current(model_dir, variant):
     """Raise `EngineError` unless what `build` makes is there and fits."""
     if variant in _BUILT:
-        built(model_dir, f"openvino-{variant}", _runtime(), cpu_name())
+        manifest = read_manifest(built(model_dir, f"openvino-{variant}", _runtime(), cpu_name()) / MANIFEST)
+        if manifest.get("kept_in_f32") != list(sensitive_layers(model_dir, variant)):
+            raise EngineError(f"Engine openvino-{variant} was built with other layers in float32; build it again.")
     exported(model_dir, ONNX_FILE, f"openvino-{variant}")
 
 

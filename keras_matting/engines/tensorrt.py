@@ -55,7 +55,7 @@ def build(model_dir, variant, options):
         plan, network = _build_plan(typed, variant, options.max_batch, cache)
         extra |= network
         if variant == "int8":
-            extra["calibration_sha256"] = options.calibration_sha256
+            extra |= options.calibration_fields
         (folder / PLAN).write_bytes(plan)
         if typed != source:
             typed.unlink()

@@ -47,7 +47,7 @@ def build(model_dir, variant, options):
         )
         if calibration:
             calibration.unlink()
-            extra["calibration_sha256"] = options.calibration_sha256
+            extra |= options.calibration_fields
 
 
 def check_current(model_dir, variant):
