@@ -7,14 +7,16 @@ import sys
 import numpy as np
 import pytest
 
+from keras_matting import imaging
 from keras_matting.benchmarking import report as reports
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.load import Load, sentence
 from keras_matting.benchmarking.run import WorkerProcess, _measure, benchmark
 from keras_matting.benchmarking.selection import select
+from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import baselines
-from keras_matting.config import read_verdict
-from keras_matting.engines import device_name, open_engine
+from keras_matting.config import Preset, read_verdict
+from keras_matting.engines import BuildOptions, artefacts, device_name, open_engine, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.image_files import Photo
 
@@ -227,3 +229,35 @@ def test_engines_none_of_which_runs_here_are_refused_before_anything_runs(one_la
 def test_unknown_engines_are_refused_before_anything_runs(one_layer_dir):
     with pytest.raises(UsageError, match="received warp-drive"):
         benchmark(one_layer_dir, {}, names=["onnx-cpu", "warp-drive"])
+
+
+def calibrated(folder, photos):
+    """Write the manifest of an int8 engine that was calibrated on `photos`, {name: photo}."""
+    preset = Preset.load(folder)
+    inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos.values())
+    with artefacts.building(folder, "openvino-int8", "r", "d", **BuildOptions(inputs).calibration_fields) as (path, _):
+        (path / "model.xml").touch()
+
+
+@pytest.mark.skipif(unavailable_reason("openvino-int8") is not None, reason="OpenVINO is not installed")
+def test_photos_that_an_engine_was_calibrated_on_are_refused_before_anything_runs(one_layer_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(one_layer_dir, folder)
+    photos = noise_photos(6)
+    seen = {name: photos[name] for name in ("1.png", "2.png", "3.png", "4.png")}
+    calibrated(folder, seen)
+    message = r"received 1.png, 2.png, 3.png and 1 more, on which openvino-int8 was. Pass others \(--photos FOLDER\)"
+    with pytest.raises(UsageError, match=message):
+        benchmark(folder, photos, names=["onnx-cpu", "openvino-int8"])
+    inputs = {name: imaging.prepare(photo, Preset.load(folder)) for name, photo in photos.items()}
+    require_unseen(folder, ["onnx-cpu"], inputs)  # where it is not measured, it does not matter
+    require_unseen(folder, ["openvino-int8"], {name: inputs[name] for name in inputs if name not in seen})
+
+
+def test_an_engine_that_does_not_name_its_calibration_photos_is_to_be_built_again(one_layer_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(one_layer_dir, folder)
+    with artefacts.building(folder, "openvino-int8", "r", "d", calibration_sha256="0") as (path, _):
+        (path / "model.xml").touch()
+    with pytest.raises(UsageError, match="Build it again: keras-matting optimize .* --engines openvino-int8"):
+        require_unseen(folder, ["openvino-int8"], {})

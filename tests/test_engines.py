@@ -220,6 +220,15 @@ def test_an_engine_from_elsewhere_is_refused(opened, tiny_model_dir, tmp_path, f
         engines.open_engine("openvino-int8", tmp_path / "model")
 
 
+def test_int8_that_keeps_other_layers_in_float32_is_not_current(opened, tiny_model_dir, monkeypatch):
+    from keras_matting.engines import openvino
+
+    opened("openvino-int8")
+    assert engines.check_current("openvino-int8", tiny_model_dir) is None
+    monkeypatch.setattr(openvino, "sensitive_layers", lambda model_dir, precision: ("stage1.",))
+    assert "other layers in float32" in engines.check_current("openvino-int8", tiny_model_dir)
+
+
 def test_a_build_that_fails_leaves_the_earlier_artefact(copy):
     with artefacts.building(copy, "openvino-int8", "r", "d") as (folder, _):
         (folder / "old").touch()

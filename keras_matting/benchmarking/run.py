@@ -45,15 +45,16 @@ def benchmark(
     margin=MARGIN,
     rounds=ROUNDS,
     max_rounds=MAX_ROUNDS,
+    time_baselines=True,
     log=None,
 ):
     """Measure the engines of a model folder on `photos`, {name: `Photo`}, and choose one; return `benchmark.json`.
 
     `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
-    PyTorch where that is installed, is measured beside them and is no candidate. Where it is not certain after `rounds`
-    which is the best (`select`, with `margin`), the rivals are measured on, up to `max_rounds`. The result is written
-    to the folder, and `engine="auto"` obeys it. Raises `EngineError` where none of `names` runs here, and `UsageError`
-    where one of the engines was calibrated on one of the photos.
+    PyTorch where that is installed, is no candidate, but timed beside them, unless not `time_baselines`. Where it is
+    not certain after `rounds` which is the best (`select`, with `margin`), the rivals are measured on, up to
+    `max_rounds`. The result is written to the folder, and `engine="auto"` obeys it. Raises `EngineError` where none of
+    `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
     """
     log = log or (lambda message: None)
     preset = Preset.load(model_dir)
@@ -68,21 +69,24 @@ def benchmark(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(folder / "inputs.npy", np.stack(list(inputs.values())))
-        workers, errors = {}, {}
-        for name in (*baselines(), *candidates):
+        workers, errors, reference = {}, {}, None
+        for name in (*(baselines() if time_baselines else (REFERENCE,)), *candidates):
             log(f"{name}: opening and comparing with Keras")
             worker = stack.enter_context(WorkerProcess(model_dir, name))
             try:
                 worker.opened = worker.ask("open")
-                worker.ask("outputs", inputs=str(folder / "inputs.npy"), to=str(folder / f"{name}.npy"))
+                worker.ask("outputs", inputs=str(folder / "inputs.npy"), to=str(folder / name))
             except EngineError as error:
                 if name == REFERENCE:
                     raise
                 skipped[name] = str(error)
                 continue
-            reference, outputs = (np.load(folder / f"{key}.npy") for key in (REFERENCE, name))
-            errors[name] = statistics.error(_mattes(outputs, preset), _mattes(reference, preset))
+            mattes = _mattes(folder / name, len(photos), preset)
+            reference = mattes if name == REFERENCE else reference
+            errors[name] = statistics.error(mattes, reference)
             workers[name] = worker
+        if not time_baselines:
+            del workers[REFERENCE]
         results, verdict, load = _measure(
             workers, errors, batches, rounds, max_rounds, lambda results: select(results, objective, gate, margin), log
         )
@@ -163,8 +167,9 @@ def _wanted(names):
     return names
 
 
-def _mattes(outputs, preset):
-    """Return outputs as users get them: after the preset's output rule."""
+def _mattes(folder, count, preset):
+    """Return a worker's outputs as users get them: after the preset's output rule."""
+    outputs = (np.load(folder / f"{index}.npy") for index in range(count))
     return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
 
 

@@ -10,7 +10,7 @@ def require_unseen(model_dir, engines, inputs):
 
     What was calibrated by a version that did not note the photos is refused too: nobody knows.
     """
-    digests = {photo_sha256(image): name for name, image in inputs.items()}
+    digests = {name: photo_sha256(image) for name, image in inputs.items()}
     for engine in engines:
         manifest = read_manifest(engine_dir(model_dir, engine) / MANIFEST)
         again = f"keras-matting optimize {model_dir} --engines {engine}"
@@ -21,7 +21,7 @@ def require_unseen(model_dir, engines, inputs):
                 f"Expected to know the photos that {engine} was calibrated on; it was built before they were noted. "
                 f"Build it again: {again}."
             )
-        if seen := [digests[digest] for digest in manifest["calibration_photos"] if digest in digests]:
+        if seen := [name for name, digest in digests.items() if digest in manifest["calibration_photos"]]:
             raise UsageError(
                 f"Expected photos that no engine was calibrated on; received {_some(seen)}, on which {engine} was. "
                 f"Pass others (--photos FOLDER), or calibrate it on others ({again} --calibration FOLDER)."

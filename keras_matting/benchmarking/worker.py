@@ -1,7 +1,7 @@
 """One engine in a process of its own, driven over standard input: nothing that one engine loads disturbs another.
 
-Each request is a line of JSON, each answer too. Requests: {"op": "open"}, {"op": "outputs", "inputs": FILE, "to": FILE}
-(.npy), {"op": "round", "batch": N, "seconds": S, "min_calls": N}, {"op": "memory"}.
+Each request is a line of JSON, each answer too. Requests: {"op": "open"}, {"op": "outputs", "inputs": FILE (.npy),
+"to": FOLDER}, {"op": "round", "batch": N, "seconds": S, "min_calls": N}, {"op": "memory"}.
 """
 
 import contextlib
@@ -78,10 +78,12 @@ class Worker:
         return {"load_s": load_s, "file_mb": size_mb(self._engine.path), **self._engine.describe()}
 
     def outputs(self, inputs, to):
-        """Predict each input by itself and store the outputs."""
-        images = np.load(inputs)
-        self._batch = images[:1]
-        np.save(to, np.concatenate([self._engine.predict(image[None]) for image in images]))
+        """Predict each input by itself and store it, so that memory is the engine's, however many there are."""
+        Path(to).mkdir()
+        for index in range(len(np.load(inputs, mmap_mode="r"))):
+            image = np.array(np.load(inputs, mmap_mode="r")[index : index + 1])
+            np.save(Path(to) / f"{index}.npy", self._engine.predict(image)[0])
+            self._batch = image if self._batch is None else self._batch
         return {}
 
     def round(self, batch, seconds, min_calls):

@@ -61,6 +61,7 @@ def add_benchmark_arguments(parser):
         default=72,
         help="rounds at most, where the best is not certain yet (default: 72)",
     )
+    parser.add_argument("--no-baselines", action="store_true", help="do not time the Keras model itself")
     parser.add_argument("--objective", default="latency", choices=("latency", "throughput"))
     parser.add_argument("--max-mae", type=float, default=0.005, help="gate: mean error (default: 0.005)")
     parser.add_argument("--max-worst", type=float, default=0.02, help="gate: the worst photo's mean (default: 0.02)")
@@ -107,6 +108,7 @@ def benchmark(arguments):
         margin=arguments.equivalence,
         rounds=arguments.rounds,
         max_rounds=arguments.max_rounds,
+        time_baselines=not arguments.no_baselines,
         log=say,
     )
     table = reports.markdown(report)
