@@ -56,9 +56,8 @@ def main():
     parser.add_argument("--max-rounds", type=int, default=72)
     arguments = parser.parse_args()
     chosen = {condition: [] for condition in CONDITIONS}
-    print(
-        "| run | machine | cores used by others | rounds | seconds | engine | certain |\n|---:|---|---:|---:|---:|---|---|"
-    )
+    print("| run | machine | cores used by others | rounds | seconds | engine | certain |")
+    print("|---:|---|---:|---:|---:|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         model_dir, photos = Path(scratch) / "model", Path(scratch) / "photos"
         shutil.copytree(arguments.model_dir, model_dir)

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -51,6 +52,11 @@ def test_int8_is_built_again_for_other_calibration_photos_only(folder, tmp_path,
         for calibration in (None, tmp_path / "photos", tmp_path / "photos", None)
     ]
     assert statuses[1:] == ["built", "current", "current"]
+    path = artefacts.engine_dir(folder, "openvino-int8") / artefacts.MANIFEST
+    content = json.loads(path.read_text())
+    assert len(content.pop("calibration_photos")) == 1
+    path.write_text(json.dumps(content))  # as a version that did not note them
+    assert outcomes(folder, ["openvino-int8"])["openvino-int8"].status == "built"
 
 
 def test_a_broken_calibration_photo_is_named_and_a_hidden_one_ignored(folder, tmp_path):
