@@ -144,6 +144,9 @@ def _quantised(model, calibration, kept):
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(calibration),
             ignored_scope=nncf.IgnoredScope(patterns=patterns, validate=False),
+            # Corrected biases triple the error here (measured on U2NetP: mean .0062 instead of .0021 on 47 unseen
+            # photos). Until shapes are folded NNCF finds none to correct; this does not depend on that.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
         )
 
 
