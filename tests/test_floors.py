@@ -13,6 +13,7 @@ FLOORS = {
     0: [
         "_version",
         "__init__",
+        "cgroups",
         "errors",
         "telemetry",
         "base64_text",

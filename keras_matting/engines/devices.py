@@ -1,10 +1,14 @@
 """What this machine is, in the words that artefacts and benchmarks are filed under."""
 
 import functools
+import math
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
+
+from keras_matting import cgroups
 
 # What decides which kernels a runtime picks
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -29,9 +33,17 @@ def cpu():
     }
 
 
-def usable_cores():
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(root="/"):
+    """Return how many cores this process may use: those it may run on, and no more than its control group's quota.
+
+    Python's own count is taken where it has one, since PYTHON_CPU_COUNT may lower it. `root`: see `cgroups`.
+    """
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        cores = os.process_cpu_count()
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = cgroups.cpu_quota(root)
+    return max(1, min(cores or 1, math.ceil(quota) if quota else sys.maxsize))
 
 
 def cpu_name():
