@@ -1,19 +1,15 @@
 """Photo bytes in, output bytes out: the service's limits before decoding, sRGB without metadata after it."""
 
-import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 from keras_matting_api.negotiation import EXTENSIONS
 from keras_matting_api.problems import Problem
-from PIL import Image, ImageCms
 
-from keras_matting import image_files
+from keras_matting import colour_profiles, image_files
 from keras_matting.errors import ImageError
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 _SHORTEST = 12  # no image, of any format, is shorter
-_SRGB = ImageCms.createProfile("sRGB")
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ def decode(data, limits):
         )
     try:
         _check_size(*image_files.probe(data)[1:], limits)
-        return in_srgb(image_files.decode(data, limits.max_megapixels))
+        return colour_profiles.in_srgb(image_files.decode(data, limits.max_megapixels))
     except image_files.ScansError as error:
         raise Problem(
             "undecodable_image", f"a JPEG of at most {error.limit} scans", "one of more scans", "Save it again."
@@ -59,20 +55,6 @@ def _check_size(width, height, limits):
             f"{width}x{height}",
             "Scale the image down.",
         )
-
-
-def in_srgb(photo):
-    """Return the photo with its colours in sRGB and without a profile; a broken profile counts as sRGB."""
-    if photo.icc is None:
-        return photo
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
-        if ImageCms.getProfileDescription(profile).strip().startswith("sRGB"):
-            return replace(photo, icc=None)
-        converted = ImageCms.profileToProfile(Image.fromarray(photo.rgb), profile, _SRGB)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return replace(photo, icc=None)
-    return replace(photo, rgb=np.ascontiguousarray(converted), icc=None)
 
 
 def encode(image, media_type):

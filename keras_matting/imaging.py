@@ -1,24 +1,31 @@
-"""Photo -> model tensor -> matte at full size -> cut-out (NumPy and OpenCV)."""
+"""Photo -> model tensor -> matte at full size -> cut-out (NumPy and OpenCV).
+
+Photos are large: what needs floating point is computed in bands of rows, so that it costs little beyond its output.
+"""
 
 import cv2
 import numpy as np
 
+from keras_matting import colour_profiles
 from keras_matting.errors import UsageError
 
 _INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 # Below this range a map is constant but for noise, and stretching it would invent a subject.
 MIN_MAX_RANGE = 1e-6
 PAPER = 255  # hidden or see-through pixels of a photo are shown to the model on white, as shops photograph
+_BAND_PIXELS = 2**16  # stays in a core's cache
 
 
 def prepare(photo, preset):
     """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says.
 
-    A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted.
+    A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted. Colours of a
+    profile are shown to the model in sRGB, which it was trained on.
     """
     rgb = on_paper(photo)
     height, width = preset.input_size
     image = cv2.resize(rgb, (width, height), interpolation=_INTERPOLATIONS[preset.interpolation])
+    image = colour_profiles.convert(image, photo.icc)
     # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
     divisor = float(image.max() or 255) if preset.scale == "image-max" else 255.0
     std = np.asarray(preset.std, np.float32)
@@ -29,12 +36,17 @@ def prepare(photo, preset):
 
 def on_paper(photo):
     """Return the photo's uint8 (H, W, 3) as it looks: itself, or on white where it has alpha."""
-    return photo.rgb if photo.alpha is None else composite(photo.rgb, photo.alpha / np.float32(255), PAPER)
+    return photo.rgb if photo.alpha is None else composite(photo.rgb, photo.alpha, PAPER)
 
 
 def within_alpha(matte, photo):
     """Return the matte times the photo's own alpha, if it has one: what was transparent stays so."""
-    return matte if photo.alpha is None else matte * (photo.alpha / np.float32(255))
+    if photo.alpha is None:
+        return matte
+    within = np.empty_like(matte)
+    for rows in _bands(matte):
+        np.multiply(matte[rows], photo.alpha[rows] / np.float32(255), out=within[rows])
+    return within
 
 
 def restore(matte, photo, preset):
@@ -47,7 +59,8 @@ def restore(matte, photo, preset):
         raise UsageError(f"Expected a model that gives a matte; {preset.name} gives {np.shape(matte)}. Choose another.")
     matte = apply_output_rule(np.asarray(matte, np.float32), preset)[..., 0]
     height, width = photo.rgb.shape[:2]
-    return np.clip(cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    matte = cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(matte, 0, 1, out=matte)
 
 
 def apply_output_rule(matte, preset):
@@ -62,21 +75,32 @@ def apply_output_rule(matte, preset):
 def harden(matte):
     """Return the matte, float32 (H, W), as 0 and 1 without specks: opened, smoothed, cut at a half, as rembg does."""
     opened = cv2.morphologyEx(matte, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    return (cv2.GaussianBlur(opened, (5, 5), sigmaX=2) >= 0.5).astype(np.float32)
+    smooth = cv2.GaussianBlur(opened, (5, 5), sigmaX=2, dst=opened)
+    return np.greater_equal(smooth, 0.5, out=smooth)
 
 
 def cut_out(rgb, matte):
     """Return straight (not premultiplied) RGBA, uint8 (H, W, 4): the photo's own colours, the matte as alpha."""
-    return cv2.merge([*cv2.split(rgb), to_uint8(matte)])
+    rgba = np.empty((*rgb.shape[:2], 4), np.uint8)
+    cv2.mixChannels([rgb, to_uint8(matte)], [rgba], [0, 0, 1, 1, 2, 2, 3, 3])
+    return rgba
 
 
 def composite(rgb, matte, background):
-    """Return uint8 (H, W, 3): `rgb` over `background`, a colour or an RGB image of any size (cropped to cover)."""
+    """Return uint8 (H, W, 3): `rgb` over `background`, a colour or an RGB image of any size (cropped to cover).
+
+    `matte` (H, W) is a float in [0, 1], or an alpha of uint8.
+    """
     background = np.asarray(background)
-    if background.ndim == 3:
-        background = _cover(background, rgb.shape[:2])
-    matte = matte[..., None].astype(np.float32)
-    return np.rint(rgb * matte + background * (1 - matte)).astype(np.uint8)
+    # A colour as floats of 32 bits, which all the rest is: with integers it would be 64
+    background = cover(background, rgb.shape[:2]) if background.ndim == 3 else background.astype(np.float32)
+    result = np.empty(rgb.shape, np.uint8)
+    for rows in _bands(rgb):
+        band = matte[rows] / np.float32(255) if matte.dtype == np.uint8 else matte[rows].astype(np.float32)
+        weight = cv2.merge([band] * 3)
+        below = (background[rows] if background.ndim == 3 else background) * (1 - weight)
+        result[rows] = np.rint(np.add(np.multiply(rgb[rows], weight, out=weight), below, out=weight), out=weight)
+    return result
 
 
 def to_uint8(matte):
@@ -86,11 +110,16 @@ def to_uint8(matte):
 
 def to_uint16(matte):
     """Return a float matte in [0, 1] as uint16, rounded."""
-    return np.rint(matte * 65535.0).astype(np.uint16)
+    result = np.empty(matte.shape, np.uint16)
+    for rows in _bands(matte):
+        result[rows] = np.rint(matte[rows] * np.float32(65535))
+    return result
 
 
-def _cover(image, size):
-    """Centre-crop `image` to the aspect of (height, width), then scale it to that size."""
+def cover(image, size):
+    """Return `image` centre-cropped to the aspect of (height, width), then scaled to that size; itself if it has it."""
+    if image.shape[:2] == tuple(size):
+        return image
     height, width = size
     scale = max(height / image.shape[0], width / image.shape[1])
     rows, columns = min(image.shape[0], round(height / scale)), min(image.shape[1], round(width / scale))
@@ -98,3 +127,10 @@ def _cover(image, size):
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
     image = image[top : top + rows, left : left + columns]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _bands(image):
+    """Yield slices of a few rows each that cover an image (H, W, ...)."""
+    height, width = image.shape[:2]
+    step = max(1, _BAND_PIXELS // width)
+    return (slice(top, top + step) for top in range(0, height, step))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.files import name_bytes, printable
+from keras_matting.image_files import Photo
 
 _KEYWORD = b"keras-matting\0"
 _WEBP_CHUNK = b"kmat"
@@ -136,6 +137,10 @@ def _webp_header(data):
 
 
 def _digest_of_background(options):
+    if isinstance(options.background, Photo):
+        alpha = b"" if options.background.alpha is None else np.ascontiguousarray(options.background.alpha)
+        rgb = np.ascontiguousarray(options.background.rgb)
+        return _digest(str(rgb.shape).encode(), rgb, alpha, options.background.icc or b"")
     array = np.ascontiguousarray(options.background)
     array = array.astype(np.uint8) if array.ndim == 1 else array
     return _digest(str(array.shape).encode(), array)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting import image_files, imaging, marks, refine
+from keras_matting import colour_profiles, image_files, imaging, marks, refine
 from keras_matting.config import Preset, find_model_dir
 from keras_matting.engines import ENGINES, open_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
@@ -24,7 +24,8 @@ OUTPUTS = ("rgba", "mask", "matte16", "on-color", "on-image")
 class OutputOptions:
     """What to make of a matte.
 
-    `kind`: one of `OUTPUTS`. `background`: an RGB colour or image (uint8) for "on-color" and "on-image".
+    `kind`: one of `OUTPUTS`. `background`: an RGB colour or image (uint8), both in sRGB, or a `Photo` with a profile of
+    its own, for "on-color" and "on-image".
     `refine`: solve the unknown band anew at full resolution: True, or the `refine.Thresholds` that say where it is.
     `foreground`: estimate the subject's own colours. `harden`: a matte of 0 and 1, without specks.
     """
@@ -45,7 +46,9 @@ class OutputOptions:
 
 
 def _check_background(kind, background):
-    """Raise `UsageError` unless it is an RGB colour of three numbers from 0 to 255, or a uint8 image (H, W, 3)."""
+    """Raise `UsageError` unless it is an RGB colour of numbers from 0 to 255, a uint8 image (H, W, 3), or a `Photo`."""
+    if isinstance(background, Photo):
+        return
     try:
         array = np.asarray(background)
         colour = array.shape == (3,) and array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255
@@ -57,6 +60,31 @@ def _check_background(kind, background):
             f"Output {kind} needs a background: an RGB colour of three numbers from 0 to 255 or a uint8 image "
             f"(H, W, 3); received {str(background)[:60]!r}."
         )
+
+
+def output_profile(photo, options):
+    """Return the ICC profile (bytes, or None for sRGB) of what `options` make of a photo: its own, if that can be.
+
+    A background is a colour or picture that is seen as it is, so where the photo's profile cannot hold it, the photo
+    is converted to sRGB instead.
+    """
+    if photo.icc is None or options.kind not in ("on-color", "on-image"):
+        return photo.icc
+    picture = isinstance(options.background, Photo) or np.ndim(options.background) == 3
+    return photo.icc if colour_profiles.can_hold(photo.icc, None if picture else options.background) else None
+
+
+def _on_background(photo, matte, options):
+    """Return the photo over the background, both in the output's profile."""
+    icc = output_profile(photo, options)
+    rgb, background, own = colour_profiles.convert(photo.rgb, photo.icc, icc), options.background, None
+    if isinstance(background, Photo):
+        background, own = imaging.on_paper(background), background.icc
+    background = np.asarray(background, np.uint8)
+    if background.ndim == 3:
+        background = imaging.cover(background, rgb.shape[:2])
+        return imaging.composite(rgb, matte, colour_profiles.convert(background, own, icc))
+    return imaging.composite(rgb, matte, colour_profiles.convert(background[None, None], own, icc)[0, 0])
 
 
 class Session:
@@ -84,7 +112,10 @@ class Session:
         return mattes
 
     def render(self, photo, raw_matte, options=OutputOptions()):
-        """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16"."""
+        """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16".
+
+        Its colours are in `output_profile(photo, options)`.
+        """
         matte = imaging.restore(raw_matte, photo, self.preset)
         if options.refine:
             thresholds = None if options.refine is True else options.refine
@@ -99,7 +130,7 @@ class Session:
         rgb = refine.estimate_foreground(photo.rgb, matte) if options.foreground else photo.rgb
         if options.kind == "rgba":
             return imaging.cut_out(rgb, matte)
-        return imaging.composite(rgb, matte, options.background)
+        return _on_background(replace(photo, rgb=rgb), matte, options)
 
     def matte(self, photo, options=OutputOptions()):
         """Prepare, predict and render one `Photo`."""
@@ -146,28 +177,36 @@ def matte(image, model="u2netp", engine="auto", output="rgba", background=None, 
     beside the photo, or `NAME.mask.png` and so on after `output`, and gives that path, a str for a str, else a `Path`.
     Where another photo of that name is beside it, or a file that is not ours, it is `NAME.jpg.cutout.png`. `model` is a
     name or a model folder, `engine` a name or "auto". `output` is "rgba" (straight alpha), "mask", "matte16",
-    "on-color" or "on-image" with `background`, an RGB tuple or array. `refine` and `foreground` need the `refine`
+    "on-color" or "on-image" with `background`, an RGB tuple or array in sRGB, or a PIL image. Outputs with colours keep
+    the photo's colour profile, and the background is converted into it. `refine` and `foreground` need the `refine`
     extra.
 
     Raises `UsageError`, `ImageError` or `EngineError`, all `keras_matting.errors.MattingError`.
     """
+    if _is_pil(background):
+        background = _photo_of_pil(background)
     options = OutputOptions(output, background, refine, foreground)
     if isinstance(image, (str, os.PathLike)):
         path = _matte_file(Path(os.fsdecode(image)), str(model), engine, options)
         return str(path) if isinstance(image, str) else path
     photo, give_back = _read(image)
-    return give_back(_cached_session(str(model), engine).matte(photo, options), photo)
+    result = _cached_session(str(model), engine).matte(photo, options)
+    return give_back(result, output_profile(photo, options))
 
 
 def _read(image):
-    """Return a `Photo`, and how to turn the result into what the caller passed."""
+    """Return a `Photo`, and how to turn the result and its profile into what the caller passed."""
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return image_files.decode(bytes(image)), lambda result, photo: image_files.encode(result, ".png", photo.icc)
+        return image_files.decode(bytes(image)), lambda result, icc: image_files.encode(result, ".png", icc)
     if isinstance(image, np.ndarray):
-        return _photo_of_array(image), lambda result, photo: result
-    if "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image):
+        return _photo_of_array(image), lambda result, icc: result
+    if _is_pil(image):
         return _photo_of_pil(image), _pil_of_result
     raise UsageError(f"Expected bytes, a path, a PIL image or a NumPy array; received {type(image).__name__}.")
+
+
+def _is_pil(image):
+    return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
 
 
 def _photo_of_pil(image):
@@ -181,16 +220,18 @@ def _photo_of_pil(image):
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"Expected a whole PIL image; received: {first_line(error)}.") from error
-    icc = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+    icc = image.info.get("icc_profile")
+    if not icc or icc[16:20] != b"RGB ":  # a grey or CMYK profile says nothing of the RGB that we hold
+        icc = None
     return replace(_photo_of_array(np.asarray(upright)), icc=icc)
 
 
-def _pil_of_result(result, photo):
+def _pil_of_result(result, icc):
     from PIL import Image
 
     image = Image.fromarray(result)
-    if photo.icc:
-        image.info["icc_profile"] = photo.icc
+    if icc:
+        image.info["icc_profile"] = icc
     return image
 
 
@@ -227,7 +268,7 @@ def _matte_file(path, model, engine, options):
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     photo = image_files.decode(data)
     session = _cached_session(model, engine)
-    image = image_files.encode(session.matte(photo, options), ".png", photo.icc)
+    image = image_files.encode(session.matte(photo, options), ".png", output_profile(photo, options))
     write_atomically(target, marks.marked(image, marks.made_by(session.preset, options) | marks.made_of(path, data)))
     return target
 

@@ -15,7 +15,7 @@ from keras_matting import image_files, marks
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import write_atomically
-from keras_matting.matting import OutputOptions, read_file
+from keras_matting.matting import OutputOptions, output_profile, read_file
 from keras_matting.photo_folders import is_glob, list_folder, list_glob, none_found
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
@@ -235,7 +235,7 @@ def _infer(session, result, job, decoding, options, encoders):
 def _write(session, result, job, photo, raw_matte, options, mark):
     start = time.perf_counter()
     image = session.render(photo, raw_matte, options)
-    data = image_files.encode(image, job.target.suffix.lower(), photo.icc)
+    data = image_files.encode(image, job.target.suffix.lower(), output_profile(photo, options))
     write_atomically(job.target, marks.marked(data, mark))
     result.encode_ms = _ms_since(start)
 

@@ -11,6 +11,8 @@ KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
 BAND_FRACTION = 1 / 100  # of the photo's longer side: how far the band reaches beyond uncertain pixels
 # Closed-form matting solves for every pixel: a megapixel takes some ten seconds and a gigabyte.
 MAX_REFINED_PIXELS = 1_000_000
+MAX_FOREGROUND_PIXELS = 2_000_000  # estimated together; each takes some seventy bytes
+_BAND_PIXELS = 2**16
 _WINDOW = 3  # closed-form matting looks at 3x3 pixels
 
 
@@ -18,14 +20,64 @@ def estimate_foreground(rgb, matte):
     """Return the colours that the subject has by itself, uint8 (H, W, 3), where the background shines through.
 
     Multi-level estimation (Germer et al., https://arxiv.org/abs/2006.14970). `rgb` uint8 (H, W, 3), `matte` float
-    (H, W) in [0, 1]. Needs the `refine` extra.
+    (H, W) in [0, 1]. Pixels that are opaque or transparent keep the photo's colours, so what is looked at is the soft
+    pixels' bounding box. Above `MAX_FOREGROUND_PIXELS` that is done at a smaller scale, and each soft pixel then gets
+    the colours nearest to those found that add up to the photo's own. Needs the `refine` extra.
     """
     pymatting = _pymatting()
 
-    if matte.size == 1:  # pymatting divides by its side less one
+    alpha = cv2.convertScaleAbs(matte, alpha=255)  # softer than 8 bits can tell is not soft
+    soft = cv2.inRange(alpha, 1, 254)
+    if not soft.any() or matte.size == 1:  # pymatting divides by its side less one
         return rgb
-    foreground = pymatting.estimate_foreground_ml(rgb / 255.0, matte.astype(np.float64))
-    return np.rint(np.clip(foreground, 0, 1) * 255).astype(np.uint8)
+    box = _bounding_box(soft, margin=round(max(matte.shape) * BAND_FRACTION) + 1)
+    scale = min(1.0, (MAX_FOREGROUND_PIXELS / matte[box].size) ** 0.5)
+    # float32 is what pymatting computes in; anything else it would copy
+    colours, subject = (
+        _scaled(rgb[box], scale) * np.float32(1 / 255),
+        _scaled(np.asarray(matte[box], np.float32), scale),
+    )
+    layers = pymatting.estimate_foreground_ml(colours, subject, return_background=True)
+    result = rgb.copy()
+    _fill(result[box], soft[box], matte[box], layers)
+    return result
+
+
+def _fill(photo, soft, matte, layers):
+    """Put the subject's colours where `soft` says; `layers`: estimated (foreground, background), perhaps smaller."""
+    height, width = matte.shape
+    same_size = layers[0].shape[:2] == matte.shape
+    step = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, step):
+        rows = slice(top, min(height, top + step))
+        wanted = soft[rows] > 0
+        if not wanted.any():
+            continue
+        if same_size:
+            colours = layers[0][rows][wanted]
+        else:
+            subject, rest = (_enlarged(layer, rows, (height, width))[wanted] for layer in layers)
+            share = matte[rows][wanted][:, None].astype(np.float32)
+            missing = photo[rows][wanted] * np.float32(1 / 255) - share * subject - (1 - share) * rest
+            colours = subject + share * missing / (share**2 + (1 - share) ** 2)
+        photo[rows][wanted] = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+
+
+def _enlarged(layer, rows, size):
+    """Return rows of `layer` (h, w, 3) as they are when it is scaled to `size` (height, width), linearly."""
+    height, width = size
+    y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * (layer.shape[0] / height) - 0.5
+    x = (np.arange(width, dtype=np.float32) + 0.5) * (layer.shape[1] / width) - 0.5
+    x, y = np.meshgrid(x, y)
+    return cv2.remap(layer, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _scaled(image, scale, interpolation=cv2.INTER_AREA):
+    """Return the image with its sides times `scale`, itself where that is 1."""
+    if scale == 1:
+        return image
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=interpolation)
 
 
 @dataclass(frozen=True)
@@ -37,12 +89,15 @@ class Thresholds:
     erode_px: int = 10
 
     def trimap(self, matte):
-        """Return float64 (H, W): 1, 0, or 0.5 where the matte (H, W) in [0, 1] is uncertain."""
+        """Return float32 (H, W): 1, 0, or 0.5 where the matte (H, W) in [0, 1] is uncertain."""
         kernel = np.ones((max(1, self.erode_px),) * 2, np.uint8)
         sure, empty = (
             cv2.erode(mask.astype(np.uint8), kernel) for mask in (matte > self.foreground, matte < self.background)
         )
-        return np.where(sure == 1, 1.0, np.where(empty == 1, 0.0, 0.5))
+        trimap = np.full(matte.shape, 0.5, np.float32)
+        trimap[empty == 1] = 0
+        trimap[sure == 1] = 1
+        return trimap
 
 
 def refine_matte(rgb, matte, thresholds=None):
@@ -61,13 +116,9 @@ def refine_matte(rgb, matte, thresholds=None):
         return matte
     box = _bounding_box(band, margin=round(max(matte.shape) * BAND_FRACTION) + 1)
     scale = min(1.0, (MAX_REFINED_PIXELS / matte[box].size) ** 0.5)
-    image, known = rgb[box], trimap[box]
-    if scale < 1:
-        size = tuple(max(1, round(side * scale)) for side in known.shape[::-1])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        known = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
+    image, known = _scaled(rgb[box], scale), _scaled(trimap[box], scale, cv2.INTER_NEAREST)
     try:
-        solved = pymatting.estimate_alpha_cf(image / 255.0, known).astype(np.float32)
+        solved = pymatting.estimate_alpha_cf(image / 255.0, known.astype(np.float64)).astype(np.float32)
     except ValueError as error:
         raise ImageError(f"Refining found no solution for this photo ({first_line(error)}); do without it.") from None
     if scale < 1:
@@ -90,11 +141,13 @@ def _pymatting():
 
 
 def trimap_of(matte):
-    """Return float64 (H, W): 1 and 0 where the matte is certain, 0.5 in a band around where it is not."""
+    """Return float32 (H, W): 1 and 0 where the matte is certain, 0.5 in a band around where it is not."""
     certain = ((matte <= KNOWN_BACKGROUND) | (matte >= KNOWN_FOREGROUND)).astype(np.uint8)
     radius = max(1, round(max(matte.shape) * BAND_FRACTION))
     band = cv2.distanceTransform(certain, cv2.DIST_L2, cv2.DIST_MASK_5) <= radius if not certain.all() else certain == 0
-    return np.where(band, 0.5, (matte >= 0.5).astype(np.float64))
+    trimap = (matte >= 0.5).astype(np.float32)
+    trimap[band] = 0.5
+    return trimap
 
 
 def _bounding_box(mask, margin):

@@ -14,6 +14,7 @@ FLOORS = {
         "_version",
         "__init__",
         "cgroups",
+        "colour_profiles",
         "errors",
         "telemetry",
         "base64_text",

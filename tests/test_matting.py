@@ -151,3 +151,41 @@ def test_tiny_photos_are_finished_as_well_as_they_can_be(size):
     assert refine.estimate_foreground(rgb, matte).shape == (*size, 3)
     for thresholds in (None, refine.Thresholds(0.9, 0.1, 1)):
         assert refine.refine_matte(rgb, matte, thresholds).shape == size
+
+
+@pytest.mark.parametrize("limit", [2_000_000, 3_000])
+def test_foreground_changes_soft_pixels_only_and_at_a_smaller_scale_as_well(monkeypatch, limit):
+    pytest.importorskip("pymatting", reason="the refine extra is not installed")
+    monkeypatch.setattr(refine, "MAX_FOREGROUND_PIXELS", limit)
+    rgb, alpha, _ = disc_with_soft_edge()
+    foreground = refine.estimate_foreground(rgb, alpha)
+    soft = (alpha > 1 / 255) & (alpha < 254 / 255)
+    certain = (alpha < 0.4 / 255) | (alpha > 254.6 / 255)
+    np.testing.assert_array_equal(foreground[certain], rgb[certain])
+    visible = soft & (alpha > 0.2)
+    assert np.abs(foreground[visible].astype(int) - (220, 30, 30)).mean() < 15
+    assert np.abs(rgb[visible].astype(int) - (220, 30, 30)).mean() > 40
+
+
+def test_finishing_a_large_photo_costs_little_beyond_input_and_output():
+    """fault: service_memory_on_color. NumPy tells its allocations, so that no other memory counts."""
+    import tracemalloc
+
+    from keras_matting import imaging
+
+    rgb = np.zeros((1500, 2000, 3), np.uint8)
+    matte = np.full(rgb.shape[:2], 0.5, np.float32)
+    picture = np.zeros((30, 40, 3), np.uint8)
+    alpha = np.full(rgb.shape[:2], 200, np.uint8)
+    made = {
+        "on-color": (lambda: imaging.composite(rgb, matte, (1, 2, 3)), 3),
+        "on-image": (lambda: imaging.composite(rgb, matte, picture), 3),
+        "on paper": (lambda: imaging.composite(rgb, alpha, imaging.PAPER), 3),
+        "matte16": (lambda: imaging.to_uint16(matte), 2),
+    }
+    for name, (make, output_bytes) in made.items():
+        tracemalloc.start()
+        make()
+        peak = tracemalloc.get_traced_memory()[1] / matte.size
+        tracemalloc.stop()
+        assert peak < output_bytes + 4, (name, peak)

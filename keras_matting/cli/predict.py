@@ -97,7 +97,7 @@ def _predict_stream(arguments, options):
     """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
     from keras_matting import image_files, marks
     from keras_matting.files import write_atomically
-    from keras_matting.matting import open_session
+    from keras_matting.matting import open_session, output_profile
 
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
@@ -119,7 +119,9 @@ def _predict_stream(arguments, options):
         return SOME_FAILED
     session = open_session(arguments.model, arguments.engine, say)
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
-    data = marks.marked(image_files.encode(session.matte(photo, options), extension, photo.icc), mark)
+    data = marks.marked(
+        image_files.encode(session.matte(photo, options), extension, output_profile(photo, options)), mark
+    )
     if to_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -168,7 +170,6 @@ def _megapixels(text):
 
 
 def _output_options(arguments):
-    from keras_matting.imaging import on_paper
     from keras_matting.matting import OutputOptions, read_photo
 
     kind, _, value = arguments.output.partition("=")
@@ -176,7 +177,7 @@ def _output_options(arguments):
     if kind == "on-color":
         background = _color(value)
     elif kind == "on-image":
-        background = on_paper(read_photo(value or "(no file given)"))
+        background = read_photo(value or "(no file given)")
     return OutputOptions(kind, background, arguments.refine, arguments.foreground)
 
 

@@ -1,0 +1,93 @@
+"""ICC colour profiles, by Pillow's littleCMS: what an image's numbers mean, and the same colours in other numbers.
+
+A profile is judged by what it does to colours, never by its name. One that is missing, damaged or of another colour
+model than RGB counts as sRGB. Conversion is perceptual, as browsers do it, and in bands of rows, so that it costs
+little beyond its output. Pillow is imported where there is a profile.
+"""
+
+import functools
+import io
+from dataclasses import replace
+
+import numpy as np
+
+_BAND_PIXELS = 2**18
+_CUBE_SIDE = 9  # of the colours that a profile is tried with
+_SAME_STEPS = 2  # out of 255: what two ways of computing the same curve differ by
+_KEPT = 16  # profiles and pairs of them; photos of one camera share theirs
+
+
+def in_srgb(photo):
+    """Return a `Photo` with its colours in sRGB and without a profile."""
+    return photo if photo.icc is None else replace(photo, rgb=convert(photo.rgb, photo.icc), icc=None)
+
+
+def convert(rgb, source, target=None):
+    """Return the colours uint8 (H, W, 3) of one profile in the numbers of another; None is sRGB.
+
+    The array itself where there is nothing to change, and where the target has no way back from colours to numbers
+    (`can_hold` tells).
+    """
+    if source == target or (is_srgb(source) and is_srgb(target)):
+        return rgb
+    transform = _transform(None if is_srgb(source) else source, None if is_srgb(target) else target)
+    return rgb if transform is None else _apply(transform, rgb)
+
+
+@functools.lru_cache(_KEPT)
+def is_srgb(icc):
+    """Whether numbers mean the same in this profile (bytes, or None) as in sRGB, but for rounding."""
+    if icc is None:
+        return True
+    transform = _transform(icc, None)
+    if transform is None:
+        return True
+    steps = np.linspace(0, 255, _CUBE_SIDE).round().astype(np.uint8)
+    cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    return bool(_distance(_apply(transform, cube), cube) <= _SAME_STEPS)
+
+
+def can_hold(icc, colour=None):
+    """Whether sRGB colours can be told in this profile; `colour` (R, G, B): whether this one comes back as it was.
+
+    A camera's or scanner's table may lead one way only, and 8 bits of a linear profile hold few dark colours.
+    """
+    if is_srgb(icc):
+        return True
+    if _transform(None, icc) is None:
+        return False
+    if colour is None:
+        return True
+    given = np.uint8([[colour]])
+    return bool(_distance(convert(convert(given, None, icc), icc), given) <= _SAME_STEPS)
+
+
+def _distance(one, other):
+    return np.abs(one.astype(np.int16) - other).max()
+
+
+@functools.lru_cache(_KEPT)
+def _transform(source, target):
+    """Return Pillow's transform from one profile to another (bytes, or None for sRGB); None where there is none."""
+    from PIL import ImageCms
+
+    try:
+        profiles = [
+            ImageCms.createProfile("sRGB") if icc is None else ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            for icc in (source, target)
+        ]
+        return ImageCms.buildTransform(*profiles, "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
+def _apply(transform, rgb):
+    from PIL import Image, ImageCms
+
+    result = np.empty(rgb.shape, np.uint8)
+    step = max(1, _BAND_PIXELS // rgb.shape[1])
+    for top in range(0, rgb.shape[0], step):
+        band = Image.fromarray(np.ascontiguousarray(rgb[top : top + step]))
+        ImageCms.applyTransform(band, transform, inPlace=True)
+        result[top : top + step] = np.asarray(band)
+    return result

@@ -1,0 +1,171 @@
+"""Colours mean what their profile does, whatever it is called, and a background is seen as the colour it was given."""
+
+import io
+
+import numpy as np
+import pytest
+from icc_profiles import (
+    ADOBE_RGB,
+    DISPLAY_P3,
+    PROPHOTO,
+    SRGB,
+    SRGB_CURVE,
+    grey_profile,
+    matrix_profile,
+    table_profile,
+)
+from keras_matting_api import photos
+from PIL import Image, ImageCms
+
+import keras_matting
+from keras_matting import colour_profiles
+from keras_matting.cli import main
+from keras_matting.image_files import Photo
+
+P3 = matrix_profile(DISPLAY_P3, SRGB_CURVE, "Display P3", 4)
+TABLE = table_profile(PROPHOTO, 1.8)
+LINEAR = matrix_profile(SRGB, 1.0, "sRGB-elle-V2-g10.icc")
+SAME_AS_SRGB = {
+    "version 2": matrix_profile(SRGB, SRGB_CURVE, "sRGB IEC61966-2.1", black=(0, 0, 0)),
+    "version 4": matrix_profile(SRGB, SRGB_CURVE, "sRGB built-in", 4),
+    "another name": matrix_profile(SRGB, SRGB_CURVE, "Camera"),
+    "no name": matrix_profile(SRGB, SRGB_CURVE),
+    "littleCMS": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    "broken": b"no profile" * 20,
+    "cut off": P3[:200],
+    "grey": grey_profile(2.2),
+    "empty": b"",
+}
+OTHERS = {
+    "linear, called sRGB": LINEAR,
+    "linear, version 4, called sRGB": matrix_profile(SRGB, 1.0, "sRGB linear", 4),
+    "gamma 1.8, called sRGB": matrix_profile(SRGB, 1.8, "sRGB"),
+    "Display P3": P3,
+    "Display P3, called sRGB": matrix_profile(DISPLAY_P3, SRGB_CURVE, "sRGB IEC61966-2.1"),
+    "Adobe RGB": matrix_profile(ADOBE_RGB, 2.2, "Adobe RGB (1998)"),
+    "ProPhoto": matrix_profile(PROPHOTO, 1.8, ""),
+    "a table, one way": TABLE,
+}
+
+
+def seen(rgb, icc):
+    """Return the colours as Pillow shows them, in sRGB."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    return np.asarray(ImageCms.profileToProfile(Image.fromarray(rgb), profile, ImageCms.createProfile("sRGB")))
+
+
+@pytest.fixture
+def colours():
+    return np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+
+
+@pytest.fixture
+def cut(one_layer_dir):
+    return lambda image, **options: keras_matting.matte(image, one_layer_dir, "onnx-cpu", **options)
+
+
+@pytest.mark.parametrize("name", SAME_AS_SRGB)
+def test_a_profile_that_moves_no_colour_is_srgb_whatever_its_name(name, colours):
+    assert colour_profiles.is_srgb(SAME_AS_SRGB[name])
+    photo = colour_profiles.in_srgb(Photo(colours, None, SAME_AS_SRGB[name]))
+    assert photo.icc is None
+    np.testing.assert_array_equal(photo.rgb, colours)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_profile_that_moves_colours_is_converted_whatever_its_name(name, colours):
+    """fault: srgb_named_linear_profile"""
+    assert not colour_profiles.is_srgb(OTHERS[name])
+    data = io.BytesIO()
+    Image.fromarray(colours).save(data, "PNG", icc_profile=OTHERS[name])
+    photo = photos.decode(data.getvalue(), photos.Limits())
+    assert photo.icc is None
+    np.testing.assert_array_equal(photo.rgb, seen(colours, OTHERS[name]))
+
+
+def test_photos_are_converted_in_bands_to_the_same_colours(monkeypatch, colours):
+    whole = colour_profiles.convert(colours, P3)
+    monkeypatch.setattr(colour_profiles, "_BAND_PIXELS", 100)
+    np.testing.assert_array_equal(colour_profiles.convert(colours, P3), whole)
+
+
+def test_a_colour_that_a_profile_cannot_tell_is_known():
+    assert colour_profiles.can_hold(P3, (0, 177, 64))
+    assert not colour_profiles.can_hold(TABLE)
+    assert not colour_profiles.can_hold(LINEAR, (4, 5, 6))  # 8 bits of linear light hold 0 and 13
+    assert colour_profiles.can_hold(LINEAR, (255, 255, 255))
+
+
+def in_profile(photo, icc):
+    data = io.BytesIO()
+    Image.fromarray(photo).save(data, "PNG", icc_profile=icc)
+    return data.getvalue()
+
+
+def saw(data):
+    """Return (what an image file shows in sRGB, its profile)."""
+    image = Image.open(io.BytesIO(data))
+    icc = image.info.get("icc_profile")
+    rgb = np.asarray(image.convert("RGB"))
+    return (seen(rgb, icc) if icc else rgb), icc
+
+
+def hidden(photo):
+    """Return the photo with everything transparent but one pixel, as RGBA: its cut-out is nearly all background."""
+    alpha = np.zeros(photo.shape[:2], np.uint8)
+    alpha[0, 0] = 255
+    return np.dstack([photo, alpha])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("colour", [(0, 177, 64), (255, 0, 0), (250, 250, 250), (4, 5, 6)])
+def test_a_colour_behind_a_photo_is_seen_as_that_colour(cut, photo, name, colour):
+    result, icc = saw(cut(in_profile(hidden(photo), OTHERS[name]), output="on-color", background=colour))
+    assert np.abs(result[40, 40].astype(int) - colour).max() <= 3
+    if name == "Display P3":
+        assert icc == P3
+
+
+@pytest.mark.parametrize("own", [None, *OTHERS])
+@pytest.mark.parametrize("of_photo", [None, P3, TABLE])
+def test_a_picture_behind_a_photo_is_seen_as_that_picture(cut, photo, tmp_path, one_layer_dir, own, of_photo):
+    picture = np.full((20, 30, 3), (90, 110, 100), np.uint8)
+    (tmp_path / "picture.png").write_bytes(in_profile(picture, OTHERS.get(own)))
+    (tmp_path / "photo.png").write_bytes(in_profile(hidden(photo), of_photo))
+    arguments = [str(tmp_path / name) for name in ("photo.png", "out.png")]
+    options = ["--model", str(one_layer_dir), "--engine", "onnx-cpu", f"--output=on-image={tmp_path / 'picture.png'}"]
+    assert main(["predict", *arguments, *options, "--quiet"]) == 0
+    result, icc = saw((tmp_path / "out.png").read_bytes())
+    expected = seen(picture, OTHERS[own]) if own else picture
+    assert np.abs(result[40, 40].astype(int) - expected[0, 0]).max() <= 4
+    assert icc == (P3 if of_photo == P3 else None)
+    pil, behind = (Image.open(tmp_path / name) for name in ("photo.png", "picture.png"))
+    result = cut(pil, output="on-image", background=behind)
+    assert result.info.get("icc_profile") == icc
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(Image.open(tmp_path / "out.png")))
+
+
+def test_a_cut_out_keeps_the_photo_s_numbers_and_profile(cut, photo):
+    for icc in OTHERS.values():
+        image = Image.open(io.BytesIO(cut(in_profile(photo, icc))))
+        assert image.info["icc_profile"] == icc
+        np.testing.assert_array_equal(np.asarray(image)[..., :3], photo)
+
+
+def test_the_model_sees_the_colours_that_people_see(photo):
+    from test_imaging import PRESET
+
+    from keras_matting import imaging
+
+    size = PRESET.input_size
+    photo = np.ascontiguousarray(photo[: size[0], : size[1]])
+    expected = imaging.prepare(Photo(seen(photo, LINEAR)), PRESET)
+    np.testing.assert_array_equal(imaging.prepare(Photo(photo, None, LINEAR), PRESET), expected)
+
+
+def test_pil_images_of_a_palette_keep_their_profile(cut, photo):
+    image = Image.fromarray(photo).quantize(4)
+    image.info["icc_profile"] = P3
+    assert cut(image).info["icc_profile"] == P3
+    image.info["icc_profile"] = grey_profile(2.2)
+    assert "icc_profile" not in cut(image).info
