@@ -8,6 +8,7 @@ from keras_matting_api import observability, page
 from keras_matting_api.admission import Admission, Rate
 from keras_matting_api.budget import Budget
 from keras_matting_api.middleware import Problems, RequestContext
+from keras_matting_api.memory import STREAM_BYTES, Bodies, for_bodies
 from keras_matting_api.observability import Metrics
 from keras_matting_api.problems import HANDLERS
 from keras_matting_api.routes import batch, inference, matte, rembg, status
@@ -16,7 +17,6 @@ from keras_matting_api.worker import LocalWorker
 
 from keras_matting._version import __version__
 
-STREAM_BYTES = 64 * 2**20  # lines of all streams that are inside, as they came
 DESCRIPTION = """Cut-outs and mattes of clothing, people and products.
 
 Every error is an RFC 9457 problem document with a stable `code`. Answers carry `X-Request-ID`, and the matting ones
@@ -45,7 +45,7 @@ def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: 
     app.state.metrics = Metrics()
     app.state.admission = Admission("requests", settings.queue, lambda: app.state.metrics.seconds_per_photo)
     app.state.streams = Admission("streams", settings.streams, lambda: app.state.metrics.seconds_per_photo)
-    app.state.stream_bytes = Budget(STREAM_BYTES)
+    app.state.stream_bytes, app.state.bodies = Budget(STREAM_BYTES), Bodies(for_bodies(settings))
     app.state.rate = Rate(settings.client_per_minute)
     app.state.worker = make_worker(settings, app.state.metrics, observability.log, on_failure)
     app.include_router(page.router)

@@ -78,7 +78,7 @@ class _Exchange:
         self._headers = Headers(scope=scope)
         self._stream = is_lines(self._headers)
         self._start, self._waited_s, self._received = time.perf_counter(), 0.0, 0
-        self._body_is_here = False
+        self._body_is_here, self._held = False, 0
         self.status, self._sent, self._is_problem = None, 0, False
 
     def check_headers(self):
@@ -110,12 +110,15 @@ class _Exchange:
                 "slow_body", f"{_BYTES_PER_S // 1024} KiB a second", f"{self._received} bytes so far", "Send it anew."
             ) from None
         self._waited_s += time.perf_counter() - start
-        self._received += len(message.get("body", b""))
+        length = len(message.get("body", b""))
+        self._received += length
         self._body_is_here = not message.get("more_body", False)
         if self._stream:  # each piece of a stream has its own patience, and each line its own bound
             self._waited_s = self._received = 0
         else:
             self._check_length(self._received)
+            self._state.bodies.take(length)
+            self._held += length
         return message
 
     async def send(self, message):
@@ -136,6 +139,7 @@ class _Exchange:
 
     def finish(self):
         """Count and log."""
+        self._state.bodies.give(self._held)
         seconds = time.perf_counter() - self._start
         route = getattr(self._scope.get("route"), "path", "none")
         self._state.metrics.answered(route, self._scope["method"], self.status or 499, seconds)

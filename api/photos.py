@@ -26,6 +26,19 @@ def decode(data, limits):
     What the file says of its name or type does not count. Raises `Problem`: 415 for another format, 413 for too many
     pixels (known from the header), 422 for what is no whole image.
     """
+    check(data, limits)
+    try:
+        return colour_profiles.in_srgb(image_files.decode(data, limits.max_megapixels))
+    except image_files.ScansError as error:
+        raise Problem(
+            "undecodable_image", f"a JPEG of at most {error.limit} scans", "one of more scans", "Save it again."
+        ) from None
+    except ImageError:
+        raise _damaged() from None
+
+
+def check(data, limits):
+    """Raise `Problem` on what is known from a file's first bytes; see `decode`."""
     if len(data) < _SHORTEST:
         raise Problem(
             "undecodable_image", "a JPEG, PNG or WebP image", f"{len(data)} bytes", "Send the file's content."
@@ -36,15 +49,14 @@ def decode(data, limits):
         )
     try:
         _check_size(*image_files.probe(data)[1:], limits)
-        return colour_profiles.in_srgb(image_files.decode(data, limits.max_megapixels))
-    except image_files.ScansError as error:
-        raise Problem(
-            "undecodable_image", f"a JPEG of at most {error.limit} scans", "one of more scans", "Save it again."
-        ) from None
     except ImageError:
-        raise Problem(
-            "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."
-        ) from None
+        raise _damaged() from None
+
+
+def _damaged():
+    return Problem(
+        "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."
+    )
 
 
 def _check_size(width, height, limits):

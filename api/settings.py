@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     max_body_mib: float = Field(20, gt=0)
     max_megapixels: float = Field(25, gt=0)
     max_side_px: int = Field(16384, ge=1)
+    memory_mib: float = Field(0, ge=0)
+    """What the service may take in all; 0: what its control group allows, or all that the machine has."""
     max_items: int = Field(16, ge=1)
     """Photos in one JSON batch."""
     queue: int = Field(64, ge=1)

@@ -3,14 +3,16 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from keras_matting_api import photos
+from keras_matting_api import memory, photos
+from keras_matting_api.negotiation import EXTENSIONS
 from keras_matting_api.problems import Problem
 from keras_matting_api.served_model import ServedModel
 
+from keras_matting import footprint
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import EngineError, MattingError, UsageError
 from keras_matting.matting import OutputOptions
@@ -78,7 +80,8 @@ class Worker(Protocol):
 class LocalWorker:
     """Models in this process. `log(message)` is told what happens, `metrics` counts it.
 
-    Decoded photos are large, so few are out at a time: what waits for the engine beyond these waits as bytes.
+    Decoded photos are large, so few are out at a time, and no more than the memory holds: what waits for the engine
+    beyond these waits as bytes.
     `on_failure(error)` is called if a model cannot be opened at all.
     """
 
@@ -90,7 +93,8 @@ class LocalWorker:
         # and compiles itself at first use: plain photos are not to wait for it.
         self._codec = ThreadPoolExecutor(usable_cores(), "codec")
         self._refiner = ThreadPoolExecutor(_REFINED_AT_ONCE, "refiner")
-        self._bench = self._refining_bench = None
+        self._headers = ThreadPoolExecutor(1, "headers")  # of files: a long one must not keep others from arriving
+        self._bench = self._refining_bench = self._memory = None
         self._loading = None
 
     async def start(self):
@@ -111,32 +115,48 @@ class LocalWorker:
             self._on_failure(failure)
             return
         self._refining_bench = asyncio.Semaphore(_REFINED_AT_ONCE + 1)  # one is prepared meanwhile
-        self._bench = asyncio.Semaphore(usable_cores() + 2 * max(served.batching.max_batch for served in self._served))
+        places = usable_cores() + 2 * max(served.batching.max_batch for served in self._served)
+        total = memory.for_photos(self._settings)
+        self._log(f"photos may take {total // memory.MIB} MiB of memory")
+        self._memory = memory.PhotoMemory(total, places + _REFINED_AT_ONCE + 1)
+        self._bench = asyncio.Semaphore(places)
 
     async def matte(self, job):
         """See `Worker.matte`."""
         served = self._find(job.model)
         async with deadline(self._settings.deadline_s):
             start = time.perf_counter()
-            async with self._refining_bench if _is_refined(job) else self._bench:
+            cost = await asyncio.get_running_loop().run_in_executor(self._headers, self._cost, job)
+            self._memory.check(cost)
+            async with AsyncExitStack() as places:
+                if _is_refined(job):  # those that wait for their turn must not hold memory that plain photos could use
+                    await places.enter_async_context(self._refining_bench)
+                hold = await places.enter_async_context(self._memory.hold(cost))
+                if not _is_refined(job):
+                    await places.enter_async_context(self._bench)
                 waited_ms = _ms_since(start)
-                return await self._matte(served, job, waited_ms)
+                return await self._matte(served, job, hold, waited_ms)
 
-    async def _matte(self, served, job, waited_ms):
+    async def _matte(self, served, job, hold, waited_ms):
         session = served.session
         start = time.perf_counter()
-        photo, tensor = await _in(self._codec, self._decode, session, job.data)
+        photo, tensor = await hold.run(self._codec, self._decode, session, job.data)
         decode_ms = _ms_since(start)
         answer = await served.predict(tensor)
         start = time.perf_counter()
         pool = self._refiner if _is_refined(job) else self._codec
-        content = await _in(pool, self._encode, session, photo, answer.result, job)
+        content = await hold.run(pool, self._encode, session, photo, answer.result, job)
         phases_ms = dict(
             zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
         )
         self._metrics.did(served.name, phases_ms)
         height, width = photo.rgb.shape[:2]
         return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms)
+
+    def _cost(self, job):
+        """Return the bytes of memory that a job takes; raises `Problem` on what its first bytes tell."""
+        photos.check(job.data, self._limits)
+        return footprint.of_file(job.data, job.options, EXTENSIONS[job.media_type])
 
     def _decode(self, session, data):
         photo = photos.decode(data, self._limits)
@@ -189,7 +209,7 @@ class LocalWorker:
             await asyncio.gather(self._loading, return_exceptions=True)
         for served in self._served:
             await served.close()
-        for pool in (self._codec, self._refiner):
+        for pool in (self._headers, self._codec, self._refiner):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _named(self, name):
@@ -221,11 +241,6 @@ async def deadline(seconds):
 
 def _is_refined(job):
     return bool(job.options.refine or job.options.foreground)
-
-
-def _in(pool, function, *arguments):
-    """Run in a thread of `pool`; what has not begun when the caller gives up is not run."""
-    return asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
 
 def _still_loading():

@@ -21,6 +21,7 @@ FLOORS = {
         "files",
         "photo_folders",
         "marks",
+        "footprint",
         "config",
         "image_files",
         "image_headers",
