@@ -7,8 +7,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from keras_matting_api import observability, page
 from keras_matting_api.admission import Admission, Rate
 from keras_matting_api.budget import Budget
-from keras_matting_api.middleware import Problems, RequestContext
 from keras_matting_api.memory import STREAM_BYTES, Bodies, for_bodies
+from keras_matting_api.middleware import Problems, RequestContext
 from keras_matting_api.observability import Metrics
 from keras_matting_api.problems import HANDLERS
 from keras_matting_api.routes import batch, inference, matte, rembg, status

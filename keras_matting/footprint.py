@@ -8,14 +8,16 @@ import os
 from pathlib import Path
 
 from keras_matting import cgroups, image_files, refine
+from keras_matting.errors import ImageError
 
 MIB = 2**20
 _PLAIN = 20
 _UNPACKED = 44  # decoded at 16 bits a channel or by way of copies; or encoded by libwebp without loss
 _WITH_BAND = 8  # trimap and band, more than _PLAIN
 _PER_FOREGROUND_PIXEL, _PER_REFINED_PIXEL = 75, 800
-_PER_PHOTO = 4 * MIB
-_SPARE = 1 / 16  # of all memory, for what allocators keep and everything that is not counted
+_PER_PHOTO = MIB
+_FIRST_BYTES = 2**16
+_SPARE = 1 / 8  # of all memory, for what allocators keep, what is imported later, and what else is not counted
 _OPAQUE = ("on-color", "on-image")
 _STATM = Path("/proc/self/statm")
 
@@ -59,4 +61,62 @@ def held():
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
+        return 0
+
+
+class Room:
+    """Memory shared by photos in flight, of one thread that begins and ends them. `total` None: as much as they like.
+
+    Each photo is known by a key. A photo that nothing is known of (a cost of None) is taken for one that fills it all.
+    """
+
+    def __init__(self, total):
+        self.total, self._costs = total, {}
+
+    def fits(self, cost):
+        """Whether a photo can begin now: always if it would be the only one."""
+        if self.total is None or not self._costs:
+            return True
+        return cost is not None and cost + sum(self._costs.values()) <= self.total
+
+    def take(self, key, cost):
+        """Begin a photo."""
+        self._costs[key] = min(self.total, cost if cost is not None else self.total) if self.total is not None else 0
+
+    def give(self, key):
+        """End it."""
+        self._costs.pop(key, None)
+
+    def refusal(self, cost):
+        """Return the `ImageError` that says that a photo does not fit even by itself, or None."""
+        if self.total is None or cost is None or cost <= self.total:
+            return None
+        return ImageError(
+            f"Expected a photo and an output that fit into {self.total // MIB} MiB of memory; these take about "
+            f"{cost // MIB} MiB. Scale the photo down, ask for less (--refine and --foreground take most), or allow "
+            "more memory."
+        )
+
+
+def require_room(data, options, extension=".png"):
+    """Raise `ImageError` if what `of_file` says of these bytes is more than there is."""
+    if refusal := Room(usable()).refusal(of_file(data, options, extension)):
+        raise refusal
+
+
+def of_path(path, options, extension=".png"):
+    """Return what `of_file` says of a file: None where it cannot be read twice, 0 where it is no photo."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            try:
+                return of_file(file.read(_FIRST_BYTES), options, extension)
+            except (ImageError, IndexError):  # a header may be long, or at the end
+                file.seek(0)
+                return of_file(file.read(), options, extension)
+    except OSError:
+        return None
+    except (ImageError, IndexError):  # decoding will tell why
         return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_matting import image_files, marks
+from keras_matting import footprint, image_files, marks
 from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import write_atomically
@@ -172,26 +172,36 @@ def run(
     A photo that cannot be read or written fails alone, and so does one whose output is there and not ours, unless
     `overwrite`. `resume` skips outputs that are newer than their photo, decode whole and were made of this photo by
     this model with these options; the rest is overwritten, each file in one step. At most about a dozen photos are in
-    memory at a time.
+    memory at a time, and no more than fit (`footprint`); one that does not fit by itself fails.
     """
-    made_by = marks.made_by(session.preset, options)
+    made_by, room = marks.made_by(session.preset, options), footprint.Room(footprint.usable())
     workers = min(MAX_WORKERS, max(2, usable_cores()))
     with ThreadPoolExecutor(workers, "decode") as decoders, ThreadPoolExecutor(workers, "encode") as encoders:
         decoding, encoding = deque(), deque()
-        jobs = iter(jobs)
+        waiting = ((job, footprint.of_path(job.source, options, job.target.suffix.lower())) for job in jobs)
+        following = next(waiting, None)
         try:
-            while True:
-                while len(decoding) < workers and (job := next(jobs, None)):
+            while following or decoding or encoding:
+                while following and len(decoding) < workers and room.fits(following[1]):
+                    job, cost = following
                     result = Result(str(job.source), str(job.target), "done")
-                    reading = (session, result, job, made_by, resume, overwrite, max_megapixels)
-                    decoding.append((result, job, decoders.submit(_read, *reading)))
-                if not decoding:
-                    break
-                encoding.append(_infer(session, *decoding.popleft(), options, encoders))
-                while encoding and (len(encoding) > workers or encoding[0][1].done()):
-                    yield _finish(*encoding.popleft())
-            while encoding:
-                yield _finish(*encoding.popleft())
+                    if refusal := room.refusal(cost):
+                        reading = decoders.submit(_fail, refusal)
+                    else:
+                        reading = decoders.submit(
+                            _read, session, result, job, made_by, resume, overwrite, max_megapixels
+                        )
+                        room.take(id(result), cost)
+                    decoding.append((result, job, reading))
+                    following = next(waiting, None)
+                if decoding:
+                    encoding.append(_infer(session, *decoding.popleft(), options, encoders))
+                while encoding and (not decoding or len(encoding) > workers or encoding[0][1].done()):
+                    result = _finish(*encoding.popleft())
+                    room.give(id(result))
+                    yield result
+                    if not decoding:  # there may be room for more now
+                        break
         finally:
             for *_, pending in (*decoding, *encoding):
                 pending.cancel()

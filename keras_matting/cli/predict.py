@@ -95,7 +95,7 @@ def predict(arguments):
 
 def _predict_stream(arguments, options):
     """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
-    from keras_matting import image_files, marks
+    from keras_matting import footprint, image_files, marks
     from keras_matting.files import write_atomically
     from keras_matting.matting import open_session, output_profile
 
@@ -113,6 +113,7 @@ def _predict_stream(arguments, options):
         raise UsageError(f"{refusal}. Add --overwrite, or choose another output.")
     data = _read_one(source)
     try:
+        footprint.require_room(data, options, extension)
         photo = image_files.decode(data, arguments.max_megapixels)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
