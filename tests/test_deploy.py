@@ -11,15 +11,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import yaml
 from conftest import ROOT
+from keras_matting_api import memory
 from keras_matting_api.app import create_app
 from keras_matting_api.settings import Settings
 from server import Server
 
+from keras_matting import footprint
 from keras_matting.cli import VERBS
 from keras_matting.engines import ENGINES
 from keras_matting.image_files import encode
@@ -236,6 +239,31 @@ def test_ray_s_configuration_fits_the_application(monkeypatch):
     settings_in(application["runtime_env"]["env_vars"])
     with pytest.raises(ValueError, match="min_replicas"):
         Scale(min_replicas=3, max_replicas=2)
+
+
+def shipped_limits():
+    """Yield (where it stands, the memory limit in MiB, the settings there)."""
+    (container,) = inference_service("service.yaml")["containers"]
+    yield "kserve", int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024, Settings()
+    service = compose()["services"]["matting"]
+    yield "compose", int(service["mem_limit"].removesuffix("g")) * 1024, settings_in(service["environment"])
+    (application,) = yaml.safe_load((DEPLOY / "ray" / "config.yaml").read_text())["applications"]
+    settings = settings_in(application["runtime_env"]["env_vars"])
+    yield "ray", settings.memory_mib, settings
+
+
+@pytest.mark.parametrize(("limit_mib", "settings"), [given[1:] for given in shipped_limits()], ids=lambda _: "")
+def test_what_is_admitted_fits_the_memory_that_is_shipped(limit_mib, settings):
+    """fault: service_memory_on_color. The formula, with more held by models than u2netp's largest engine holds."""
+    settings = settings.model_copy(update={"memory_mib": limit_mib})
+    held, limit = 600 * 2**20, limit_mib * 2**20
+    photos = memory.for_photos(settings, held)
+    assert held + photos + 3 * (memory.for_bodies(settings) + memory.STREAM_BYTES) <= limit
+    assert memory.for_bodies(settings) >= settings.max_body_bytes
+    room = memory.PhotoMemory(photos, places=16)
+    for foreground in (False, True):
+        options = SimpleNamespace(kind="rgba", refine=False, foreground=foreground)
+        room.check(footprint.of_photo(int(settings.max_megapixels * 1e6), options, unpacked=True))
 
 
 @pytest.mark.long
