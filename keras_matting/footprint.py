@@ -19,6 +19,7 @@ _PER_PHOTO = MIB
 _FIRST_BYTES = 2**16
 _SPARE = 1 / 8  # of all memory, for what allocators keep, what is imported later, and what else is not counted
 _OPAQUE = ("on-color", "on-image")
+_WITHOUT_SPARE = 3 / 4  # of a cost: what most photos take; by itself one is refused only if that is too much
 _STATM = Path("/proc/self/statm")
 
 
@@ -89,12 +90,12 @@ class Room:
 
     def refusal(self, cost):
         """Return the `ImageError` that says that a photo does not fit even by itself, or None."""
-        if self.total is None or cost is None or cost <= self.total:
+        if self.total is None or cost is None or cost * _WITHOUT_SPARE <= self.total:
             return None
         return ImageError(
-            f"Expected a photo and an output that fit into {self.total // MIB} MiB of memory; these take about "
-            f"{cost // MIB} MiB. Scale the photo down, ask for less (--refine and --foreground take most), or allow "
-            "more memory."
+            f"Expected a photo and an output that fit into {int(self.total) // MIB} MiB of memory; these take about "
+            f"{int(cost * _WITHOUT_SPARE) // MIB} MiB. Scale the photo down, leave out --refine and "
+            "--foreground, or allow more memory."
         )
 
 

@@ -114,7 +114,7 @@ def test_a_photo_that_does_not_fit_fails_alone_with_a_sentence(session, tmp_path
     small = write_photo(tmp_path / "a.png")
     large = tmp_path / "b.png"
     large.write_bytes(encode(np.tile(photo, (3, 3, 1)), ".png"))
-    monkeypatch.setattr(footprint, "usable", lambda: footprint.of_path(small, PLAIN))
+    monkeypatch.setattr(footprint, "usable", lambda: footprint.of_path(small, PLAIN) * 0.9)
     jobs = [predict.Job(path, tmp_path / "out" / path.name) for path in (large, small)]
     failed, done = predict.run(session, jobs)
     assert (failed.status, done.status) == ("failed", "done")
