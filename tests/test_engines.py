@@ -65,6 +65,21 @@ def test_an_engine_agrees_with_keras_at_any_batch_size(opened, batch, expected, 
     assert set(engine.describe()) == {"precision", "coverage"}
 
 
+@pytest.mark.parametrize("name", ["onnx-cpu", "openvino-f32", "openvino-int8"])
+@pytest.mark.parametrize(("quota", "threads"), [(0.5, 1), (None, None)])
+def test_an_engine_takes_no_more_threads_than_a_quota_gives(opened, tiny_model_dir, monkeypatch, name, quota, threads):
+    opened(name)
+    monkeypatch.setattr(devices.cgroups, "cpu_quota", lambda root="/": quota)
+    engine = engines.open_engine(name, tiny_model_dir)
+    if name == "onnx-cpu":
+        taken = engine._session.get_session_options().intra_op_num_threads or None  # 0: its own choice
+    else:
+        ((compiled, *_),) = engine._chain._steps
+        asked = compiled.get_property("INFERENCE_NUM_THREADS")
+        taken = asked if quota else None
+    assert taken == threads
+
+
 def test_int8_says_what_was_quantised(opened):
     described = opened("openvino-int8").describe()
     assert described["precision"] == "int8"

@@ -46,6 +46,14 @@ def usable_cores(root="/"):
     return max(1, min(cores or 1, math.ceil(quota) if quota else sys.maxsize))
 
 
+def engine_threads():
+    """Return how many threads an engine is told to use, or None: without a CPU quota its own choice fits the cores.
+
+    Runtimes count cores and know nothing of quotas: their threads would be halted together for most of each period.
+    """
+    return usable_cores() if cgroups.cpu_quota() else None
+
+
 def cpu_name():
     """Return the processor as one line: model, instruction sets, cores."""
     return f"{cpu()['model']} ({' '.join(cpu()['flags']) or 'no AVX2'}), {cpu()['cores']} cores"

@@ -4,7 +4,7 @@ from keras_matting import telemetry
 from keras_matting.config import ONNX_FILE
 from keras_matting.engines.artefacts import building, built, exported
 from keras_matting.engines.base import cannot_open, checked_batch, missing_package, runtime
-from keras_matting.engines.devices import gpu_name, missing_gpu
+from keras_matting.engines.devices import engine_threads, gpu_name, missing_gpu
 from keras_matting.errors import EngineError
 
 _PROVIDERS = {
@@ -59,6 +59,8 @@ class OnnxEngine:
         provider = _PROVIDERS[variant]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if threads := engine_threads():
+            options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=[(provider, _provider_options(variant, cache))]

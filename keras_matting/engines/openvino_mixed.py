@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from keras_matting import telemetry
+from keras_matting.engines.devices import engine_threads
 
 # Layers that compute have a precision; what lies between them (activations, sums, resizes) follows its neighbours.
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
@@ -200,7 +201,9 @@ def compile_ahead(path, precision):
 
 def _hints(precision):
     """Return what every compilation is told. Left alone, the plugin computes in bfloat16 where the processor can."""
-    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    threads = engine_threads()
+    return hints | {"INFERENCE_NUM_THREADS": threads} if threads else hints
 
 
 class Chain:

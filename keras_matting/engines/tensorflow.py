@@ -1,7 +1,8 @@
 """TensorFlow on the exported SavedModel: as it is, or compiled by XLA, always in float32.
 
 oneDNN's bfloat16 is not offered: TensorFlow switches it for all graphs of the process at once, so that another model,
-or a training, would lose its precision too (and U2NetP's mean error in it is twice what the gate admits).
+or a training, would lose its precision too (and U2NetP's mean error in it is twice what the gate admits). Its threads
+are the process's, too, so a CPU quota does not reach it.
 """
 
 from keras_matting.config import SAVED_MODEL
