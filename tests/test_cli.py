@@ -169,7 +169,7 @@ def test_standard_input_to_standard_output(tiny_model_dir, tmp_path, write_photo
         (["a.png", "a.png"], "would overwrite a photo"),
         (["a" * 300, "out"], "File name too long"),
         (["a.png", "x.png", "--max-megapixels", "nan"], "a positive number"),
-        (["-", "x.png", "--resume"], "standard input is one photo"),
+        (["-", "x.png", "--resume"], "standard input, a pipe and standard output hold one photo"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_one_sentence(run, model, tmp_path, monkeypatch, write_photo, words, message):

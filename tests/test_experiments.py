@@ -44,6 +44,7 @@ def test_every_experiment_of_the_package_is_one_that_can_run(scale, tmp_path):
         assert not any("{" in spec for spec in (*settings.data, settings.val, settings.init))
 
 
+@pytest.mark.long
 def test_experiments_make_a_table_and_equal_ones_run_once(tiny_scale, write, tmp_path, capsys):
     files = [write("first"), write("again"), write("half", fraction=0.5)]
     words = ["--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]

@@ -16,7 +16,7 @@ from keras_matting.layers import ExactResizeLike, ResizeLike, with_exact_resizes
 from keras_matting.models import build_model, inference_model
 
 
-@pytest.mark.parametrize("name", ["modnet", "u2netp"])
+@pytest.mark.parametrize("name", [pytest.param("modnet", marks=pytest.mark.long), "u2netp"])
 def test_onnx_has_few_transposes_one_input_and_the_matte(request, name):
     folder = request.getfixturevalue("modnet_dir" if name == "modnet" else "tiny_model_dir")
     graph = onnx.load(folder / ONNX_FILE).graph
@@ -28,6 +28,7 @@ def test_onnx_has_few_transposes_one_input_and_the_matte(request, name):
     assert [side.dim_value for side in shape[1:]] == [64, 64, 3]
 
 
+@pytest.mark.long
 def test_another_size_and_a_fixed_batch_are_exported_and_refuse_others(modnet_dir, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(modnet_dir, folder)

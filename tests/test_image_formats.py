@@ -78,7 +78,7 @@ def test_every_png_of_colours_is_read(bits, interlaced):
 
 @pytest.mark.parametrize("name", ["gAMA", "sRGB", "cICP", "sBIT", "bKGD"])
 def test_what_a_png_says_of_its_colours_changes_no_value(name):
-    content = {"gAMA": struct.pack(">I", 100_000), "sRGB": b"\0", "cICP": b"\x09\x10\0\1", "sBIT": b"\5\6\5\5"}
+    content = {"gAMA": struct.pack(">I", 100_000), "sRGB": b"\0", "cICP": b"\1\x0d\0\1", "sBIT": b"\5\6\5\5"}
     said = chunk(name.encode(), content.get(name, b"\0\1\0\2\0\3"))
     assert_is(png(RGBA, 8, 6, said), COLOURS, ALPHA)
 

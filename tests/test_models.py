@@ -19,7 +19,11 @@ TOLERANCE = 2e-5
 TRAINABLE = {"modnet": 6_487_075, "u2net": 44_009_869, "u2netp": 1_131_181}
 
 
-@pytest.fixture(scope="module", params=goldens.MODELS)
+# U2Net is U2NetP's code with other numbers, and takes a minute.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name == "u2net" else name for name in goldens.MODELS],
+)
 def official(request):
     """(name, model with the formula weights, cases of the official code)."""
     model = build_model(request.param)

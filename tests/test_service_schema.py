@@ -27,6 +27,7 @@ def server(one_layer_dir):
         yield server
 
 
+@pytest.mark.long
 def test_every_answer_to_requests_made_from_the_document_is_documented(server, tmp_path):
     command = [Path(sys.executable).with_name("schemathesis"), "run", f"{server.url}/openapi.json"]
     options = ["--checks", ",".join(CHECKS), "--max-examples", "8", "--seed", "1", "--no-color", "--workers", "1"]

@@ -49,7 +49,8 @@ def test_modnet_takes_the_official_supervised_steps(float64):
         np.testing.assert_allclose(weights[name], after, rtol=0, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["u2netp", pytest.param("u2net", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["u2netp", "u2net"])
 def test_u2net_takes_the_official_deeply_supervised_steps(name, float64):
     trainer = TRAINERS[name](network_of(name, 64))
     alpha, _ = goldens.alpha_and_trimap(9, 2, 64, 64)

@@ -100,6 +100,7 @@ def test_a_checkpoint_that_was_cut_off_is_never_read(finished, tmp_path):
     (folder / "checkpoint-9.npz").unlink()
 
 
+@pytest.mark.long
 def test_a_finished_run_trains_on_when_it_gets_more_epochs(finished, pairs, tmp_path):
     train(tiny.settings(pairs, epochs=2), tmp_path / "run", verbose=0)
     progress = train(tiny.settings(pairs, epochs=4), tmp_path / "run", resume=True, verbose=0)

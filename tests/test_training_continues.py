@@ -56,7 +56,7 @@ def test_patience_ends_a_phase_and_the_next_one_has_its_own(stuck, tmp_path, mon
     assert train(stuck, tmp_path / "two", resume=True, verbose=0).history == progress.history
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)])
 def test_a_run_cut_off_in_any_phase_continues_as_if_it_had_not_been(pairs, tmp_path, monkeypatch, epoch):
     monkeypatch.setattr(run, "phases", lambda settings: [(2, None), (settings.epochs, -1)])
     settings = tiny.settings(pairs)
@@ -86,6 +86,7 @@ def test_modnet_is_trained_frozen_then_from_a_layer_on_and_gets_more_epochs(pair
     assert np.isfinite(tiny.losses_of(more)).all()
 
 
+@pytest.mark.long
 def test_half_precision_continues_with_its_loss_scale(pairs, tmp_path):
     settings = tiny.settings(pairs, precision="mixed_float16", epochs=3)
     undisturbed = train(settings, tmp_path / "undisturbed", verbose=0)

@@ -56,6 +56,7 @@ def test_a_disk_that_is_full_for_tensorboard_is_one_sentence(tmp_path):
     ), done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_run_whose_logs_fill_the_disk_can_be_continued(tmp_path):
     pairs = tiny.write_pairs(tmp_path / "pairs")
     script = (
