@@ -166,5 +166,5 @@ def test_the_triton_repository_follows_triton_s_schema(folder, resnet, tmp_path,
         assert config.dynamic_batching.max_queue_delay_microseconds == (0 if device == "cpu" else 5000)
         assert config.instance_group[0].kind == schema.ModelInstanceGroup.Kind.Value(f"KIND_{device.upper()}")
         assert (target / "1" / "model.onnx").read_bytes() == (model_dir / "model.onnx").read_bytes()
-        with pytest.raises(UsageError, match="exists; choose another repository"):
+        with pytest.raises(UsageError, match="exists; choose another folder"):
             export_triton(model_dir, tmp_path, device)
