@@ -7,7 +7,8 @@ from collections import OrderedDict
 from contextlib import contextmanager
 
 from fastapi import Request
-from keras_matting_api.problems import Problem
+
+from .problems import Problem
 
 _REMEMBERED_CLIENTS = 10_000
 

@@ -5,9 +5,10 @@ import base64
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
-from keras_matting_api.negotiation import EXTENSIONS, JSON
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
+
+from .negotiation import EXTENSIONS, JSON
 
 
 class MatteDocument(BaseModel):

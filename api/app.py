@@ -4,18 +4,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from keras_matting_api import observability, page
-from keras_matting_api.admission import Admission, Rate
-from keras_matting_api.budget import Budget
-from keras_matting_api.memory import STREAM_BYTES, Bodies, for_bodies
-from keras_matting_api.middleware import Problems, RequestContext
-from keras_matting_api.observability import Metrics
-from keras_matting_api.problems import HANDLERS
-from keras_matting_api.routes import batch, inference, matte, rembg, status
-from keras_matting_api.settings import Settings, read_settings
-from keras_matting_api.worker import LocalWorker
 
 from keras_matting._version import __version__
+
+from . import observability, page
+from .admission import Admission, Rate
+from .budget import Budget
+from .memory import STREAM_BYTES, Bodies, for_bodies
+from .middleware import Problems, RequestContext
+from .observability import Metrics
+from .problems import HANDLERS
+from .routes import batch, inference, matte, rembg, status
+from .settings import Settings, read_settings
+from .worker import LocalWorker
 
 DESCRIPTION = """Cut-outs and mattes of clothing, people and products.
 

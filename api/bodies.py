@@ -4,9 +4,10 @@ import codecs
 
 import pydantic_core
 import python_multipart.exceptions
-from keras_matting_api.problems import Problem
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser, parse_options_header
+
+from .problems import Problem
 
 FILE_FIELD = "file"
 NDJSON = "application/x-ndjson"

@@ -6,8 +6,9 @@ import uuid
 from dataclasses import dataclass
 
 import h11
-from keras_matting_api.problems import MEDIA_TYPE, Problem
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .problems import MEDIA_TYPE, Problem
 
 _LOOK_EVERY_S = 1.0
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from keras_matting_api.problems import Problem
+from .problems import Problem
 
 
 async def lines_of(chunks, max_bytes):

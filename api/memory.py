@@ -4,9 +4,10 @@ import asyncio
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 
-from keras_matting_api.problems import Problem
+from keras_matting import cgroups
+from keras_matting.photos import footprint
 
-from keras_matting import cgroups, footprint
+from .problems import Problem
 
 MIB = 2**20
 STREAM_BYTES = 64 * MIB  # lines of all streams that are inside, as they came

@@ -10,11 +10,12 @@ import re
 import time
 import uuid
 
-from keras_matting_api import observability
-from keras_matting_api.bodies import is_lines
-from keras_matting_api.problems import MEDIA_TYPE, Problem, of_exception
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+
+from . import observability
+from .bodies import is_lines
+from .problems import MEDIA_TYPE, Problem, of_exception
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside

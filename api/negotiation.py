@@ -1,6 +1,6 @@
 """Which format an `Accept` header asks for (RFC 9110, 12.5.1)."""
 
-from keras_matting_api.problems import Problem
+from .problems import Problem
 
 EXTENSIONS = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 JSON = "application/json"

@@ -1,6 +1,6 @@
 """Parts of the OpenAPI document that FastAPI cannot derive, because the routes read their bodies themselves."""
 
-from keras_matting_api.bodies import FILE_FIELD
+from .bodies import FILE_FIELD
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 

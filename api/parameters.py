@@ -4,11 +4,12 @@ from collections import Counter
 from typing import Annotated, Literal
 
 from fastapi import Request
-from keras_matting_api.problems import Problem
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
+
+from .problems import Problem
 
 _HEX = r"#[0-9a-fA-F]{6}"
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"

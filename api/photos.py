@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from keras_matting_api.negotiation import EXTENSIONS
-from keras_matting_api.problems import Problem
-
-from keras_matting import colour_profiles, image_files
 from keras_matting.errors import ImageError
+from keras_matting.photos import colour_profiles
+from keras_matting.photos import files as photo_files
+
+from .negotiation import EXTENSIONS
+from .problems import Problem
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 _SHORTEST = 12  # no image, of any format, is shorter
@@ -28,8 +29,8 @@ def decode(data, limits):
     """
     check(data, limits)
     try:
-        return colour_profiles.in_srgb(image_files.decode(data, limits.max_megapixels))
-    except image_files.ScansError as error:
+        return colour_profiles.in_srgb(photo_files.decode(data, limits.max_megapixels))
+    except photo_files.ScansError as error:
         raise Problem(
             "undecodable_image", f"a JPEG of at most {error.limit} scans", "one of more scans", "Save it again."
         ) from None
@@ -48,7 +49,7 @@ def check(data, limits):
             "unsupported_format", "a JPEG, PNG or WebP image", "something else", "Convert it to one of these."
         )
     try:
-        _check_size(*image_files.probe(data)[1:], limits)
+        _check_size(*photo_files.probe(data)[1:], limits)
     except ImageError:
         raise _damaged() from None
 
@@ -72,6 +73,6 @@ def _check_size(width, height, limits):
 def encode(image, media_type):
     """Return the bytes of an output image, without metadata."""
     try:
-        return image_files.encode(image, EXTENSIONS[media_type])
+        return photo_files.encode(image, EXTENSIONS[media_type])
     except ImageError as error:  # WebP ends at 16,383 pixels a side
         raise Problem("not_acceptable", f"a photo that fits into {media_type}", "a larger one", str(error)) from None

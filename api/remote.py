@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from keras_matting_api.problems import Problem
+from .problems import Problem
 
 POOL = ThreadPoolExecutor(8, "fetch")  # for `fetch`, which blocks
 _TIMEOUT_S = 10

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import anyio
 import numpy as np
-from keras_matting_api.batching import Batcher
-from keras_matting_api.problems import Problem
 
-from keras_matting.config import BENCHMARK_FILE, read_verdict
 from keras_matting.engines import device_name
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.matting import open_session
+from keras_matting.model_folder import BENCHMARK_FILE, read_verdict
+
+from .batching import Batcher
+from .problems import Problem
 
 _GPU_ENGINES = ("onnx-cuda", "onnx-tensorrt", "tensorrt-", "tftrt-")
 _GPU_BATCH, _GPU_DELAY_MS = 8, 5.0

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from functools import partial
 
 import uvicorn
-from keras_matting_api import observability
-from keras_matting_api.app import create_app
-from keras_matting_api.connections import Connection, Patience
-from keras_matting_api.listeners import listeners_at
-from keras_matting_api.middleware import LARGEST_HEADERS
-from keras_matting_api.settings import unknown_variables
+
+from . import observability
+from .app import create_app
+from .connections import Connection, Patience
+from .listeners import listeners_at
+from .middleware import LARGEST_HEADERS
+from .settings import unknown_variables
 
 _KEEP_ALIVE_S = 15
 _LAST_PATIENCE_S = 1.0  # with connections on which nothing is asked, when all ends

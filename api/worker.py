@@ -7,15 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from keras_matting_api import memory, photos
-from keras_matting_api.negotiation import EXTENSIONS
-from keras_matting_api.problems import Problem
-from keras_matting_api.served_model import ServedModel
-
-from keras_matting import footprint
-from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import EngineError, MattingError, UsageError
+from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions
+from keras_matting.photos import footprint
+
+from . import memory, photos
+from .negotiation import EXTENSIONS
+from .problems import Problem
+from .served_model import ServedModel
 
 _REFINED_AT_ONCE = 1
 PHASES = ("decode", "queue", "infer", "encode")

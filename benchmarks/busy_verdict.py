@@ -17,7 +17,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_matting.samples import FOLDER
+from keras_matting.photos.samples import FOLDER
 
 PHOTOS = 3
 CONDITIONS = ("quiet", "busy")

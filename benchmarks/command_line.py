@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.photo_folders import list_folder
+from keras_matting.photos.folders import list_folder
 
 
 def seconds(command, folder):

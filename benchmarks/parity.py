@@ -17,8 +17,8 @@ import numpy as np
 
 from keras_matting.matting import OutputOptions, Session, read_photo
 from keras_matting.models import build_model
-from keras_matting.photo_folders import list_folder
-from keras_matting.weights import load_state_dict
+from keras_matting.photos.folders import list_folder
+from keras_matting.weights.pytorch import load_state_dict
 
 
 def main():

@@ -98,8 +98,8 @@ def original_batches(samples, size):
 
 
 def our_batches(source, size, **options):
-    from keras_matting.config import Preset
-    from keras_matting.data.pipeline import TrainingData
+    from keras_matting.data.pipeline.batches import TrainingData
+    from keras_matting.model_folder import Preset
 
     preset = Preset("benchmark", "u2netp", (size, size), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     dataset = TrainingData([source], preset, batch_size=BATCH_SIZE, **options).dataset()

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 
 from keras_matting import telemetry
-from keras_matting.config import Preset
 from keras_matting.engines import open_engine
+from keras_matting.model_folder import Preset
 
 
 def onnx_peer(path):

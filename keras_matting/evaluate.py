@@ -14,19 +14,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_matting import imaging, metrics
+from keras_matting import metrics
 from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
-from keras_matting.config import Preset, find_model_dir
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.masks import misleading
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.engines import open_engine
-from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
 from keras_matting.files import file_sha256, name_bytes, printable, text_bytes, write_atomically
-from keras_matting.image_files import Photo, encode
-from keras_matting.marks import marked
+from keras_matting.machine import usable_cores
+from keras_matting.model_folder import Preset, find_model_dir
+from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo, encode
+from keras_matting.photos.marks import marked
 from keras_matting.predict import FAILURES, MAX_WORKERS
 
 KERAS = "keras"  # instead of an engine: the Keras model itself, which needs no export

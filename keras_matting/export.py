@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import replace
-from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,83 +9,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_matting import imaging, telemetry
-from keras_matting.config import KERAS_FILE, ONNX_FILE, PRESET_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
+from keras_matting import telemetry
 from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
-from keras_matting.files import replaced_folder, require_new_folder, swap
-from keras_matting.keras_files import load_weights, read_keras
-from keras_matting.layers import with_exact_resizes
-from keras_matting.models import MODELS, build_model, inference_model
-from keras_matting.samples import sample_photos
+from keras_matting.files import swap
+from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
+from keras_matting.models.folder import load_model, served_model
+from keras_matting.models.layers import with_exact_resizes
+from keras_matting.photos import imaging
+from keras_matting.photos.samples import sample_photos
 
 OPSET = 17  # the newest that TensorRT 8.5 parses
 MAX_ERROR = 1e-4
 _CHECKED_SAMPLES = 3
-
-
-def write_model_folder(model, preset, out_dir, force=False):
-    """Write `preset.json` and `model.keras` as the folder `out_dir`; return the preset with the weights' digest.
-
-    Raises `UsageError` if the folder exists, unless `force`: then it is replaced as a whole, if it is a model folder.
-    """
-    out_dir = Path(out_dir)
-    require_new_folder(out_dir, force, PRESET_FILE)
-    preset = replace(preset, weights_sha256=weights_digest(model))
-    with replaced_folder(out_dir) as folder:
-        preset.save(folder)
-        model.save(folder / KERAS_FILE)
-    return preset
-
-
-def load_model(model_dir, preset=None):
-    """Return the model of a folder with its weights, built at the input size of `preset` (the folder's by default).
-
-    A model that is not of ours (see `foreign.py`) is loaded as it was saved. Raises `UsageError` where `model.keras`
-    is damaged, of another model, or holds other weights than the preset's digest says.
-    """
-    preset, path = preset or Preset.load(model_dir), Path(model_dir) / KERAS_FILE
-    if preset.architecture not in MODELS:
-        return _of_size(read_keras(path), preset)
-    model = build_model(preset.architecture, preset.input_size)
-    load_weights(model, path)
-    require_weights(model, preset, path)
-    return model
-
-
-def require_weights(model, preset, path):
-    """Raise `UsageError` unless the weights loaded from `path` have the digest that `preset` has, if it has one.
-
-    Only of our architectures: Keras may name the variables of others differently when it loads them.
-    """
-    if preset.architecture not in MODELS:
-        return
-    if preset.weights_sha256 and (received := weights_digest(model)) != preset.weights_sha256:
-        raise UsageError(
-            f"Expected the weights {preset.weights_sha256[:12]}, as {PRESET_FILE} says, in {path}; received "
-            f"{received[:12]}. Copy the folder again, or write it anew with fetch, import or strip."
-        )
-
-
-def _of_size(model, preset):
-    """Return `model`, which is not ours, so its size is settled; raises `UsageError` if `preset` has another."""
-    height, width = model.input_shape[1:3]
-    if (height, width) != tuple(preset.input_size):
-        wanted = "x".join(map(str, preset.input_size))
-        raise UsageError(
-            f"Expected the size {height}x{width}, for which {preset.name} was built; received {wanted}. Build it anew, "
-            f"as with from-keras --size {wanted}."
-        )
-    return model
-
-
-def weights_digest(model):
-    """Return the SHA-256 of the weights' names and values: equal weights have equal digests, saved anywhere."""
-    digest = sha256()
-    for variable in sorted(model.weights, key=lambda variable: variable.path):
-        digest.update(variable.path.encode())
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value), "float32").tobytes())
-    return digest.hexdigest()
 
 
 def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=False, simplify=False):
@@ -125,11 +60,6 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     fields["output_shape"] = list(expected.shape[1:])
     write_manifest(model_dir / export_manifest(names[0]), model_dir, files, **fields, opset=opset)
     return errors
-
-
-def served_model(model):
-    """Return what of `model` is exported: the matte of ours, the whole of any other model with one output."""
-    return inference_model(model) if isinstance(model.output, dict) else model
 
 
 def _check_images(preset, photos, batch):

@@ -2,9 +2,9 @@
 
 import keras
 
-from keras_matting.config import Preset
 from keras_matting.errors import UsageError, first_line
-from keras_matting.export import write_model_folder
+from keras_matting.model_folder import Preset
+from keras_matting.models.folder import write_model_folder
 
 
 def write_application_folder(name, out_dir, *, size=None, weights=None, force=False):

@@ -14,9 +14,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
-from keras_matting import base64_text, image_files
 from keras_matting.errors import ImageError, MattingError, UsageError
 from keras_matting.files import name_bytes, printable, require_replaceable, swap, write_atomically
+from keras_matting.photos import base64_text
+from keras_matting.photos import files as photo_files
 from keras_matting.predict import find_photos, name_key, outputs
 
 LINES = (".ndjson", ".jsonl")
@@ -173,7 +174,7 @@ def _id_of(item):
 def _file_of(item, name, out_dir):
     """Return (path, bytes) of an item's image. An id is a name from elsewhere: it must be one, within the folder."""
     data = _image_of(item)
-    kind, _, _ = image_files.probe(data)
+    kind, _, _ = photo_files.probe(data)
     path = f"{name}{_EXTENSIONS[kind]}"
     if isinstance(name, str):
         _check_id(name, path)

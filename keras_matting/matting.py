@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting import colour_profiles, image_files, imaging, marks, refine
-from keras_matting.config import Preset, find_model_dir
 from keras_matting.engines import ENGINES, open_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import write_atomically
-from keras_matting.image_files import Photo
+from keras_matting.model_folder import Preset, find_model_dir
+from keras_matting.photos import colour_profiles, imaging, marks, refine
+from keras_matting.photos import files as photo_files
+from keras_matting.photos.files import Photo
 
 OUTPUTS = ("rgba", "mask", "matte16", "on-color", "on-image")
 
@@ -150,7 +151,7 @@ def open_session(model="u2netp", engine="auto", log=lambda message: None):
         raise UsageError(f"Expected an engine out of auto, {', '.join(ENGINES)}; received {engine!r}.")
     model_dir = find_model_dir(model)
     if model_dir is None:
-        from keras_matting.fetch import fetch_on_demand
+        from keras_matting.weights.fetch import fetch_on_demand
 
         model_dir = fetch_on_demand(str(model), log)
     return Session(model_dir, engine, log)
@@ -197,7 +198,7 @@ def matte(image, model="u2netp", engine="auto", output="rgba", background=None, 
 def _read(image):
     """Return a `Photo`, and how to turn the result and its profile into what the caller passed."""
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return image_files.decode(bytes(image)), lambda result, icc: image_files.encode(result, ".png", icc)
+        return photo_files.decode(bytes(image)), lambda result, icc: photo_files.encode(result, ".png", icc)
     if isinstance(image, np.ndarray):
         return _photo_of_array(image), lambda result, icc: result
     if _is_pil(image):
@@ -235,9 +236,9 @@ def _pil_of_result(result, icc):
     return image
 
 
-def read_photo(path, max_megapixels=image_files.MAX_MEGAPIXELS):
+def read_photo(path, max_megapixels=photo_files.MAX_MEGAPIXELS):
     """Return the `Photo` in a file; raises `UsageError` if it cannot be read, `ImageError` if it is no photo."""
-    return image_files.decode(read_file(path), max_megapixels)
+    return photo_files.decode(read_file(path), max_megapixels)
 
 
 def read_file(path):
@@ -250,7 +251,7 @@ def read_file(path):
 
 def _photo_of_array(array):
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        array = image_files.scale_to_8_bits(array)
+        array = photo_files.scale_to_8_bits(array)
     if array.ndim == 2:
         array = np.dstack([array] * 3)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
@@ -266,16 +267,16 @@ def _matte_file(path, model, engine, options):
     """Write the output of a photo beside it; return its path."""
     data = read_file(path)
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
-    photo = image_files.decode(data)
+    photo = photo_files.decode(data)
     session = _cached_session(model, engine)
-    image = image_files.encode(session.matte(photo, options), ".png", output_profile(photo, options))
+    image = photo_files.encode(session.matte(photo, options), ".png", output_profile(photo, options))
     write_atomically(target, marks.marked(image, marks.made_by(session.preset, options) | marks.made_of(path, data)))
     return target
 
 
 def _target_beside(path, label):
     """Return where an output goes that replaces nothing but an earlier one of this photo; else raise `UsageError`."""
-    extensions = {variant for name in image_files.EXTENSIONS for variant in (name, name.upper())} - {path.suffix}
+    extensions = {variant for name in photo_files.EXTENSIONS for variant in (name, name.upper())} - {path.suffix}
     is_shared = any(path.with_suffix(extension).exists() for extension in extensions)
     full = path.with_name(f"{path.name}.{label}.png")
     for target in (full,) if is_shared else (path.with_name(f"{path.stem}.{label}.png"), full):

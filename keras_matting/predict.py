@@ -11,12 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_matting import footprint, image_files, marks
-from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import write_atomically
+from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, output_profile, read_file
-from keras_matting.photo_folders import is_glob, list_folder, list_glob, none_found
+from keras_matting.photos import files as photo_files
+from keras_matting.photos import footprint, marks
+from keras_matting.photos.folders import is_glob, list_folder, list_glob, none_found
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
 FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
@@ -68,10 +69,10 @@ def plan(source, target, extension, on_left_out=lambda listing: None):
         raise UsageError("Expected a photo, a folder or a glob; received an empty name.")
     path = Path(source)
     one_file = path.exists() and not path.is_dir()
-    known = target.suffix.lower() in (*image_files.EXTENSIONS, ".gif", ".avif", ".heic", ".psd")
+    known = target.suffix.lower() in (*photo_files.EXTENSIONS, ".gif", ".avif", ".heic", ".psd")
     if known and not target.is_dir():
-        if not one_file or target.suffix.lower() not in image_files.ENCODABLE:
-            expected = f"a file of {', '.join(image_files.ENCODABLE)}" if one_file else "an output folder"
+        if not one_file or target.suffix.lower() not in photo_files.ENCODABLE:
+            expected = f"a file of {', '.join(photo_files.ENCODABLE)}" if one_file else "an output folder"
             raise UsageError(f"Expected {expected}; received {target}.")
         jobs = [Job(path, target)]
     else:
@@ -165,7 +166,7 @@ def run(
     *,
     resume=False,
     overwrite=False,
-    max_megapixels=image_files.MAX_MEGAPIXELS,
+    max_megapixels=photo_files.MAX_MEGAPIXELS,
 ):
     """Matte all jobs and yield a `Result` for each, in order, as they are ready.
 
@@ -218,7 +219,7 @@ def _read(session, result, job, made_by, resume, overwrite, max_megapixels):
         result.anew = _why_anew(job, mark)
         if result.anew is None:
             return None
-    photo = image_files.decode(data, max_megapixels)
+    photo = photo_files.decode(data, max_megapixels)
     return photo, session.prepare(photo), mark, _ms_since(start)
 
 
@@ -245,7 +246,7 @@ def _infer(session, result, job, decoding, options, encoders):
 def _write(session, result, job, photo, raw_matte, options, mark):
     start = time.perf_counter()
     image = session.render(photo, raw_matte, options)
-    data = image_files.encode(image, job.target.suffix.lower(), output_profile(photo, options))
+    data = photo_files.encode(image, job.target.suffix.lower(), output_profile(photo, options))
     write_atomically(job.target, marks.marked(data, mark))
     result.encode_ms = _ms_since(start)
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from keras_matting.image_files import encode
+from keras_matting.photos.files import encode
 
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect/></svg>'
 

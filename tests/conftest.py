@@ -42,11 +42,12 @@ def model_folder(tmp_path_factory, name, write):
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory):
     """A real, exported U2NetP of formula weights at 64x64."""
-    from keras_matting.config import Preset
-    from keras_matting.export import export, write_model_folder
+    from keras_matting.export import export
+    from keras_matting.model_folder import Preset
     from keras_matting.models import build_model
-    from keras_matting.pretrained import IMAGENET
-    from keras_matting.weights import load_state_dict
+    from keras_matting.models.folder import write_model_folder
+    from keras_matting.weights.pretrained import IMAGENET
+    from keras_matting.weights.pytorch import load_state_dict
 
     def write(folder):
         model = build_model("u2netp", 64)
@@ -63,9 +64,10 @@ def modnet_dir(tmp_path_factory):
     """MODNet with fresh weights, exported at 64x64."""
     from dataclasses import replace
 
-    from keras_matting.export import export, write_model_folder
+    from keras_matting.export import export
     from keras_matting.models import build_model
-    from keras_matting.pretrained import default_preset
+    from keras_matting.models.folder import write_model_folder
+    from keras_matting.weights.pretrained import default_preset
 
     def write(folder):
         preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))
@@ -103,7 +105,7 @@ def photo():
 @pytest.fixture
 def write_photo(photo):
     """Write the photo to a path, in the format of its extension, and return the path."""
-    from keras_matting.image_files import encode
+    from keras_matting.photos.files import encode
 
     def write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ def write_photo(photo):
 @pytest.fixture
 def jpeg(photo):
     """A small photo's JPEG bytes."""
-    from keras_matting.image_files import encode
+    from keras_matting.photos.files import encode
 
     return encode(photo, ".jpg")
 

@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
-from keras_matting.config import Preset
-from keras_matting.data import colour
-from keras_matting.data.augment import AUGMENTATIONS, find
-from keras_matting.data.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
-from keras_matting.data.geometry import Geometry, warp
-from keras_matting.data.reader import Developer
+from keras_matting.data.pipeline import colour
+from keras_matting.data.pipeline.augment import AUGMENTATIONS, find
+from keras_matting.data.pipeline.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
+from keras_matting.data.pipeline.geometry import Geometry, warp
+from keras_matting.data.pipeline.reader import Developer
 from keras_matting.errors import UsageError
+from keras_matting.model_folder import Preset
 
 SIZE = (32, 40)
 STEP = 1 / 255

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from keras_matting import base64_text
-from keras_matting.base64_text import NotBase64Error
+from keras_matting.photos import base64_text
+from keras_matting.photos.base64_text import NotBase64Error
 
 DATA = bytes(range(256)) + b"\xfb\xff\xfe"
 TEXT = base64.b64encode(DATA).decode()

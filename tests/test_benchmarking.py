@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 
-from keras_matting import imaging
 from keras_matting.benchmarking import report as reports
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.load import Load, sentence
@@ -15,10 +14,11 @@ from keras_matting.benchmarking.run import WorkerProcess, _measure, benchmark
 from keras_matting.benchmarking.selection import select
 from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import baselines
-from keras_matting.config import Preset, read_verdict
 from keras_matting.engines import BuildOptions, artefacts, device_name, open_engine, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.image_files import Photo
+from keras_matting.model_folder import Preset, read_verdict
+from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo
 
 
 def test_speed_statistics_of_known_latencies():

@@ -5,8 +5,7 @@ import platform
 
 import pytest
 
-from keras_matting import cgroups
-from keras_matting.engines import devices
+from keras_matting import cgroups, machine
 
 GIB = 2**30
 V2 = ("0::{path}\n", "31 24 0:27 {top} /sys/fs/cgroup ro,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n")
@@ -101,10 +100,10 @@ def test_cores_follow_the_quota_rounded_up_and_what_the_process_may_run_on(syste
     name = "process_cpu_count" if hasattr(os, "process_cpu_count") else "sched_getaffinity"
     monkeypatch.setattr(os, name, lambda *_: 8 if name == "process_cpu_count" else set(range(8)))
     root = system(V2, "/", files={"cpu.max": f"{quota} 100000"})
-    assert devices.usable_cores(root) == cores
+    assert machine.usable_cores(root) == cores
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="control groups are Linux's")
 def test_this_machine_s_own_files_are_read():
-    assert devices.usable_cores() >= 1
+    assert machine.usable_cores() >= 1
     assert cgroups.usable_memory() > 2**20

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_matting.cli import main
-from keras_matting.config import Preset
+from keras_matting.model_folder import Preset
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from keras_matting_api import photos
 from PIL import Image, ImageCms
 
 import keras_matting
-from keras_matting import colour_profiles
 from keras_matting.cli import main
-from keras_matting.image_files import Photo
+from keras_matting.photos import colour_profiles
+from keras_matting.photos.files import Photo
 
 P3 = matrix_profile(DISPLAY_P3, SRGB_CURVE, "Display P3", 4)
 TABLE = table_profile(PROPHOTO, 1.8)
@@ -155,7 +155,7 @@ def test_a_cut_out_keeps_the_photo_s_numbers_and_profile(cut, photo):
 def test_the_model_sees_the_colours_that_people_see(photo):
     from test_imaging import PRESET
 
-    from keras_matting import imaging
+    from keras_matting.photos import imaging
 
     size = PRESET.input_size
     photo = np.ascontiguousarray(photo[: size[0], : size[1]])

@@ -22,10 +22,10 @@ from keras_matting_api.app import create_app
 from keras_matting_api.settings import Settings
 from server import Server
 
-from keras_matting import footprint
 from keras_matting.cli import VERBS
 from keras_matting.engines import ENGINES
-from keras_matting.image_files import encode
+from keras_matting.photos import footprint
+from keras_matting.photos.files import encode
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {name: DEPLOY / "docker" / name for name in ("Dockerfile", "Dockerfile.gpu")}

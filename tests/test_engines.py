@@ -4,13 +4,13 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_matting import engines, telemetry
+from keras_matting import engines, machine, telemetry
 from keras_matting.cli import main
 from keras_matting.cli.status import USAGE
-from keras_matting.config import ONNX_FILE, Preset
-from keras_matting.engines import artefacts, devices
+from keras_matting.engines import artefacts
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.export import load_model
+from keras_matting.model_folder import ONNX_FILE, Preset
+from keras_matting.models.folder import load_model
 
 # int8 on random weights is far from float32; that it is built, opened and run is what can be shown here.
 TOLERANCE = {"openvino-int8": 0.5, "openvino-bf16": 0.05}
@@ -69,7 +69,7 @@ def test_an_engine_agrees_with_keras_at_any_batch_size(opened, batch, expected, 
 @pytest.mark.parametrize(("quota", "threads"), [(0.5, 1), (None, None)])
 def test_an_engine_takes_no_more_threads_than_a_quota_gives(opened, tiny_model_dir, monkeypatch, name, quota, threads):
     opened(name)
-    monkeypatch.setattr(devices.cgroups, "cpu_quota", lambda root="/": quota)
+    monkeypatch.setattr(machine.cgroups, "cpu_quota", lambda root="/": quota)
     engine = engines.open_engine(name, tiny_model_dir)
     if name == "onnx-cpu":
         taken = engine._session.get_session_options().intra_op_num_threads or None  # 0: its own choice
@@ -323,7 +323,7 @@ def test_an_unknown_engine_is_explained(tiny_model_dir):
         engines.open_engine("onnx-quantum", tiny_model_dir)
 
 
-@pytest.mark.skipif(devices.gpu() is not None, reason="this machine has a GPU")
+@pytest.mark.skipif(machine.gpu() is not None, reason="this machine has a GPU")
 @pytest.mark.parametrize("name", ["onnx-cuda", "onnx-tensorrt", "tensorrt-fp16"])
 def test_a_gpu_engine_without_a_gpu_never_falls_back(tiny_model_dir, name):
     with pytest.raises(EngineError, match=f"{name} cannot run here"):

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from test_official import official_model_dir
 
-from keras_matting import imaging, metrics
+from keras_matting import metrics
 from keras_matting.cli import main
 from keras_matting.data.sources import Sample, Source, read_source
 from keras_matting.engines import open_engine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.evaluate import evaluate, markdown, write_sheet
-from keras_matting.image_files import Photo, encode
 from keras_matting.matting import Session
+from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo, encode
 
 ENGINE = "onnx-cpu"
 

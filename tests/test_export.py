@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from keras_matting.config import ONNX_FILE, Preset
 from keras_matting.engines import lower
 from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.export import export
 from keras_matting.foreign import write_keras_folder
-from keras_matting.layers import ExactResizeLike, ResizeLike, with_exact_resizes
+from keras_matting.model_folder import ONNX_FILE, Preset
 from keras_matting.models import build_model, inference_model
+from keras_matting.models.layers import ExactResizeLike, ResizeLike, with_exact_resizes
 
 
 @pytest.mark.parametrize("name", [pytest.param("modnet", marks=pytest.mark.long), "u2netp"])

@@ -11,10 +11,11 @@ import pytest
 from server import post, script, start_server
 from waiting import metric, wait_until
 
-from keras_matting import footprint, predict
+from keras_matting import predict
 from keras_matting.errors import ImageError
-from keras_matting.image_files import encode
 from keras_matting.matting import OutputOptions, Session
+from keras_matting.photos import footprint
+from keras_matting.photos.files import encode
 
 MIB = 2**20
 PLAIN = OutputOptions()
@@ -47,7 +48,8 @@ MEASURED = """
 import re, sys
 import numpy as np
 from types import SimpleNamespace
-from keras_matting import footprint, image_files, imaging
+from keras_matting.photos import footprint, imaging
+from keras_matting.photos import files as photo_files
 from keras_matting.config import Preset
 from keras_matting.matting import OutputOptions, Session
 
@@ -59,13 +61,13 @@ if {foreground}:
 preset = Preset(name="p", architecture="u2netp", input_size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
 options = OutputOptions({kind!r}, background=(1, 2, 3), foreground={foreground})
 data = open(sys.argv[1], "rb").read()
-warm = image_files.decode(image_files.encode(np.zeros((9, 9, 3), np.uint8), ".jpg"))
+warm = photo_files.decode(photo_files.encode(np.zeros((9, 9, 3), np.uint8), ".jpg"))
 rows, columns = np.mgrid[:64, :64]
 matte = np.clip(20.5 - np.hypot(rows - 32, columns - 32), 0, 1).astype(np.float32)[..., None]
 before = status("VmRSS")
-photo = image_files.decode(data)
+photo = photo_files.decode(data)
 imaging.prepare(photo, preset)
-image_files.encode(Session.render(SimpleNamespace(preset=preset), photo, matte, options), ".png")
+photo_files.encode(Session.render(SimpleNamespace(preset=preset), photo, matte, options), ".png")
 print(status("VmHWM") - before, footprint.of_file(data, options))
 """
 

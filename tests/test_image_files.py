@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from keras_matting import image_files
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_files import decode, encode, probe, scale_to_8_bits
+from keras_matting.photos import files as photo_files
+from keras_matting.photos.files import decode, encode, probe, scale_to_8_bits
 
 ORANGE, GREEN = (200, 100, 50), (10, 220, 30)
 
@@ -77,7 +77,7 @@ def test_sixteen_bits_are_scaled_not_clipped():
 
 @pytest.mark.parametrize("order", "<>")
 def test_a_large_photo_is_scaled_band_by_band(order, monkeypatch):
-    monkeypatch.setattr(image_files, "_BAND_VALUES", 100)
+    monkeypatch.setattr(photo_files, "_BAND_VALUES", 100)
     values = np.random.default_rng(0).integers(0, 65536, (37, 11, 3)).astype(f"{order}u2")
     np.testing.assert_array_equal(scale_to_8_bits(values), np.rint(values / 257))
 
@@ -226,7 +226,7 @@ def test_scaling_takes_little_memory_beside_its_result():
 def test_photos_of_everyday_load_no_pillow(image):
     script = (
         "import sys\n"
-        "from keras_matting.image_files import decode\n"
+        "from keras_matting.photos.files import decode\n"
         f"decode({saved(image, 'JPEG')!r}), decode({saved(image, 'PNG')!r}), decode({saved(image, 'WEBP')!r})\n"
         "assert not {'PIL', 'pillow_heif'} & set(sys.modules)\n"
     )

@@ -11,9 +11,9 @@ from bad_photos import chunk
 from odd_files import bmp, packed_rows, png
 from PIL import Image, features
 
-from keras_matting import image_headers
 from keras_matting.errors import ImageError
-from keras_matting.image_files import EXTENSIONS, decode, encode, extensions, probe
+from keras_matting.photos import headers
+from keras_matting.photos.files import EXTENSIONS, decode, encode, extensions, probe
 
 HEIGHT, WIDTH = 21, 37
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -304,7 +304,7 @@ def test_a_turned_heic_becomes_upright_once():
 def test_heic_without_its_reader_is_refused_by_the_extras_name(monkeypatch):
     data = heic(SMOOTH)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    monkeypatch.setattr(image_headers, "find_spec", lambda name: None)
+    monkeypatch.setattr(headers, "find_spec", lambda name: None)
     with pytest.raises(ImageError, match=r"pip install '\.\[heif\]'"):
         decode(data)
     assert ".heic" not in extensions()

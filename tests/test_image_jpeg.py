@@ -11,9 +11,9 @@ from bad_photos import with_scans
 from PIL import Image
 
 from keras_matting.errors import ImageError
-from keras_matting.image_files import ScansError, decode, encode, probe
-from keras_matting.image_headers import jpeg_markers
-from keras_matting.image_jpeg import MAX_SCANS
+from keras_matting.photos.files import ScansError, decode, encode, probe
+from keras_matting.photos.headers import jpeg_markers
+from keras_matting.photos.jpeg import MAX_SCANS
 
 ROWS, COLUMNS = np.mgrid[:90, :121]
 NOISE = np.random.default_rng(0).integers(0, 60, (90, 121, 3))

@@ -11,9 +11,9 @@ import tifffile
 from PIL import Image
 from tiff_files import BLACK_IS_0, CMYK, DEFLATE, LZW, NONE, PACKBITS, PALETTE, RGB, WHITE_IS_0, directory, tiff
 
-from keras_matting import image_tiff
 from keras_matting.errors import ImageError
-from keras_matting.image_files import decode
+from keras_matting.photos import tiff as tiff_reader
+from keras_matting.photos.files import decode
 
 HEIGHT, WIDTH = 21, 37
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -79,7 +79,7 @@ def test_every_layout_is_right_or_refused(photometric, bits, meaning, planar):
 @pytest.mark.parametrize("band_bytes", [1, 300, 2000])
 @pytest.mark.parametrize("planar", [False, True])
 def test_bands_of_a_large_photo_fit_together(planar, band_bytes, monkeypatch):
-    monkeypatch.setattr(image_tiff, "_BAND_BYTES", band_bytes)
+    monkeypatch.setattr(tiff_reader, "_BAND_BYTES", band_bytes)
     samples = written(RGB, 16, ASSOCIATED)
     kinds = product((NONE, LZW, DEFLATE), ({"tile": 16}, {"rows": 1}, {"rows": 5}, {"rows": HEIGHT}), (1, 2))
     for compression, strips, predictor in kinds:

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keras_matting import imaging
-from keras_matting.config import Preset
 from keras_matting.errors import UsageError
-from keras_matting.image_files import Photo
+from keras_matting.model_folder import Preset
+from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo
 
 PRESET = Preset(name="p", architecture="u2netp", input_size=(8, 4), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

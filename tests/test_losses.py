@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from keras_matting import losses
+from keras_matting.training import losses
 
 
 def test_blur_is_the_official_gaussian_layer():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_matting import image_files, marks
+from keras_matting.photos import files as photo_files
+from keras_matting.photos import marks
 
 MARK = {"kind": "rgba", "name": marks.name_digest("a.jpg")}
 
@@ -20,11 +21,11 @@ def test_a_mark_is_read_back_and_changes_no_pixel(tmp_path, extension, channels,
     image = (
         np.random.default_rng(0).integers(0, 255, (*size, channels), dtype=np.uint8).squeeze(2 if channels == 1 else ())
     )
-    data = image_files.encode(image, extension, icc)
+    data = photo_files.encode(image, extension, icc)
     marked = marks.marked(data, MARK)
     (tmp_path / "x").write_bytes(marked)
     assert marks.read_mark(tmp_path / "x") == MARK
-    assert image_files.probe(marked) == image_files.probe(data)
+    assert photo_files.probe(marked) == photo_files.probe(data)
     before, after = (cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_UNCHANGED) for one in (data, marked))
     np.testing.assert_array_equal(after, before)
     before, after = (Image.open(io.BytesIO(one)) for one in (data, marked))
@@ -42,7 +43,7 @@ def test_files_without_a_mark_and_no_files_have_none(tmp_path):
 def test_only_an_output_of_this_photo_is_own(tmp_path, photo):
     target = tmp_path / "x.png"
     assert marks.why_not_own(target, "a.jpg") is None
-    data = image_files.encode(photo, ".png")
+    data = photo_files.encode(photo, ".png")
     target.write_bytes(data)
     assert "was not made by keras-matting" in marks.why_not_own(target, "a.jpg")
     target.write_bytes(marks.marked(data, MARK))

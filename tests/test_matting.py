@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageCms
 
 import keras_matting
-from keras_matting import refine
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_files import encode
+from keras_matting.photos import refine
+from keras_matting.photos.files import encode
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def disc_with_soft_edge():
 
 def test_foreground_estimation_removes_the_background_s_colour_from_soft_edges():
     pytest.importorskip("pymatting", reason="the refine extra is not installed")
-    from keras_matting.refine import estimate_foreground
+    from keras_matting.photos.refine import estimate_foreground
 
     rgb, alpha, _ = disc_with_soft_edge()
     edge = (alpha > 0.2) & (alpha < 0.8)
@@ -136,7 +136,7 @@ def test_refinement_brings_a_blurred_matte_nearer_to_the_truth(monkeypatch, limi
 
 def test_refinement_leaves_a_matte_without_a_subject_alone(photo):
     pytest.importorskip("pymatting", reason="the refine extra is not installed")
-    from keras_matting.refine import refine_matte
+    from keras_matting.photos.refine import refine_matte
 
     empty = np.zeros(photo.shape[:2], np.float32)
     np.testing.assert_array_equal(refine_matte(photo, empty), empty)
@@ -171,7 +171,7 @@ def test_finishing_a_large_photo_costs_little_beyond_input_and_output():
     """fault: service_memory_on_color. NumPy tells its allocations, so that no other memory counts."""
     import tracemalloc
 
-    from keras_matting import imaging
+    from keras_matting.photos import imaging
 
     rgb = np.zeros((1500, 2000, 3), np.uint8)
     matte = np.full(rgb.shape[:2], 0.5, np.float32)

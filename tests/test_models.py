@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_matting.errors import UsageError
 from keras_matting.export import save_saved_model, serving_function
 from keras_matting.models import build_model, inference_model
-from keras_matting.weights import load_state_dict
+from keras_matting.weights.pytorch import load_state_dict
 
 TOLERANCE = 2e-5
 TRAINABLE = {"modnet": 6_487_075, "u2net": 44_009_869, "u2netp": 1_131_181}

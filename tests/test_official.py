@@ -7,15 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_matting import engines, imaging
+from keras_matting import engines
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.selection import Gate, refusal
-from keras_matting.config import ONNX_FILE, Preset, find_model_dir
 from keras_matting.engines import openvino as openvino_engine
 from keras_matting.errors import WeightsError
-from keras_matting.image_files import EXTENSIONS
 from keras_matting.matting import OutputOptions, Session, read_photo
-from keras_matting.samples import sample_photos
+from keras_matting.model_folder import ONNX_FILE, Preset, find_model_dir
+from keras_matting.photos import imaging
+from keras_matting.photos.files import EXTENSIONS
+from keras_matting.photos.samples import sample_photos
 
 ROOT = Path(__file__).parents[1]
 MAX_MEAN_DIFFERENCE = 1.5  # of 255; the authors' maps were saved by another runtime
@@ -47,7 +48,7 @@ def test_whole_path_reproduces_the_authors_maps(shared_data, name, engine):
 def test_official_u2netp_cuts_the_astronaut_out():
     skimage_data = pytest.importorskip("skimage.data")
     session = Session(official_model_dir("u2netp"))
-    from keras_matting.image_files import Photo
+    from keras_matting.photos.files import Photo
 
     mask = session.matte(Photo(skimage_data.astronaut()), OutputOptions("mask"))
     assert mask[300, 230] > 250  # her suit
@@ -96,7 +97,7 @@ def test_the_gate_refuses_int8_of_the_whole_graph_and_admits_it_without_the_sens
 
 
 def test_a_damaged_download_is_refused(tmp_path):
-    from keras_matting.pretrained import download
+    from keras_matting.weights.pretrained import download
 
     (tmp_path / "u2netp.onnx").write_bytes(b"not the file")
     with pytest.raises(WeightsError, match="SHA-256 is .* expected 309c8469"):

@@ -6,8 +6,8 @@ import pytest
 
 from keras_matting.errors import WeightsError
 from keras_matting.models import build_model
-from keras_matting.onnx_weights import verify
-from keras_matting.weights import import_checkpoint
+from keras_matting.weights.checkpoints import import_checkpoint
+from keras_matting.weights.onnx import verify
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 torch_modnet = pytest.importorskip("torch_modnet")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from keras_matting import engines, telemetry
-from keras_matting.config import ONNX_FILE
 from keras_matting.engines import artefacts, openvino_mixed
 from keras_matting.engines import openvino as openvino_engine
 from keras_matting.engines.base import sensitive_layers
 from keras_matting.engines.openvino_mixed import Chain, split
+from keras_matting.model_folder import ONNX_FILE
 
 with telemetry.switched_off():
     import openvino

@@ -4,13 +4,13 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_matting import engines
-from keras_matting.engines import artefacts, devices, open_engine, tensorrt, tftrt
+from keras_matting import engines, machine
+from keras_matting.engines import artefacts, open_engine, tensorrt, tftrt
+from keras_matting.engines.optimize import optimize
+from keras_matting.engines.triton import export_triton
 from keras_matting.errors import EngineError, ImageError, UsageError
 from keras_matting.export import export
 from keras_matting.foreign import write_application_folder, write_keras_folder
-from keras_matting.optimize import optimize
-from keras_matting.triton import export_triton
 
 pytestmark = pytest.mark.long
 
@@ -34,7 +34,7 @@ def test_every_engine_is_built_or_explained_and_kept_the_next_time(folder):
     shutil.rmtree(artefacts.engine_dir(folder, "openvino-int8"), ignore_errors=True)
     first = outcomes(folder, names)
     assert (first["openvino-int8"].status, first["onnx-cpu"].status) == ("built", "current")
-    if devices.gpu() is None:
+    if machine.gpu() is None:
         assert first["onnx-cuda"].status == "unavailable"
         assert first["onnx-cuda"].reason
     assert outcomes(folder, names)["openvino-int8"].status == "current"
@@ -112,7 +112,7 @@ def test_tensorrt_for_rtx_builds_every_precision_without_a_gpu(request, model):
     assert all(plan.stat().st_size > 100_000 for plan in plans)
     assert plans[1].stat().st_size < plans[0].stat().st_size  # half the weights' bytes
     assert outcomes(target, names)["tensorrt-fp16"].status == "current"
-    if devices.gpu() is None:
+    if machine.gpu() is None:
         with pytest.raises(EngineError, match="no NVIDIA GPU"):
             open_engine("tensorrt-fp16", target)
 
@@ -141,7 +141,7 @@ def test_the_tftrt_environment_serves_our_saved_models_with_equal_output(tftrt_w
         np.testing.assert_allclose(tftrt_worker.predict(batch), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(devices.gpu() is not None, reason="this machine has a GPU")
+@pytest.mark.skipif(machine.gpu() is not None, reason="this machine has a GPU")
 def test_tftrt_without_a_gpu_is_our_own_clear_error(tftrt_worker, folder):
     with pytest.raises(EngineError, match="converts on an NVIDIA GPU only, and TensorFlow sees none"):
         tftrt_worker.ask(

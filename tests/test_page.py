@@ -15,7 +15,7 @@ from browser import ActionChains, Keys, Page, open_browser
 from PIL import Image
 from server import start_server
 
-from keras_matting.imaging import composite
+from keras_matting.photos.imaging import composite
 
 KEY = "secret"
 REFUSED = re.compile(r"/v1/\S* - Failed to load resource: the server responded with a status of 4")  # Chromium's own

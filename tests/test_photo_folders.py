@@ -5,10 +5,10 @@ import socket
 
 import pytest
 
-from keras_matting import photo_folders, samples
 from keras_matting.data.layouts import files_by_stem, read_photos
 from keras_matting.errors import UsageError
-from keras_matting.photo_folders import list_folder, list_glob
+from keras_matting.photos import folders, samples
+from keras_matting.photos.folders import list_folder, list_glob
 
 FOREIGN = ".foreign"
 
@@ -16,7 +16,7 @@ FOREIGN = ".foreign"
 @pytest.fixture(autouse=True)
 def _foreign(monkeypatch):
     """Make .foreign a picture that nobody reads: which of the real ones can be read depends on what is installed."""
-    monkeypatch.setattr(photo_folders, "_PICTURES", photo_folders._PICTURES | {FOREIGN})
+    monkeypatch.setattr(folders, "_PICTURES", folders._PICTURES | {FOREIGN})
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_matting import imaging
-from keras_matting.config import Preset
 from keras_matting.data.base import Sample, Source
-from keras_matting.data.pipeline import TrainingData, validation_batches
-from keras_matting.data.trimap import trimap
+from keras_matting.data.pipeline.batches import TrainingData, validation_batches
+from keras_matting.data.pipeline.trimap import trimap
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_files import Photo, decode
+from keras_matting.model_folder import Preset
+from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo, decode
 
 PRESET = Preset(name="p", architecture="u2netp", input_size=(32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 PLAIN = replace(PRESET, mean=(0, 0, 0), std=(1, 1, 1))

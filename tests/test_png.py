@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from keras_matting import png
+from keras_matting.photos import png
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (6, 9, 3), (300, 1, 4), (5, 8, 4)])

@@ -89,7 +89,7 @@ def test_no_photos_is_explained(tmp_path, monkeypatch, source, message):
 
 
 def test_many_photos_come_out_like_one_by_one(session, tmp_path, write_photo, photo):
-    from keras_matting.image_files import Photo, encode
+    from keras_matting.photos.files import Photo, encode
 
     photos = [np.roll(photo, 9 * index, axis=1) for index in range(9)]
     (tmp_path / "in").mkdir()
@@ -175,7 +175,7 @@ def test_stopping_early_leaves_only_whole_files(session, tmp_path, write_photo):
     ],
 )
 def test_each_kind_of_output_has_its_shape(session, photo, options, shape, dtype):
-    from keras_matting.image_files import Photo
+    from keras_matting.photos.files import Photo
 
     result = session.matte(Photo(photo), options)
     assert (result.shape, result.dtype) == (shape, dtype)

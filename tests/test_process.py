@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 from waiting import wait_until
 
-from keras_matting import config, pretrained, refine
+from keras_matting import model_folder
 from keras_matting.cli import main
 from keras_matting.errors import UsageError
-from keras_matting.fetch import fetch_on_demand
+from keras_matting.photos import refine
+from keras_matting.weights import pretrained
+from keras_matting.weights.fetch import fetch_on_demand
 
 MODULE = [sys.executable, "-m", "keras_matting"]
 
@@ -58,7 +60,7 @@ def test_a_file_is_fetched_without_a_home(homeless):
 def test_a_home_that_cannot_be_looked_into_is_passed_over(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_MATTING_HOME", str(tmp_path / "file" / ("x" * 300)))
-    assert config.find_model_dir("u2netp-of-nobody") is None
+    assert model_folder.find_model_dir("u2netp-of-nobody") is None
 
 
 def test_a_home_that_cannot_be_written_says_what_to_set(monkeypatch, tmp_path):
@@ -71,7 +73,7 @@ def test_a_home_that_cannot_be_written_says_what_to_set(monkeypatch, tmp_path):
 def test_a_home_may_be_written_with_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_MATTING_HOME", "~/models")
-    assert config.models_home() == tmp_path / "models"
+    assert model_folder.models_home() == tmp_path / "models"
 
 
 def test_no_place_for_what_pymatting_compiles_is_one_sentence(monkeypatch, tmp_path):

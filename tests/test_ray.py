@@ -19,7 +19,7 @@ from conftest import ROOT
 from server import Server, start_server
 from waiting import wait_until
 
-from keras_matting.image_files import encode
+from keras_matting.photos.files import encode
 
 pytestmark = pytest.mark.long
 CLIENTS, REQUESTS = 8, 400

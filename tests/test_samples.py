@@ -4,8 +4,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from keras_matting import samples
 from keras_matting.engines.base import photo_sha256
+from keras_matting.photos import samples
 
 
 def thumbnail(photo):

@@ -10,7 +10,7 @@ import pytest
 from server import script, start_server
 from waiting import metric, wait_until
 
-from keras_matting.image_files import encode
+from keras_matting.photos.files import encode
 
 PATIENCE_S = 1.5
 

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from server import post, script, start_server
 from waiting import metric, wait_until
 
-from keras_matting.image_files import encode
+from keras_matting.photos.files import encode
 
 DISC = np.where((np.mgrid[:90, :120][0] - 45) ** 2 + (np.mgrid[:90, :120][1] - 60) ** 2 < 900, 1, 0)[..., None]
 PHOTO = np.where(DISC, (200, 100, 50), (20, 40, 30)).astype(np.uint8)

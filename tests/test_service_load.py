@@ -15,7 +15,7 @@ from keras_matting_api.batching import Batcher
 from server import post, script, start_server
 from waiting import metric, wait_until
 
-from keras_matting.image_files import encode
+from keras_matting.photos.files import encode
 
 
 @pytest.mark.parametrize("clients", [1, 8, 32])

@@ -16,9 +16,9 @@ from PIL import Image
 from server import start_server
 from tritonclient.utils import InferenceServerException
 
-from keras_matting import imaging
-from keras_matting.image_files import decode
 from keras_matting.matting import Session
+from keras_matting.photos import imaging
+from keras_matting.photos.files import decode
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import tiny
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.models import build_model
 from keras_matting.training import start
-from keras_matting.weights import load_state_dict
+from keras_matting.weights.pytorch import load_state_dict
 
 
 def weights_of(model):

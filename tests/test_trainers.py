@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_matting.layers import with_exact_resizes
 from keras_matting.models import build_model
+from keras_matting.models.layers import with_exact_resizes
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
-from keras_matting.weights import load_state_dict, pytorch_name
+from keras_matting.weights.pytorch import load_state_dict, pytorch_name
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import tiny
 
 from keras_matting.cli import main
 from keras_matting.errors import MattingError, UsageError
-from keras_matting.export import load_model
 from keras_matting.files import locked_folder
+from keras_matting.models.folder import load_model
 from keras_matting.training.callbacks import NaNGuard
 from keras_matting.training.progress import Progress
 from keras_matting.training.run import train

@@ -13,13 +13,13 @@ import tiny
 from keras_matting import models
 from keras_matting.cli import main
 from keras_matting.errors import MattingError
-from keras_matting.export import write_model_folder
-from keras_matting.pretrained import default_preset
+from keras_matting.models.folder import write_model_folder
 from keras_matting.training.callbacks import telling_full_disk
 from keras_matting.training.progress import Progress
 from keras_matting.training.run import train
 from keras_matting.training.settings import Settings
 from keras_matting.training.strip import strip
+from keras_matting.weights.pretrained import default_preset
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from keras_matting.errors import UsageError
-from keras_matting.image_files import encode
+from keras_matting.photos.files import encode
 from keras_matting.training.run import train
 from keras_matting.training.selection import select
 

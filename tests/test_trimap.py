@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import grey_dilation, grey_erosion
 
-from keras_matting.data.trimap import scaled_px, trimap
+from keras_matting.data.pipeline.trimap import scaled_px, trimap
 from keras_matting.errors import UsageError
 
 

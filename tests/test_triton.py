@@ -6,8 +6,8 @@ import pytest
 from keras_matting.cli import main
 from keras_matting.cli.status import USAGE
 from keras_matting.engines import artefacts, tensorrt
+from keras_matting.engines.triton import export_triton
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.triton import export_triton
 
 PLAN = b"a TensorRT engine"
 

@@ -4,7 +4,8 @@ import pytest
 
 from keras_matting.errors import UsageError, WeightsError
 from keras_matting.models import build_model
-from keras_matting.weights import import_checkpoint, load_state_dict
+from keras_matting.weights.checkpoints import import_checkpoint
+from keras_matting.weights.pytorch import load_state_dict
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import cv2
 import keras
 import numpy as np
 
-from keras_matting import losses, models, pretrained
-from keras_matting.layers import batch_norm, conv, probability
-from keras_matting.training import trainers
+from keras_matting import models
+from keras_matting.models.layers import batch_norm, conv, probability
+from keras_matting.training import losses, trainers
 from keras_matting.training.settings import Settings
+from keras_matting.weights import pretrained
 
 SIZE = 16
 

@@ -7,19 +7,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
-from keras_matting_api import negotiation, problems
-from keras_matting_api.admission import admit
-from keras_matting_api.answers import document, unless_disconnected
-from keras_matting_api.bodies import NDJSON, is_lines, json_of
-from keras_matting_api.lines import lines_of
-from keras_matting_api.openapi import json_body
-from keras_matting_api.parameters import MatteParameters, check_repeated
-from keras_matting_api.problems import Problem
-from keras_matting_api.routes.matte import PHOTO_PROBLEMS
-from keras_matting_api.worker import Job
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from keras_matting import base64_text
+from keras_matting.photos import base64_text
+
+from .. import negotiation, problems
+from ..admission import admit
+from ..answers import document, unless_disconnected
+from ..bodies import NDJSON, is_lines, json_of
+from ..lines import lines_of
+from ..openapi import json_body
+from ..parameters import MatteParameters, check_repeated
+from ..problems import Problem
+from ..worker import Job
+from .matte import PHOTO_PROBLEMS
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time

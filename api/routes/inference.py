@@ -12,15 +12,16 @@ import anyio
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from keras_matting_api import problems
-from keras_matting_api.admission import admit, check_key
-from keras_matting_api.answers import unless_disconnected
-from keras_matting_api.bodies import json_of
-from keras_matting_api.openapi import json_body
-from keras_matting_api.problems import Problem
 from pydantic import BaseModel, ConfigDict, Field
 
 from keras_matting._version import __version__
+
+from .. import problems
+from ..admission import admit, check_key
+from ..answers import unless_disconnected
+from ..bodies import json_of
+from ..openapi import json_body
+from ..problems import Problem
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 INPUT, OUTPUT, DATATYPE = "image", "matte", "FP32"

@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from keras_matting_api import negotiation, problems
-from keras_matting_api.admission import admit
-from keras_matting_api.answers import MatteDocument, answer, unless_disconnected
-from keras_matting_api.bodies import read_photo
-from keras_matting_api.openapi import BINARY, form_body
-from keras_matting_api.parameters import MatteParameters, check_repeated, with_fields
-from keras_matting_api.worker import Job
+
+from .. import negotiation, problems
+from ..admission import admit
+from ..answers import MatteDocument, answer, unless_disconnected
+from ..bodies import read_photo
+from ..openapi import BINARY, form_body
+from ..parameters import MatteParameters, check_repeated, with_fields
+from ..worker import Job
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 

@@ -4,18 +4,19 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from keras_matting_api import problems, remote
-from keras_matting_api.admission import admit
-from keras_matting_api.answers import answer, unless_disconnected
-from keras_matting_api.bodies import read_form
-from keras_matting_api.openapi import BINARY, form_body
-from keras_matting_api.parameters import check_repeated, output_options, with_fields
-from keras_matting_api.problems import Problem
-from keras_matting_api.routes.matte import PHOTO_PROBLEMS
-from keras_matting_api.worker import Job, deadline
 from pydantic import BaseModel, ConfigDict, Field
 
-from keras_matting.refine import Thresholds
+from keras_matting.photos.refine import Thresholds
+
+from .. import problems, remote
+from ..admission import admit
+from ..answers import answer, unless_disconnected
+from ..bodies import read_form
+from ..openapi import BINARY, form_body
+from ..parameters import check_repeated, output_options, with_fields
+from ..problems import Problem
+from ..worker import Job, deadline
+from .matte import PHOTO_PROBLEMS
 
 router = APIRouter(tags=["rembg"], dependencies=[Depends(check_repeated)])
 _PNG = {200: {"description": "A PNG", "content": {"image/png": BINARY}}}

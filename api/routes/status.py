@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from keras_matting_api import problems
-from keras_matting_api.admission import check_key
 
 from keras_matting._version import __version__
+
+from .. import problems
+from ..admission import check_key
 
 router = APIRouter(tags=["status"])
 _GUARDED = {"dependencies": [Depends(check_key)]}

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from keras_matting.engines.devices import usable_cores
+from keras_matting.machine import usable_cores
 
 # The share of the usable cores that others took, on average, from which on the machine is called busy: system services
 # take less.

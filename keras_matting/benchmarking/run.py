@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting import imaging
+from keras_matting import machine
 from keras_matting._version import __version__
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.comparison import MARGIN
@@ -21,10 +21,11 @@ from keras_matting.benchmarking.load import Load, sentence
 from keras_matting.benchmarking.selection import Gate, select
 from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
-from keras_matting.config import BENCHMARK_FILE, Preset
-from keras_matting.engines import ENGINES, device_name, devices, unavailable_reason
+from keras_matting.engines import ENGINES, device_name, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import write_atomically
+from keras_matting.model_folder import BENCHMARK_FILE, Preset
+from keras_matting.photos import imaging
 
 ROUNDS = 9
 MAX_ROUNDS = 72
@@ -149,8 +150,8 @@ def environment():
     """Return what figures depend on: processor, GPU, versions, commit, date."""
     installed = {dist.metadata["Name"]: dist.version for dist in distributions()}
     return {
-        "cpu": devices.cpu(),
-        "gpu": devices.gpu(),
+        "cpu": machine.cpu(),
+        "gpu": machine.gpu(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": {name: installed[name] for name in _VERSIONS if name in installed} | {"keras-matting": __version__},

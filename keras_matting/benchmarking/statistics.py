@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_matting.benchmarking.comparison import bootstrap
-from keras_matting.refine import trimap_of
+from keras_matting.photos.refine import trimap_of
 
 
 def speed(rounds, batch):

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.config import KERAS_FILE
-from keras_matting.engines import devices, open_engine
+from keras_matting import machine
+from keras_matting.engines import open_engine
 from keras_matting.engines.artefacts import size_mb
 from keras_matting.errors import MattingError
+from keras_matting.model_folder import KERAS_FILE
 
 # What a model costs without any engine: Keras called as it is, compiled into a graph by tf.function, and called on its
 # PyTorch backend, where that is installed.
@@ -37,7 +38,7 @@ class KerasBaseline:
     """The Keras model itself, called without `predict()`, which would hide batching and callbacks."""
 
     def __init__(self, model_dir, name):
-        from keras_matting.export import load_model, served_model
+        from keras_matting.models.folder import load_model, served_model
 
         self.name, self.path = name, Path(model_dir) / KERAS_FILE
         model = served_model(load_model(model_dir))
@@ -102,7 +103,7 @@ class Worker:
         return {"peak_memory_mb": _peak_memory_mb(), "peak_gpu_memory_mb": max(self._gpu_memory_mb, default=None)}
 
     def _sample_gpu(self):
-        if devices.gpu() and (held := devices.gpu_memory_mb(_own_processes())) is not None:
+        if machine.gpu() and (held := machine.gpu_memory_mb(_own_processes())) is not None:
             self._gpu_memory_mb.append(held)
 
 

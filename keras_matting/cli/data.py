@@ -26,8 +26,8 @@ def data(arguments):
     from keras_matting.data.sources import read_sources
     from keras_matting.errors import UsageError
     from keras_matting.files import is_json_with, require_replaceable, text_bytes, write_atomically
-    from keras_matting.image_files import encode
-    from keras_matting.marks import is_marked, marked
+    from keras_matting.photos.files import encode
+    from keras_matting.photos.marks import is_marked, marked
 
     if arguments.sheet and arguments.sheet.suffix.lower() != ".png":
         raise UsageError(f"Expected a contact sheet as .png; received {arguments.sheet}.")

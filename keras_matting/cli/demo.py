@@ -38,10 +38,10 @@ def _benchmark_table(model_dir):
     """Return the table of the folder's benchmark, made now unless its verdict holds on this device."""
     from keras_matting.benchmarking import report as reports
     from keras_matting.benchmarking.run import benchmark
-    from keras_matting.config import BENCHMARK_FILE, read_verdict
     from keras_matting.engines import device_name
-    from keras_matting.optimize import optimize
-    from keras_matting.samples import sample_photos
+    from keras_matting.engines.optimize import optimize
+    from keras_matting.model_folder import BENCHMARK_FILE, read_verdict
+    from keras_matting.photos.samples import sample_photos
 
     if read_verdict(model_dir, device_name())[0]:
         return reports.markdown(json.loads((model_dir / BENCHMARK_FILE).read_text(encoding="utf-8")))
@@ -54,11 +54,11 @@ def _benchmark_table(model_dir):
 
 def _exported_model():
     """Return `saved_models/u2netp`, made if need be."""
-    from keras_matting.config import ONNX_FILE, PRESET_FILE
+    from keras_matting.model_folder import ONNX_FILE, PRESET_FILE
 
     folder = Path("saved_models") / MODEL
     if not (folder / PRESET_FILE).exists():
-        from keras_matting.fetch import fetch
+        from keras_matting.weights.fetch import fetch
 
         fetch(MODEL, folder, log=say)
     if not (folder / ONNX_FILE).exists():
@@ -71,8 +71,8 @@ def _exported_model():
 
 def _write_samples(folder):
     from keras_matting.files import write_atomically
-    from keras_matting.image_files import encode
-    from keras_matting.samples import demo_photos
+    from keras_matting.photos.files import encode
+    from keras_matting.photos.samples import demo_photos
 
     for name, photo in demo_photos().items():
         path = (folder / name).with_suffix(".jpg")

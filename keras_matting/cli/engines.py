@@ -23,7 +23,7 @@ def add_optimize_arguments(parser):
 
 def optimize(arguments):
     """Build engines and say why others cannot be built."""
-    from keras_matting.optimize import optimize
+    from keras_matting.engines.optimize import optimize
 
     outcomes = []
     for outcome in optimize(
@@ -88,7 +88,7 @@ def benchmark(arguments):
     from keras_matting.benchmarking.run import benchmark
     from keras_matting.benchmarking.selection import Gate
     from keras_matting.files import is_json_with, require_replaceable, require_writable, write_atomically
-    from keras_matting.samples import named_photos, sample_photos
+    from keras_matting.photos.samples import named_photos, sample_photos
 
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         require_writable(path.parent)

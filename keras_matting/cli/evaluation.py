@@ -31,7 +31,7 @@ def evaluate(arguments):
     from keras_matting import evaluate as evaluation
     from keras_matting.data.sources import read_source
     from keras_matting.files import is_json_with, printable, require_replaceable, require_writable
-    from keras_matting.marks import is_marked
+    from keras_matting.photos.marks import is_marked
 
     if len(arguments.data) > 1:
         raise UsageError(f"Expected one --data, to be judged by itself; received {len(arguments.data)}.")

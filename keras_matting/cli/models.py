@@ -20,7 +20,7 @@ def add_fetch_arguments(parser):
 
 def fetch(arguments):
     """Fetch official weights into a model folder."""
-    from keras_matting.fetch import fetch
+    from keras_matting.weights.fetch import fetch
 
     out = arguments.out or Path("saved_models") / arguments.name
     fetch(arguments.name, out, arguments.file, arguments.force, say)
@@ -38,7 +38,7 @@ def add_import_arguments(parser):
 
 def import_(arguments):
     """Import any checkpoint into a model folder."""
-    from keras_matting.fetch import import_file
+    from keras_matting.weights.fetch import import_file
 
     import_file(arguments.file, arguments.model, arguments.out, arguments.force, say)
     say(f"{arguments.file} -> {arguments.out}")
@@ -64,8 +64,8 @@ def add_export_arguments(parser):
 
 def export(arguments):
     """Write a model folder's SavedModel and ONNX file."""
-    from keras_matting.config import Preset
-    from keras_matting.samples import folder_photos
+    from keras_matting.model_folder import Preset
+    from keras_matting.photos.samples import folder_photos
 
     if arguments.triton_engine and not arguments.triton:
         raise UsageError("--triton-engine says what to serve; expected --triton REPOSITORY too.")
@@ -85,7 +85,7 @@ def export(arguments):
     for artefact, error in errors.items():
         say(f"{arguments.model_dir}/{artefact}: differs from Keras by {error:.1e} at most")
     if arguments.triton:
-        from keras_matting.triton import export_triton
+        from keras_matting.engines.triton import export_triton
 
         target = export_triton(
             arguments.model_dir, arguments.triton, arguments.triton_device, arguments.triton_engine, arguments.force

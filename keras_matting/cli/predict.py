@@ -95,9 +95,10 @@ def predict(arguments):
 
 def _predict_stream(arguments, options):
     """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
-    from keras_matting import footprint, image_files, marks
     from keras_matting.files import write_atomically
     from keras_matting.matting import open_session, output_profile
+    from keras_matting.photos import files as photo_files
+    from keras_matting.photos import footprint, marks
 
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
@@ -114,14 +115,14 @@ def _predict_stream(arguments, options):
     data = _read_one(source)
     try:
         footprint.require_room(data, options, extension)
-        photo = image_files.decode(data, arguments.max_megapixels)
+        photo = photo_files.decode(data, arguments.max_megapixels)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
     session = open_session(arguments.model, arguments.engine, say)
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
     data = marks.marked(
-        image_files.encode(session.matte(photo, options), extension, output_profile(photo, options)), mark
+        photo_files.encode(session.matte(photo, options), extension, output_profile(photo, options)), mark
     )
     if to_stdout:
         sys.stdout.buffer.write(data)
@@ -134,7 +135,7 @@ def _predict_stream(arguments, options):
 def _read_one(source):
     """Return the bytes of standard input, or of one file; raises `UsageError` on a folder or a glob."""
     from keras_matting.matting import read_file
-    from keras_matting.photo_folders import is_glob
+    from keras_matting.photos.folders import is_glob
 
     if source == "-":
         return sys.stdin.buffer.read()
@@ -193,7 +194,7 @@ def _check_format(options, extension):
     """Refuse a format that cannot hold the output before any photo is read."""
     import numpy as np
 
-    from keras_matting.image_files import encode
+    from keras_matting.photos.files import encode
 
     shape = {"rgba": (1, 1, 4), "mask": (1, 1), "matte16": (1, 1)}.get(options.kind, (1, 1, 3))
     encode(np.zeros(shape, np.uint16 if options.kind == "matte16" else np.uint8), extension)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from keras_matting.cli.models import size
 from keras_matting.cli.status import OK, say
-from keras_matting.config import find_model_dir
 from keras_matting.errors import UsageError
+from keras_matting.model_folder import find_model_dir
 
 
 def add_train_arguments(parser):
@@ -110,7 +110,7 @@ def _only(specs):
 
 def _start(init):
     """Return a path as it is, and a model's name as its folder, which is looked for as `predict` does."""
-    from keras_matting.pretrained import PRETRAINED
+    from keras_matting.weights.pretrained import PRETRAINED
 
     if not init or Path(init).exists():
         return init

@@ -13,10 +13,10 @@ from keras_matting.data import coco
 from keras_matting.data.base import Problem, Sample
 from keras_matting.data.layouts import files_by_stem, matched, read_pairs, require_folder
 from keras_matting.data.prepare import cached, in_threads
-from keras_matting.engines.base import missing_package
 from keras_matting.errors import UsageError, first_line
 from keras_matting.files import write_atomically
-from keras_matting.image_files import encode
+from keras_matting.machine import missing_package
+from keras_matting.photos.files import encode
 
 # Fashionpedia (Jia et al. 2020), 46 categories; these are parts of garments, drawn again on top of them.
 PART_SUPERCATEGORIES = ("garment parts", "closures", "decorations")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_matting.data.masks import decode_truth
 from keras_matting.errors import ImageError
-from keras_matting.image_files import decode
+from keras_matting.photos.files import decode
 
 
 @dataclass(frozen=True)

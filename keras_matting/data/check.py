@@ -14,7 +14,7 @@ from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sheet import Group, on_checkerboard, shrunk
 from keras_matting.errors import MattingError, first_line
-from keras_matting.imaging import composite
+from keras_matting.photos.imaging import composite
 
 # Two photos look the same where at most so many of 64 gradient signs differ, and their 16x16 thumbnails by less than
 # this mean of 255. Chosen by eye: it finds rescaled and recompressed copies, and tells apart photos of one session.

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from keras_matting.image_files import MAX_MEGAPIXELS
+from keras_matting.photos.files import MAX_MEGAPIXELS
 
 READING = 2  # goes up when the same JSON gives other masks or problems: what an earlier version read is read anew
 _CORNERS = 3  # of a polygon, at least

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from keras_matting.data.base import Problem, Sample
 from keras_matting.errors import UsageError
-from keras_matting.image_files import EXTENSIONS
-from keras_matting.photo_folders import list_folder
+from keras_matting.photos.files import EXTENSIONS
+from keras_matting.photos.folders import list_folder
 
 IMAGE_FOLDERS = ("image", "images")
 MASK_FOLDERS = ("mask", "masks", "alpha")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from keras_matting.errors import ImageError
-from keras_matting.image_files import decode
+from keras_matting.photos.files import decode
 
 COLOURED = "coloured mask"  # what data sets call the problem
 # The largest difference between a grey pixel's channels: JPEG rounds them apart by 2 or 3, and the palest of VOC's

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from keras_matting.data.base import Problem
 from keras_matting.data.masks import NotAMatteError, decode_truth
-from keras_matting.engines.devices import usable_cores
 from keras_matting.errors import ImageError, first_line
 from keras_matting.files import name_bytes, write_atomically
-from keras_matting.image_files import decode, encode, exif_orientation, probe
-from keras_matting.imaging import on_paper
+from keras_matting.machine import usable_cores
+from keras_matting.photos.files import decode, encode, exif_orientation, probe
+from keras_matting.photos.imaging import on_paper
 
 _HEADER_BYTES = 1 << 16  # holds size and EXIF of nearly every file; where it does not, the whole file is read
 _RENDERING = 2  # goes up when the same file becomes another PNG: what an earlier version made is made anew

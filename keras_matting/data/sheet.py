@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from keras_matting.files import printable
-from keras_matting.imaging import composite
+from keras_matting.photos.imaging import composite
 
 _KEPT_PX = 440  # height; enough for rows of twice the usual one
 _PAGE, _INK = (246, 246, 246), (40, 40, 40)

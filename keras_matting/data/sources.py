@@ -5,13 +5,13 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from keras_matting.config import models_home
 from keras_matting.data.annotations import read_ccp, read_fashionpedia
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.layouts import read_list, read_pairs, read_photos
 from keras_matting.data.prepare import prepare
 from keras_matting.errors import UsageError
 from keras_matting.files import name_bytes
+from keras_matting.model_folder import models_home
 
 __all__ = ["Problem", "Sample", "Source", "read_sample", "read_source", "read_sources", "split"]
 

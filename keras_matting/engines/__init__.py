@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_matting.config import read_verdict
 from keras_matting.engines.base import BuildOptions, Engine
-from keras_matting.engines.devices import cpu_name, gpu_name
 from keras_matting.errors import EngineError, UsageError
+from keras_matting.machine import cpu_name, gpu_name
+from keras_matting.model_folder import read_verdict
 
 __all__ = ["ENGINES", "BuildOptions", "Engine", "available", "build", "build_unavailable_reason", "open_engine"]
 

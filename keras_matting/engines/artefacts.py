@@ -9,9 +9,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_matting.config import TFTRT_SAVED_MODEL, Preset
 from keras_matting.errors import EngineError
 from keras_matting.files import file_sha256, replaced_folder, write_atomically
+from keras_matting.model_folder import TFTRT_SAVED_MODEL, Preset
 
 MANIFEST = "manifest.json"
 _BELONGS = {

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
 
-from keras_matting.config import Preset
 from keras_matting.errors import EngineError, first_line
+from keras_matting.model_folder import Preset
 
 
 class Engine(Protocol):
@@ -81,21 +79,6 @@ class BuildOptions:
 def photo_sha256(image):
     """Return the SHA-256 of a prepared photo (H, W, 3), by which it is known again."""
     return sha256(np.ascontiguousarray(image)).hexdigest()
-
-
-def missing_package(package, extra):
-    """Return why an engine cannot run if `package` is not installed, else None; the package is not imported."""
-    if find_spec(package) is None:
-        return f"the package {package} is not installed; pip install 'keras-matting[{extra}]'."
-    return None
-
-
-def runtime(package):
-    """Return the runtime as artefacts are filed under it: "openvino 2026.4.1"."""
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return package
 
 
 def cannot_open(engine, path, error):

@@ -1,11 +1,11 @@
 """ONNX Runtime on its CPU, CUDA and TensorRT execution providers."""
 
 from keras_matting import telemetry
-from keras_matting.config import ONNX_FILE
 from keras_matting.engines.artefacts import building, built, exported
-from keras_matting.engines.base import cannot_open, checked_batch, missing_package, runtime
-from keras_matting.engines.devices import engine_threads, gpu_name, missing_gpu
+from keras_matting.engines.base import cannot_open, checked_batch
 from keras_matting.errors import EngineError
+from keras_matting.machine import engine_threads, gpu_name, missing_gpu, missing_package, runtime
+from keras_matting.model_folder import ONNX_FILE
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from keras_matting import telemetry
-from keras_matting.engines.devices import engine_threads
+from keras_matting.machine import engine_threads
 
 # Layers that compute have a precision; what lies between them (activations, sums, resizes) follows its neighbours.
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")

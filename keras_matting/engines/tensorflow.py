@@ -5,9 +5,10 @@ or a training, would lose its precision too (and U2NetP's mean error in it is tw
 are the process's, too, so a CPU quota does not reach it.
 """
 
-from keras_matting.config import SAVED_MODEL
 from keras_matting.engines.artefacts import exported
-from keras_matting.engines.base import cannot_open, checked_batch, missing_package
+from keras_matting.engines.base import cannot_open, checked_batch
+from keras_matting.machine import missing_package
+from keras_matting.model_folder import SAVED_MODEL
 
 
 def unavailable_reason(variant):

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from keras_matting.config import ONNX_FILE
 from keras_matting.engines.artefacts import building, built, engine_dir, exported
-from keras_matting.engines.base import checked_batch, runtime, sensitive_layers
-from keras_matting.engines.devices import gpu, gpu_name, missing_gpu
+from keras_matting.engines.base import checked_batch, sensitive_layers
 from keras_matting.errors import EngineError
 from keras_matting.files import write_atomically
+from keras_matting.machine import gpu, gpu_name, missing_gpu, runtime
+from keras_matting.model_folder import ONNX_FILE
 
 # TensorRT for RTX first: it also builds on machines without a GPU, for any RTX card.
 _PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}

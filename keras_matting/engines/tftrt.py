@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.config import TFTRT_SAVED_MODEL, Preset
 from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
 from keras_matting.engines.base import checked_batch
-from keras_matting.engines.devices import gpu_name, missing_gpu
 from keras_matting.errors import EngineError
+from keras_matting.machine import gpu_name, missing_gpu
+from keras_matting.model_folder import TFTRT_SAVED_MODEL, Preset
 
 PYTHON_VARIABLE = "KERAS_MATTING_TFTRT_PYTHON"
 _MODEL = "saved_model"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from keras import layers
 
-from keras_matting.layers import batch_norm, conv
+from keras_matting.models.layers import batch_norm, conv
 
 
 class Stage(NamedTuple):

@@ -8,7 +8,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_matting.layers import IBNorm, ResizeLike, conv, probability, pytorch_default
+from keras_matting.models.layers import IBNorm, ResizeLike, conv, probability, pytorch_default
 from keras_matting.models.mobilenet_v2 import mobilenet_v2_features
 
 DETAIL_CHANNELS = 32  # `hr_channels` in the official code

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keras_matting.layers import ResizeLike, batch_norm, conv, probability, pytorch_default
+from keras_matting.models.layers import ResizeLike, batch_norm, conv, probability, pytorch_default
 
 
 class Block(NamedTuple):

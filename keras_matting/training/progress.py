@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import file_sha256, write_atomically
-from keras_matting.keras_files import load_weights
 from keras_matting.training.settings import MONITORS
+from keras_matting.weights.keras_files import load_weights
 
 PROGRESS_FILE = "progress.json"
 HISTORY_FILE = "history.csv"

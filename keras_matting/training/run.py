@@ -9,12 +9,11 @@ from pathlib import Path
 
 import keras
 
-from keras_matting.config import PRESET_FILE, Preset
-from keras_matting.engines.base import missing_package
 from keras_matting.errors import UsageError
 from keras_matting.files import locked_folder, printable, require_writable
+from keras_matting.machine import missing_package
+from keras_matting.model_folder import PRESET_FILE, Preset
 from keras_matting.models import MODELS, build_model
-from keras_matting.pretrained import default_preset
 from keras_matting.training import selection, start
 from keras_matting.training.callbacks import (
     EpochLog,
@@ -28,6 +27,7 @@ from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE,
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 from keras_matting.training.steplog import StepLog
 from keras_matting.training.trainers import TRAINERS, SOCTrainer
+from keras_matting.weights.pretrained import default_preset
 
 TENSORBOARD = "tensorboard"
 INIT_RATE = 0.1  # of the model's learning rate, where training starts from trained weights

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_matting.data import masks
 from keras_matting.data.base import Problem, read_truth
-from keras_matting.data.pipeline import TrainingData, validation_batches
+from keras_matting.data.pipeline.batches import TrainingData, validation_batches
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sources import read_sources, split
 from keras_matting.errors import MattingError, UsageError

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_matting.config import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.errors import UsageError
-from keras_matting.export import require_weights
-from keras_matting.keras_files import read_keras
-from keras_matting.weights import import_checkpoint
+from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
+from keras_matting.models.folder import require_weights
+from keras_matting.weights.checkpoints import import_checkpoint
+from keras_matting.weights.keras_files import read_keras
 
 BACKBONE = "backbone."  # prefix of its layers in MODNet
 RECALIBRATION_IMAGES = 64

@@ -4,11 +4,11 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from keras_matting.config import Preset
 from keras_matting.errors import UsageError
-from keras_matting.export import write_model_folder
 from keras_matting.files import text_bytes, write_atomically
+from keras_matting.model_folder import Preset
 from keras_matting.models import build_model
+from keras_matting.models.folder import write_model_folder
 from keras_matting.training.progress import Progress
 from keras_matting.training.settings import Settings
 from keras_matting.training.trainers import TRAINERS, SOCTrainer

@@ -3,7 +3,7 @@
 import keras
 from keras import metrics, ops
 
-from keras_matting import losses
+from keras_matting.training import losses
 
 FOREGROUND = 0.5  # threshold of the intersection over union
 

@@ -4,10 +4,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from keras_matting import pretrained
-from keras_matting.config import PRESET_FILE, Preset, models_home
 from keras_matting.errors import UsageError
 from keras_matting.files import file_sha256, replaced_folder, require_new_folder, require_writable
+from keras_matting.model_folder import PRESET_FILE, Preset, models_home
+from keras_matting.weights import pretrained
 
 
 def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None):
@@ -55,9 +55,9 @@ def fetch_on_demand(name, log):
 
 
 def _import(path, preset, out_dir, force, log):
-    from keras_matting.export import write_model_folder
     from keras_matting.models import build_model
-    from keras_matting.weights import import_checkpoint
+    from keras_matting.models.folder import write_model_folder
+    from keras_matting.weights.checkpoints import import_checkpoint
 
     require_new_folder(out_dir, force, PRESET_FILE)
     log(f"{preset.name}: importing {Path(path).name} into {preset.architecture}")
@@ -66,7 +66,7 @@ def _import(path, preset, out_dir, force, log):
     if untouched:
         log(f"{preset.name}: the file serves inference only; fresh training heads: {', '.join(untouched)}")
     if Path(path).suffix.lower() == ".onnx" and find_spec("onnxruntime"):
-        from keras_matting.onnx_weights import verify
+        from keras_matting.weights.onnx import verify
 
         log(f"{preset.name}: agrees with the file under ONNX Runtime within {verify(model, path):.1e}")
     return write_model_folder(model, preset, out_dir, force)

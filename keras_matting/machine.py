@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from keras_matting import cgroups
@@ -94,3 +96,18 @@ def _nvidia_smi(query):
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.split(", ") for line in done.stdout.splitlines()]
+
+
+def missing_package(package, extra):
+    """Return why an engine cannot run if `package` is not installed, else None; the package is not imported."""
+    if find_spec(package) is None:
+        return f"the package {package} is not installed; pip install 'keras-matting[{extra}]'."
+    return None
+
+
+def runtime(package):
+    """Return the runtime as artefacts are filed under it: "openvino 2026.4.1"."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package

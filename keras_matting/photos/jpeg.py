@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 
 from keras_matting.errors import ImageError
-from keras_matting.image_headers import FRAMES, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
+from keras_matting.photos.headers import FRAMES, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
 
 MAX_SCANS = 200  # encoders write about ten; each costs the decoder a pass over the image, however few its bytes
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_matting.data.randomness import chance, places, split, uniform
+from keras_matting.data.pipeline.randomness import chance, places, split, uniform
 
 _PAIR = 0x00FF00FF  # two of a pixel's four channels, each with room for 16 bits
 _HALF = 0x00800080  # a half in both, to round

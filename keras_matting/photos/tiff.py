@@ -1,7 +1,7 @@
 """TIFF and BigTIFF photos: only bytes are decompressed elsewhere, what they mean is applied here.
 
 What decoders make of photometric interpretations, planes, depths and kinds of alpha differs, and is often wrong without
-a word. So libtiff, by Pillow, is given plain grey bytes, a few strips at a time; tiff.JPEG strips are image_jpeg's.
+a word. So libtiff, by Pillow, is given plain grey bytes, a few strips at a time; JPEG strips are `jpeg`'s.
 """
 
 import io
@@ -9,10 +9,10 @@ import struct
 
 import numpy as np
 
-from keras_matting import image_jpeg
-from keras_matting import image_tiff_layout as tiff
 from keras_matting.errors import ImageError
-from keras_matting.image_headers import probe, tiff_directory
+from keras_matting.photos import jpeg
+from keras_matting.photos import tiff_layout as tiff
+from keras_matting.photos.headers import probe, tiff_directory
 
 _BAND_BYTES = 1 << 22
 
@@ -129,7 +129,7 @@ def _plain_tile(data, layout, plane, down, across):
 
 
 def _jpeg_tile(data, layout, tags, plane, down, across):
-    """Return a tiff.JPEG strip's pixels; its own size is checked before it is decoded."""
+    """Return a JPEG strip's pixels; its own size is checked before it is decoded."""
     tables = tags.get(tiff.JPEG_TABLES, b"\xff\xd8\xff\xd9")
     start = int(layout.offsets[plane, down, across])
     strip = data[start : start + int(layout.counts[plane, down, across])]
@@ -139,7 +139,7 @@ def _jpeg_tile(data, layout, tags, plane, down, across):
     widest, tallest = (-(-side // 16) * 16 for side in (layout.tile_width, layout.rows))  # some fill up the last blocks
     if not layout.tile_width <= width <= widest or not layout.rows_of(down) <= height <= tallest:
         raise ImageError(tiff.BROKEN)
-    return image_jpeg.decode(stream)[0][:, : layout.tile_width, : layout.samples]
+    return jpeg.decode(stream)[0][:, : layout.tile_width, : layout.samples]
 
 
 def _decompressed(data, layout, tags, plane, strips):

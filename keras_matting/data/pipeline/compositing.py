@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_matting.data.geometry import warp
-from keras_matting.data.randomness import places, split, uniform
+from keras_matting.data.pipeline.geometry import warp
+from keras_matting.data.pipeline.randomness import places, split, uniform
 
 # The cut-out's longer side, relative to the photo's; how far its shape is stretched, as photos are to the input size;
 # how far its centre lies from the photo's, relative to half the longer side.

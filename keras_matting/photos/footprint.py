@@ -7,8 +7,10 @@ spare: of 25 megapixels an RGBA cut-out takes 13 bytes a pixel, of a photo with 
 import os
 from pathlib import Path
 
-from keras_matting import cgroups, image_files, refine
+from keras_matting import cgroups
 from keras_matting.errors import ImageError
+from keras_matting.photos import files as photo_files
+from keras_matting.photos import refine
 
 MIB = 2**20
 _PLAIN = 20
@@ -28,7 +30,7 @@ def of_file(data, options, extension=".png"):
 
     `options`: `matting.OutputOptions`. `extension` is that of the output.
     """
-    kind, width, height = image_files.probe(data)
+    kind, width, height = photo_files.probe(data)
     deep = data[24] == 16 if kind == "PNG" else kind not in ("JPEG", "WebP")
     return of_photo(width * height, options, deep or (extension == ".webp" and options.kind not in _OPAQUE))
 

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from keras_matting.data.augment import find
-from keras_matting.data.order import Order
-from keras_matting.data.reader import Reader
-from keras_matting.data.store import naming_unreadable
+from keras_matting.data.pipeline.augment import find
+from keras_matting.data.pipeline.order import Order
+from keras_matting.data.pipeline.reader import Reader
+from keras_matting.data.pipeline.store import naming_unreadable
 from keras_matting.errors import UsageError
 
 CACHE_GB = 4.0

@@ -6,12 +6,12 @@ from itertools import takewhile
 
 import tensorflow as tf
 
-from keras_matting.data.colour import ColourOp
-from keras_matting.data.compositing import BACKGROUND_SCALE, composite
-from keras_matting.data.decode import load_background, load_cutout, load_photo
-from keras_matting.data.randomness import places, split
-from keras_matting.data.store import Store
-from keras_matting.data.trimap import scaled_px, trimap
+from keras_matting.data.pipeline.colour import ColourOp
+from keras_matting.data.pipeline.compositing import BACKGROUND_SCALE, composite
+from keras_matting.data.pipeline.decode import load_background, load_cutout, load_photo
+from keras_matting.data.pipeline.randomness import places, split
+from keras_matting.data.pipeline.store import Store
+from keras_matting.data.pipeline.trimap import scaled_px, trimap
 from keras_matting.errors import UsageError
 
 _BYTES_PER_GB = 1 << 30

@@ -1,7 +1,7 @@
 """Image files <-> arrays: upright photos with their colours and alpha, cut-outs.
 
 PNG and WebP are OpenCV's, JPEG, TIFF and the rest have modules of their own; what a file says before its pixels is read
-by `image_headers`. Every file comes out right, or is refused.
+by `headers`. Every file comes out right, or is refused.
 """
 
 import zlib
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from keras_matting import image_jpeg, image_pillow, image_tiff, png
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_headers import (
+from keras_matting.photos import jpeg, pillow, png, tiff
+from keras_matting.photos.headers import (
     FORMATS,
     exif_orientation,
     extensions,
@@ -22,7 +22,7 @@ from keras_matting.image_headers import (
     probe,
     require_standard_range,
 )
-from keras_matting.image_jpeg import ScansError
+from keras_matting.photos.jpeg import ScansError
 
 __all__ = ["ENCODABLE", "EXTENSIONS", "FORMATS", "MAX_MEGAPIXELS", "Photo", "ScansError", "decode", "encode"]
 __all__ += ["exif_orientation", "extensions", "probe", "scale_to_8_bits"]
@@ -100,7 +100,7 @@ def encode(image, extension, icc=None):
     if not ok:
         raise ImageError(f"An image of {image.shape[1]}x{image.shape[0]} does not fit into {extension}; choose PNG.")
     data = data.tobytes()
-    return image_jpeg.with_icc(data, icc) if icc and image.ndim == 3 and extension == ".jpg" else data
+    return jpeg.with_icc(data, icc) if icc and image.ndim == 3 and extension == ".jpg" else data
 
 
 def scale_to_8_bits(image):
@@ -108,12 +108,12 @@ def scale_to_8_bits(image):
     scaled = np.empty(image.shape, np.uint8)
     step = max(1, _BAND_VALUES // max(1, image[:1].size))
     for top in range(0, len(image), step):  # the sums need 32 bits, but not of a whole photo at once
-        scaled[top : top + step] = image_tiff.to_8_bits(image[top : top + step])
+        scaled[top : top + step] = tiff.to_8_bits(image[top : top + step])
     return scaled
 
 
 def _decode_jpeg(data):
-    rgb, icc, orientation = image_jpeg.decode(data)
+    rgb, icc, orientation = jpeg.decode(data)
     return rgb, None, icc, orientation
 
 
@@ -216,8 +216,8 @@ _DECODERS = {
     "JPEG": _decode_jpeg,
     "PNG": _decode_png,
     "WebP": _decode_webp,
-    "BMP": lambda data: (*image_pillow.decode_bmp(data), 1),
-    "TIFF": image_tiff.decode,
-    "AVIF": image_pillow.decode_avif,
-    "HEIC": lambda data: (*image_pillow.decode_heif(data), 1),  # libheif has turned it upright
+    "BMP": lambda data: (*pillow.decode_bmp(data), 1),
+    "TIFF": tiff.decode,
+    "AVIF": pillow.decode_avif,
+    "HEIC": lambda data: (*pillow.decode_heif(data), 1),  # libheif has turned it upright
 }

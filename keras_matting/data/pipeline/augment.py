@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from keras_matting.data.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
-from keras_matting.data.geometry import Geometry
+from keras_matting.data.pipeline.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
+from keras_matting.data.pipeline.geometry import Geometry
 from keras_matting.errors import UsageError
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.image_files import Photo, decode
-from keras_matting.photo_folders import list_folder, none_found
+from keras_matting.photos.files import Photo, decode
+from keras_matting.photos.folders import list_folder, none_found
 
 HALVES = ("calibration", "gate")
-FOLDER = Path(__file__).parent / "sample_photos"
+FOLDER = Path(__file__).parents[1] / "sample_photos"
 _OF_SCIKIT_IMAGE = {
     "calibration": ("astronaut", "coffee", "rocket"),
     "gate": ("camera", "cat", "stereo_motorcycle"),

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from keras_matting.config import Preset
 from keras_matting.errors import UsageError, WeightsError
 from keras_matting.files import file_sha256, stub_told
+from keras_matting.model_folder import Preset
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"

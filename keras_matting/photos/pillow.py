@@ -10,10 +10,10 @@ import struct
 import numpy as np
 
 from keras_matting.errors import ImageError, first_line
-from keras_matting.image_headers import NEEDS_HEIF
 
 _FAILURES = (OSError, ValueError, SyntaxError, IndexError, EOFError, struct.error, RuntimeError)
 _BITFIELDS = 3
+_NEEDS_HEIF = "Expected pillow-heif to read HEIC and HEIF; it is not installed. Run: pip install '.[heif]'"
 
 
 def decode_bmp(data):
@@ -44,7 +44,7 @@ def open_heif(data):
     try:
         import pillow_heif
     except ImportError:
-        raise ImageError(NEEDS_HEIF) from None
+        raise ImageError(_NEEDS_HEIF) from None
     return _opened("HEIC", lambda file: pillow_heif.open_heif(file, convert_hdr_to_8bit=True), data)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_matting.layers import enlarge, shrink
+from keras_matting.models.layers import enlarge, shrink
 
 SEMANTIC_STRIDE = 16  # of MODNet's "semantic" output
 # src/trainer.py, `supervised_training_iter`

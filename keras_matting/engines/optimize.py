@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_matting import imaging
-from keras_matting.config import Preset
 from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
 from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.samples import folder_photos, sample_photos
+from keras_matting.model_folder import Preset
+from keras_matting.photos import imaging
+from keras_matting.photos.samples import folder_photos, sample_photos
 
 CALIBRATION_PHOTOS = 64
 DEFAULT_MAX_BATCH = 16

@@ -41,7 +41,7 @@ def load_background(image_path, alpha_path, orientation, size):
 
 
 def _decode_upright(path, orientation):
-    """Decode a photo and apply its EXIF orientation (1 to 8), as `image_files` does."""
+    """Decode a photo and apply its EXIF orientation (1 to 8), as `photos.files` does."""
     # This reads PNG too. The default transform is a faster one, a few steps of 8 bits away from OpenCV's.
     image = tf.io.decode_jpeg(tf.io.read_file(path), 3, dct_method="INTEGER_ACCURATE")
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)

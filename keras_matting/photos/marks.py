@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.files import name_bytes, printable
-from keras_matting.image_files import Photo
+from keras_matting.photos.files import Photo
 
 _KEYWORD = b"keras-matting\0"
 _WEBP_CHUNK = b"kmat"

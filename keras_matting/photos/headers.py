@@ -5,9 +5,9 @@ import struct
 from importlib.util import find_spec
 
 from keras_matting.errors import ImageError
+from keras_matting.photos import pillow
 
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
-NEEDS_HEIF = "Expected pillow-heif to read HEIC and HEIF; it is not installed. Run: pip install '.[heif]'"
 _ORIENTATION = 0x0112
 _MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cost time
 # As libjpeg finds them: what stands between two is skipped. Restarts, and two more, have no length and no content.
@@ -226,15 +226,11 @@ def _tiff_size(data):
 
 
 def _avif_size(data):
-    from keras_matting.image_pillow import open_avif
-
-    return open_avif(data).size
+    return pillow.open_avif(data).size
 
 
 def _heif_size(data):
-    from keras_matting.image_pillow import open_heif
-
-    return open_heif(data).size
+    return pillow.open_heif(data).size
 
 
 _SIGNATURES = (

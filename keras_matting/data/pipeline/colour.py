@@ -12,7 +12,7 @@ from functools import cache
 
 import tensorflow as tf
 
-from keras_matting.data.randomness import bits, chance, normal, split, uniform, uniforms
+from keras_matting.data.pipeline.randomness import bits, chance, normal, split, uniform, uniforms
 from keras_matting.errors import UsageError
 
 

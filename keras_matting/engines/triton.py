@@ -4,12 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-from keras_matting.config import ONNX_FILE, Preset
 from keras_matting.engines import ENGINES
 from keras_matting.engines.artefacts import MANIFEST, built, engine_dir, export_manifest, exported, read_manifest
 from keras_matting.engines.tensorrt import PLAN
 from keras_matting.errors import UsageError
 from keras_matting.files import replaced_folder, require_new_folder
+from keras_matting.model_folder import ONNX_FILE, Preset
 
 MAX_BATCH = 16
 PLANNED = tuple(name for name in ENGINES if name.startswith("tensorrt-"))  # engines that Triton may serve

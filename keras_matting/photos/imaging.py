@@ -6,8 +6,8 @@ Photos are large: what needs floating point is computed in bands of rows, so tha
 import cv2
 import numpy as np
 
-from keras_matting import colour_profiles
 from keras_matting.errors import UsageError
+from keras_matting.photos import colour_profiles
 
 _INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 # Below this range a map is constant but for noise, and stretching it would invent a subject.

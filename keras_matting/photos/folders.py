@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_matting.files import printable
-from keras_matting.image_files import EXTENSIONS
+from keras_matting.photos.files import EXTENSIONS
 
 _GLOB_SIGNS = "*?["
 _EXTENSION = re.compile(r"\.(?=\w*[a-z])\w{1,12}$", re.IGNORECASE)  # not that of "St. Tropez" or "photo.1"

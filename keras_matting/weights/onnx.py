@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from keras_matting import telemetry
 from keras_matting.errors import WeightsError, first_line
-from keras_matting.layers import BATCH_NORM_EPSILON, IBNorm
 from keras_matting.models import inference_model
-from keras_matting.weights import load_state_dict, pytorch_name
+from keras_matting.models.layers import BATCH_NORM_EPSILON, IBNorm
+from keras_matting.weights.pytorch import load_state_dict, pytorch_name
 
 # Float32 noise between two runtimes over a hundred layers is about 1e-6; a wrong weight shows above 1e-2.
 VERIFY_TOLERANCE = 1e-4

@@ -4,12 +4,9 @@ A layer's name is its PyTorch parameters' prefix, so a Keras variable `PREFIX/ga
 Layouts follow PyTorch: convolutions OIHW, dense (out, in).
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from keras_matting.errors import UsageError, WeightsError, first_line
-from keras_matting.files import stub_told
 
 # Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
 _VARIABLES = {
@@ -24,7 +21,6 @@ _COUNTER = "num_batches_tracked"  # of a batch norm: how many steps it was train
 # MODNet's checkpoints hold the backbone twice: the module is registered under two parents.
 _ALIASES = {"lr_branch.backbone.": "backbone."}
 _LISTED = 5
-_SUFFIXES = (".pth", ".pt", ".ckpt", ".onnx")
 
 
 def load_state_dict(model, state_dict):
@@ -53,29 +49,6 @@ def load_state_dict(model, state_dict):
         )
     for variable, value in values:
         variable.assign(value)
-
-
-def import_checkpoint(model, path):
-    """Load an official file into `model`: `.pth`, `.pt`, `.ckpt` (PyTorch) or `.onnx` (batch norms folded or not).
-
-    PyTorch files need the `torch` extra and are read with `weights_only=True`. Returns the names of the variables
-    that the file cannot contain and that kept their values: an inference-only ONNX export of MODNet lacks the two
-    training heads. Raises `WeightsError` if the file is unreadable or of another model, `UsageError` on a wrong path.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"Expected a checkpoint file; {path} does not exist or is no file.")
-    suffix = path.suffix.lower()
-    if suffix in _SUFFIXES and (told := stub_told(path)):
-        raise WeightsError(f"Expected the weights of {model.name} in {path}; {told}.")
-    if suffix == ".onnx":
-        from keras_matting import onnx_weights
-
-        return onnx_weights.load_onnx(model, path)
-    if suffix not in _SUFFIXES:
-        raise UsageError(f"Expected a .pth, .pt, .ckpt or .onnx file; received {path.name}.")
-    load_state_dict(model, _read_pytorch(path))
-    return []
 
 
 def pytorch_name(variable):
@@ -117,7 +90,11 @@ def _to_keras_layout(array, variable):
     return array
 
 
-def _read_pytorch(path):
+def read_state_dict(path):
+    """Return the state dict of a PyTorch file as {name: float32 array}, read with `weights_only=True`.
+
+    Raises `UsageError` without PyTorch, `WeightsError` on what is no dictionary of tensors.
+    """
     try:
         import torch
     except ImportError:

@@ -1,0 +1,1 @@
+"""Training pictures as tf.data pipelines: read, placed, coloured, batched."""

@@ -1,0 +1,1 @@
+"""Photos in and out: files and folders, their colours and sizes, what a matte makes of them. No framework."""

@@ -1,0 +1,1 @@
+"""Weights from elsewhere: PyTorch and ONNX files, Keras archives, the official ones fetched."""
