@@ -50,7 +50,7 @@ import numpy as np
 from types import SimpleNamespace
 from keras_matting.photos import footprint, imaging
 from keras_matting.photos import files as photo_files
-from keras_matting.config import Preset
+from keras_matting.model_folder import Preset
 from keras_matting.matting import OutputOptions, Session
 
 def status(name):
@@ -136,7 +136,7 @@ def test_what_is_known_of_no_file_is_taken_for_all_there_is(tmp_path):
     assert room.fits(100)
 
 
-NOTHING_HELD = "from keras_matting import footprint\nfootprint.held = lambda: 0\n"
+NOTHING_HELD = "from keras_matting.photos import footprint\nfootprint.held = lambda: 0\n"
 
 
 def settings_for(photos_mib, body_mib=4):

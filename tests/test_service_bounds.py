@@ -147,7 +147,7 @@ def test_clients_that_leave_do_not_leave_threads_behind(one_layer_dir, jpeg, req
 REFINING = """
 import time
 from pathlib import Path
-from keras_matting import refine
+from keras_matting.photos import refine
 
 def slow(rgb, matte):
     while Path({hold!r}).exists():
