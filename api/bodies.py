@@ -7,10 +7,10 @@ import python_multipart.exceptions
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser, parse_options_header
 
+from .negotiation import NDJSON
 from .problems import Problem
 
 FILE_FIELD = "file"
-NDJSON = "application/x-ndjson"
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines")
 _BINARY = (b"image/", b"application/octet-stream")
 _MAX_PARTS = 32

@@ -1,9 +1,10 @@
-"""Which format an `Accept` header asks for (RFC 9110, 12.5.1)."""
+"""The media types of answers, and which one an `Accept` header asks for (RFC 9110, 12.5.1)."""
 
 from .problems import Problem
 
 EXTENSIONS = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 JSON = "application/json"
+NDJSON = "application/x-ndjson"
 
 
 def formats_of(kind):

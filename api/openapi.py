@@ -1,6 +1,7 @@
 """Parts of the OpenAPI document that FastAPI cannot derive, because the routes read their bodies themselves."""
 
 from .bodies import FILE_FIELD
+from .negotiation import JSON
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -20,7 +21,7 @@ def form_body(parameters, other=()):
 
 def json_body(model, other=()):
     """Return the `requestBody` of a JSON document, or of text in other media types."""
-    content = {"application/json": {"schema": schema_of(model)}}
+    content = {JSON: {"schema": schema_of(model)}}
     content |= {media_type: {"schema": {"type": "string"}} for media_type in other}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -1,7 +1,6 @@
 """One model being served: its engine opened in the background, its batcher, and recovery when the engine fails."""
 
 import asyncio
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from keras_matting.engines import device_name
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.matting import open_session
-from keras_matting.model_folder import BENCHMARK_FILE, read_verdict
+from keras_matting.model_folder import Verdict
 
 from .batching import Batcher
 from .problems import Problem
@@ -123,9 +122,9 @@ class ServedModel:
         explained["chosen_by"], explained["reason"] = "name", f"the setting engine is {self._settings.engine}"
         if self._settings.engine == "auto":
             explained["chosen_by"], explained["reason"] = "probe", " ".join(self.said)
-            if read_verdict(model_dir, device_name())[0] == engine.name:
-                verdict = json.loads((model_dir / BENCHMARK_FILE).read_text(encoding="utf-8"))["verdict"]
-                explained["chosen_by"], explained["reason"] = "benchmark", verdict["reason"]
+            verdict = Verdict.read(model_dir, device_name())
+            if verdict.engine == engine.name:
+                explained["chosen_by"], explained["reason"] = "benchmark", verdict.reason
         return explained
 
     def _open(self):
@@ -190,15 +189,6 @@ def _batching_of(session, settings):
     delay_ms = settings.max_delay_ms
     if delay_ms is None:
         delay_ms = _GPU_DELAY_MS if on_gpu else 0.0
-    max_batch = settings.max_batch or _measured_batch(session) or (_GPU_BATCH if on_gpu else 1)
+    measured = Verdict.read(session.model_dir, device_name()).fastest_batch(session.engine.name)
+    max_batch = settings.max_batch or measured or (_GPU_BATCH if on_gpu else 1)
     return Batching(max_batch, delay_ms)
-
-
-def _measured_batch(session):
-    """Return the batch size of the engine's best images/s in the benchmark, None if none was measured here."""
-    verdict, _ = read_verdict(session.model_dir, device_name())
-    if not verdict:
-        return None
-    results = json.loads((session.model_dir / BENCHMARK_FILE).read_text(encoding="utf-8"))["results"]
-    speeds = [row for result in results if result["engine"] == session.engine.name for row in result["speed"]]
-    return max(speeds, key=lambda row: row["images_per_s"])["batch"] if speeds else None

@@ -13,9 +13,9 @@ import numpy as np
 
 from keras_matting.benchmarking.selection import Gate, photos_above
 from keras_matting.engines import open_engine
-from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
+from keras_matting.engines.artefacts import read_manifest
 from keras_matting.engines.base import photo_sha256
-from keras_matting.model_folder import Preset
+from keras_matting.model_folder import MANIFEST, Preset, engine_dir
 from keras_matting.photos import imaging
 from keras_matting.photos.samples import named_photos
 

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from keras_matting import telemetry
-from keras_matting.engines.artefacts import export_manifest, files_of, write_manifest
+from keras_matting.engines.artefacts import files_of, write_manifest
 from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import swap
-from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset
+from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
 from keras_matting.models.folder import load_model, served_model
 from keras_matting.models.layers import with_exact_resizes
 from keras_matting.photos import imaging
@@ -56,8 +56,7 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
             swap(folder / name, model_dir / name)
     preset.save(model_dir)
     files = [path.relative_to(model_dir) for name in names for path in files_of(model_dir / name)]
-    fields = {"weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size), "batch": batch}
-    fields["output_shape"] = list(expected.shape[1:])
+    fields = {**preset.identity, "batch": batch, "output_shape": list(expected.shape[1:])}
     write_manifest(model_dir / export_manifest(names[0]), model_dir, files, **fields, opset=opset)
     return errors
 

@@ -1,10 +1,13 @@
-"""What a model folder says about its model: `preset.json`, read by training, engines, notebooks and the service."""
+"""The model folder: where everything in it stands, what its `preset.json` says, and which engine its benchmark chose.
+
+Read by training, engines, notebooks and the service. The weights themselves are Keras's (`models.folder`).
+"""
 
 import json
 import math
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from keras_matting.errors import UsageError
@@ -16,6 +19,7 @@ ONNX_FILE = "model.onnx"
 SAVED_MODEL = "saved_model"
 TFTRT_SAVED_MODEL = "saved_model_tftrt"
 BENCHMARK_FILE = "benchmark.json"
+MANIFEST = "manifest.json"  # beside what is built for an engine
 
 _CHOICES = {
     "scale": ("255", "image-max"),
@@ -48,13 +52,13 @@ class Preset:
     licence: str = ""
 
     def __post_init__(self):
-        for field in ("input_size", "mean", "std"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
+        for name in ("input_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
                 raise UsageError(
-                    f"Expected {field} in preset {self.name!r} as one of {', '.join(choices)}; "
-                    f"received {getattr(self, field)!r}."
+                    f"Expected {name} in preset {self.name!r} as one of {', '.join(choices)}; "
+                    f"received {getattr(self, name)!r}."
                 )
         sides = [side for side in self.input_size if type(side) is int and side > 0]
         if len(sides) != 2 or len(self.input_size) != 2:
@@ -64,6 +68,11 @@ class Preset:
                 f"Expected mean and std of preset {self.name!r} as 3 numbers each, std above 0; "
                 f"received {self.mean} and {self.std}."
             )
+
+    @property
+    def identity(self):
+        """What an artefact or a measurement must agree in to be of this model: its weights, its input size."""
+        return {"weights_sha256": self.weights_sha256, "input_size": list(self.input_size)}
 
     def save(self, model_dir):
         """Write `preset.json` into the folder `model_dir`."""
@@ -80,7 +89,7 @@ class Preset:
         except OSError as error:
             raise UsageError(f"Expected a model folder; {model_dir} has no {PRESET_FILE} ({error.strerror}).") from None
         except (ValueError, TypeError) as error:
-            names = ", ".join(field.name for field in fields(cls))
+            names = ", ".join(one.name for one in fields(cls))
             raise UsageError(f"Expected {path} to be JSON with the fields {names}; received: {error}.") from None
 
 
@@ -114,21 +123,63 @@ def find_model_dir(model):
     return None
 
 
-def read_verdict(model_dir, device):
-    """Return (the engine that `benchmark.json` chose, None), or (None, why it does not hold), or (None, None).
+def engine_dir(model_dir, engine):
+    """Return the folder where an engine's artefact stands."""
+    return Path(model_dir) / "engines" / engine
 
-    It holds for the device it was measured on, and for the weights and input size that the preset has now.
+
+def export_manifest(relative):
+    """Return the name of the manifest that lists the exported graph `relative`."""
+    return "export-tftrt.json" if relative == TFTRT_SAVED_MODEL else "export.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The engine that a benchmark chose for a model folder, as its `benchmark.json` says.
+
+    `engine`: its name, None where nothing was measured, none passed, or the verdict does not hold here. `stale`: why
+    it does not hold, None where it does or nothing was measured. `report`: the whole report where it holds, else {}.
     """
-    try:
-        content = json.loads((Path(model_dir) / BENCHMARK_FILE).read_text(encoding="utf-8"))
-        engine, measured = content["verdict"]["engine"], content["fingerprint"]
-    except FileNotFoundError:
-        return None, None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, "it is malformed."
-    preset = Preset.load(model_dir)
-    here = {"device": device, "weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size)}
-    for field, value in here.items():
-        if measured.get(field) != value:
-            return None, f"measured with {field} {measured.get(field)}, here {value}."
-    return engine, None if engine else "no engine passed its gate."
+
+    engine: str | None = None
+    stale: str | None = None
+    report: dict = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, model_dir, device):
+        """Read the verdict of a model folder.
+
+        It holds for the device it was measured on, and for the weights and input size that the preset has now.
+        """
+        try:
+            report = json.loads((Path(model_dir) / BENCHMARK_FILE).read_text(encoding="utf-8"))
+            engine, measured = report["verdict"]["engine"], dict(report["fingerprint"])
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(stale="it is malformed.")
+        for name, value in cls.fingerprint(Preset.load(model_dir), device).items():
+            if measured.get(name) != value:
+                return cls(stale=f"measured with {name} {measured.get(name)}, here {value}.")
+        return cls(engine, None, report) if engine else cls(stale="no engine passed its gate.")
+
+    @staticmethod
+    def write(model_dir, report):
+        """Write a benchmark's report, a dict with "verdict" and "fingerprint", as the folder's `benchmark.json`."""
+        write_atomically(Path(model_dir) / BENCHMARK_FILE, (json.dumps(report, indent=2) + "\n").encode())
+
+    @staticmethod
+    def fingerprint(preset, device):
+        """Return what a report must agree in to hold."""
+        return {"device": device, **preset.identity}
+
+    @property
+    def reason(self):
+        """Why the engine was chosen."""
+        return self.report.get("verdict", {}).get("reason", "")
+
+    def fastest_batch(self, engine):
+        """Return the batch size of an engine's best images/s, None where that was not measured here."""
+        results = [result for result in self.report.get("results", []) if result["engine"] == engine]
+        speeds = [row for result in results for row in result["speed"]]
+        return max(speeds, key=lambda row: row["images_per_s"])["batch"] if speeds else None

@@ -16,7 +16,7 @@ from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import baselines
 from keras_matting.engines import BuildOptions, artefacts, device_name, open_engine, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.model_folder import Preset, read_verdict
+from keras_matting.model_folder import Preset, Verdict
 from keras_matting.photos import imaging
 from keras_matting.photos.files import Photo
 
@@ -155,7 +155,8 @@ def test_memory_is_the_engine_s_own(measured_folder):
 
 def test_auto_obeys_a_benchmark(measured_folder):
     folder, report = measured_folder
-    assert read_verdict(folder, device_name()) == (report["verdict"]["engine"], None)
+    verdict = Verdict.read(folder, device_name())
+    assert (verdict.engine, verdict.stale, verdict.report) == (report["verdict"]["engine"], None, report)
     assert report["verdict"]["engine"] in ("onnx-cpu", "openvino-f32")  # never a baseline
     assert open_engine("auto", folder).name == report["verdict"]["engine"]
 

@@ -14,13 +14,13 @@ from keras_matting.photos import base64_text
 from .. import negotiation, problems
 from ..admission import admit
 from ..answers import document, unless_disconnected
-from ..bodies import NDJSON, is_lines, json_of
+from ..bodies import is_lines, json_of
 from ..lines import lines_of
+from ..negotiation import JSON, NDJSON
 from ..openapi import json_body
 from ..parameters import MatteParameters, check_repeated
 from ..problems import Problem
 from ..worker import Job
-from .matte import PHOTO_PROBLEMS
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
@@ -85,7 +85,7 @@ class BatchResponse(BaseModel):
             "description": "The results; as JSON lines if the request was JSON lines",
             "content": {NDJSON: {"schema": {"type": "string"}}},
         },
-        **problems.responses("not_acceptable", "too_many_items", *PHOTO_PROBLEMS),
+        **problems.responses("not_acceptable", "too_many_items", *problems.PHOTO_PROBLEMS),
     },
     openapi_extra=json_body(BatchRequest, other=(NDJSON,)),
 )
@@ -96,7 +96,7 @@ async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
     and read while you send: results come as they are ready, in any order. A result's image is as `/v1/matte` gives it.
     """
     is_stream = _is_stream(request)
-    negotiation.choose(request, (NDJSON if is_stream else negotiation.JSON,))
+    negotiation.choose(request, (NDJSON if is_stream else JSON,))
     work = _Work(request, query)
     if is_stream:
         return _Stream(work.stream())

@@ -14,27 +14,6 @@ from ..worker import Job
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 
-# What any request with a photo may be answered.
-PHOTO_PROBLEMS = (
-    "malformed_request",
-    "unauthorized",
-    "unknown_model",
-    "slow_body",
-    "body_too_large",
-    "image_too_large",
-    "unsupported_encoding",
-    "unsupported_format",
-    "undecodable_image",
-    "invalid_parameter",
-    "rate_limited",
-    "internal",
-    "inference_failed",
-    "overloaded",
-    "not_ready",
-    "engine_failed",
-    "deadline_exceeded",
-)
-
 
 @router.post(
     "/v1/matte",
@@ -46,7 +25,7 @@ PHOTO_PROBLEMS = (
             "content": {**dict.fromkeys(negotiation.EXTENSIONS, BINARY)},
             "model": MatteDocument,
         },
-        **problems.responses("not_acceptable", *PHOTO_PROBLEMS),
+        **problems.responses("not_acceptable", *problems.PHOTO_PROBLEMS),
     },
     openapi_extra=form_body(
         MatteParameters, other=("image/jpeg", "image/png", "image/webp", "application/octet-stream")

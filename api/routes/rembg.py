@@ -16,7 +16,6 @@ from ..openapi import BINARY, form_body
 from ..parameters import check_repeated, output_options, with_fields
 from ..problems import Problem
 from ..worker import Job, deadline
-from .matte import PHOTO_PROBLEMS
 
 router = APIRouter(tags=["rembg"], dependencies=[Depends(check_repeated)])
 _PNG = {200: {"description": "A PNG", "content": {"image/png": BINARY}}}
@@ -67,7 +66,7 @@ class UrlParameters(RembgParameters):
     "/api/remove",
     summary="Remove the background of a photo (rembg)",
     dependencies=[Depends(admit)],
-    responses={**_PNG, **problems.responses(*PHOTO_PROBLEMS)},
+    responses={**_PNG, **problems.responses(*problems.PHOTO_PROBLEMS)},
     openapi_extra=form_body(RembgParameters),
 )
 async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
@@ -83,7 +82,7 @@ async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
     "/api/remove",
     summary="Remove the background of a photo at an address (rembg)",
     dependencies=[Depends(admit)],
-    responses={**_PNG, **problems.responses("refused_url", *PHOTO_PROBLEMS)},
+    responses={**_PNG, **problems.responses("refused_url", *problems.PHOTO_PROBLEMS)},
 )
 async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]):
     """Off by default. Fetches over https only, from public addresses only, follows no redirects, caps the size."""

@@ -23,8 +23,7 @@ from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
 from keras_matting.engines import ENGINES, device_name, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.files import write_atomically
-from keras_matting.model_folder import BENCHMARK_FILE, Preset
+from keras_matting.model_folder import Preset, Verdict
 from keras_matting.photos import imaging
 
 ROUNDS = 9
@@ -94,11 +93,7 @@ def benchmark(
     verdict["reason"] = f"{verdict['reason']} {sentence(load)}".strip()
     report = {
         "model": preset.name,
-        "fingerprint": {
-            "device": device_name(),
-            "weights_sha256": preset.weights_sha256,
-            "input_size": list(preset.input_size),
-        },
+        "fingerprint": Verdict.fingerprint(preset, device_name()),
         "environment": environment(),
         "load": load,
         "photos": len(photos),
@@ -106,7 +101,7 @@ def benchmark(
         "skipped": skipped,
         "verdict": verdict,
     }
-    write_atomically(Path(model_dir) / BENCHMARK_FILE, (json.dumps(report, indent=2) + "\n").encode())
+    Verdict.write(model_dir, report)
     return report
 
 

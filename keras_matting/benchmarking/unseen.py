@@ -1,8 +1,9 @@
 """Engines are judged on photos that they were not calibrated on."""
 
-from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
+from keras_matting.engines.artefacts import read_manifest
 from keras_matting.engines.base import photo_sha256
 from keras_matting.errors import UsageError
+from keras_matting.model_folder import MANIFEST, engine_dir
 
 
 def require_unseen(model_dir, engines, inputs):

@@ -1,6 +1,5 @@
 """The verb `demo`: the whole way from nothing to cut-outs, on sample photos."""
 
-import json
 from pathlib import Path
 
 from keras_matting.cli.shared import aligned
@@ -40,11 +39,12 @@ def _benchmark_table(model_dir):
     from keras_matting.benchmarking.run import benchmark
     from keras_matting.engines import device_name
     from keras_matting.engines.optimize import optimize
-    from keras_matting.model_folder import BENCHMARK_FILE, read_verdict
+    from keras_matting.model_folder import Verdict
     from keras_matting.photos.samples import sample_photos
 
-    if read_verdict(model_dir, device_name())[0]:
-        return reports.markdown(json.loads((model_dir / BENCHMARK_FILE).read_text(encoding="utf-8")))
+    verdict = Verdict.read(model_dir, device_name())
+    if verdict.engine:
+        return reports.markdown(verdict.report)
     for outcome in optimize(model_dir, log=say):
         if outcome.status == "failed":
             say(f"{outcome.engine}: {outcome.reason}")

@@ -16,7 +16,7 @@ import numpy as np
 from keras_matting.engines.base import BuildOptions, Engine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.machine import cpu_name, gpu_name
-from keras_matting.model_folder import read_verdict
+from keras_matting.model_folder import BENCHMARK_FILE, Verdict
 
 __all__ = ["ENGINES", "BuildOptions", "Engine", "available", "build", "build_unavailable_reason", "open_engine"]
 
@@ -108,14 +108,15 @@ def device_name():
 
 
 def _open_best(model_dir, log):
-    verdict, stale = read_verdict(model_dir, device_name())
-    if verdict:
+    verdict = Verdict.read(model_dir, device_name())
+    stale = verdict.stale
+    if verdict.engine:
         try:
-            return open_engine(verdict, model_dir)
+            return open_engine(verdict.engine, model_dir)
         except (EngineError, UsageError) as error:  # not here, or an engine that another version had
             stale = str(error)
     if stale:
-        log(f"The verdict of {model_dir / 'benchmark.json'} does not hold here: {stale}")
+        log(f"The verdict of {model_dir / BENCHMARK_FILE} does not hold here: {stale}")
     return _probe(model_dir, log)
 
 

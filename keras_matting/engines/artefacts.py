@@ -11,9 +11,8 @@ from pathlib import Path
 
 from keras_matting.errors import EngineError
 from keras_matting.files import file_sha256, replaced_folder, write_atomically
-from keras_matting.model_folder import TFTRT_SAVED_MODEL, Preset
+from keras_matting.model_folder import MANIFEST, TFTRT_SAVED_MODEL, Preset, engine_dir, export_manifest
 
-MANIFEST = "manifest.json"
 _BELONGS = {
     "weights_sha256": "weights",
     "input_size": "input size",
@@ -35,13 +34,8 @@ def exported(model_dir, relative, engine):
     """
     model_dir = Path(model_dir)
     remedy = f"run keras-matting export {model_dir}{' --for tftrt' if relative == TFTRT_SAVED_MODEL else ''}"
-    _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, _expected(model_dir))
+    _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, Preset.load(model_dir).identity)
     return model_dir / relative
-
-
-def export_manifest(relative):
-    """Return the name of the manifest that lists the exported graph `relative`."""
-    return "export-tftrt.json" if relative == TFTRT_SAVED_MODEL else "export.json"
 
 
 def files_of(path):
@@ -49,16 +43,11 @@ def files_of(path):
     return [path] if path.is_file() else sorted(file for file in Path(path).rglob("*") if file.is_file())
 
 
-def engine_dir(model_dir, engine):
-    """Return the folder where an engine's artefact stands."""
-    return Path(model_dir) / "engines" / engine
-
-
 def built(model_dir, engine, runtime, device):
     """Return the folder of a built engine, checked like `exported`, and against `runtime` and `device`."""
     folder = engine_dir(model_dir, engine)
     remedy = f"run keras-matting optimize {model_dir} --engines {engine}"
-    expected = _expected(model_dir) | {"runtime": runtime, "device": device}
+    expected = Preset.load(model_dir).identity | {"runtime": runtime, "device": device}
     _check(folder / MANIFEST, folder, "", engine, remedy, expected)
     return folder
 
@@ -71,7 +60,8 @@ def building(model_dir, engine, runtime, device, **fields):
     with replaced_folder(engine_dir(model_dir, engine)) as folder:
         yield folder, extra
         files = [path.relative_to(folder) for path in files_of(folder)]
-        content = {"engine": engine, **_expected(model_dir), "runtime": runtime, "device": device, **fields, **extra}
+        identity = Preset.load(model_dir).identity
+        content = {"engine": engine, **identity, "runtime": runtime, "device": device, **fields, **extra}
         seconds = round(time.perf_counter() - start, 2)
         write_manifest(folder / MANIFEST, folder, files, **content, build_s=seconds)
 
@@ -88,11 +78,6 @@ def read_manifest(path):
 def size_mb(path):
     """Return the size of a file, or of all files of a folder, in megabytes (10^6 bytes)."""
     return sum(file.stat().st_size for file in files_of(Path(path))) / 1e6
-
-
-def _expected(model_dir):
-    preset = Preset.load(model_dir)
-    return {"weights_sha256": preset.weights_sha256, "input_size": list(preset.input_size)}
 
 
 def _check(manifest_path, folder, relative, engine, remedy, expected):

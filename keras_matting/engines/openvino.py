@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from keras_matting import telemetry
 from keras_matting.engines import openvino_mixed
-from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
+from keras_matting.engines.artefacts import building, built, exported, read_manifest
 from keras_matting.engines.base import cannot_open, checked_batch, sensitive_layers
 from keras_matting.errors import EngineError
 from keras_matting.machine import cpu_name, missing_package, runtime
-from keras_matting.model_folder import ONNX_FILE
+from keras_matting.model_folder import MANIFEST, ONNX_FILE
 
 _IR = "model.xml"
 _BUILT = ("bf16", "int8")

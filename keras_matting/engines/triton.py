@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 from keras_matting.engines import ENGINES
-from keras_matting.engines.artefacts import MANIFEST, built, engine_dir, export_manifest, exported, read_manifest
+from keras_matting.engines.artefacts import built, exported, read_manifest
 from keras_matting.engines.tensorrt import PLAN
 from keras_matting.errors import UsageError
 from keras_matting.files import replaced_folder, require_new_folder
-from keras_matting.model_folder import ONNX_FILE, Preset
+from keras_matting.model_folder import MANIFEST, ONNX_FILE, Preset, engine_dir, export_manifest
 
 MAX_BATCH = 16
 PLANNED = tuple(name for name in ENGINES if name.startswith("tensorrt-"))  # engines that Triton may serve
