@@ -42,11 +42,11 @@ def model_folder(tmp_path_factory, name, write):
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory):
     """A real, exported U2NetP of formula weights at 64x64."""
+    from keras_matting.architectures import IMAGENET
     from keras_matting.export import export
     from keras_matting.model_folder import Preset
     from keras_matting.models import build_model
     from keras_matting.models.folder import write_model_folder
-    from keras_matting.weights.pretrained import IMAGENET
     from keras_matting.weights.pytorch import load_state_dict
 
     def write(folder):
@@ -64,10 +64,10 @@ def modnet_dir(tmp_path_factory):
     """MODNet with fresh weights, exported at 64x64."""
     from dataclasses import replace
 
+    from keras_matting.architectures import default_preset
     from keras_matting.export import export
     from keras_matting.models import build_model
     from keras_matting.models.folder import write_model_folder
-    from keras_matting.weights.pretrained import default_preset
 
     def write(folder):
         preset = replace(default_preset("modnet", "modnet"), input_size=(64, 64))

@@ -15,6 +15,7 @@ FLOORS = {
     0: [
         "_version",
         "__init__",
+        "architectures",
         "cgroups",
         "engines",
         "errors",

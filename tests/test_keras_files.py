@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from keras_matting import models
+from keras_matting.architectures import default_preset
 from keras_matting.cli import main
 from keras_matting.errors import MattingError, UsageError, WeightsError
 from keras_matting.model_folder import KERAS_FILE
@@ -17,7 +18,6 @@ from keras_matting.training import start
 from keras_matting.training.progress import Progress
 from keras_matting.weights import pretrained
 from keras_matting.weights.checkpoints import import_checkpoint
-from keras_matting.weights.pretrained import default_preset
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 6\n"
 PAGE = b"\n<!DOCTYPE html><html><title>404</title></html>"

@@ -5,9 +5,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_matting import architectures, metrics
 from keras_matting.models import build_model
 from keras_matting.models.layers import with_exact_resizes
-from keras_matting.training.trainers import TRAINERS, SOCTrainer
+from keras_matting.training import trainers
+from keras_matting.training.trainers import SOCTrainer
 from keras_matting.weights.pytorch import load_state_dict, pytorch_name
 
 
@@ -35,7 +37,7 @@ def steps(trainer, optimizer, image, targets, count):
 
 
 def test_modnet_takes_the_official_supervised_steps(float64):
-    trainer = TRAINERS["modnet"](network_of("modnet", (128, 96)))
+    trainer = architectures.find("modnet").trainer("supervised", network_of("modnet", (128, 96)))
     alpha, trimap = goldens.alpha_and_trimap(9, 2, 128, 96)
     image = goldens.image(8, 2, 128, 96).astype("float64")
     history = steps(trainer, keras.optimizers.SGD(0.01, momentum=0.9), image, {"alpha": alpha, "trimap": trimap}, 3)
@@ -52,7 +54,7 @@ def test_modnet_takes_the_official_supervised_steps(float64):
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["u2netp", "u2net"])
 def test_u2net_takes_the_official_deeply_supervised_steps(name, float64):
-    trainer = TRAINERS[name](network_of(name, 64))
+    trainer = architectures.find(name).trainer("supervised", network_of(name, 64))
     alpha, _ = goldens.alpha_and_trimap(9, 2, 64, 64)
     image = goldens.image(8, 2, 64, 64).astype("float64")
     history = steps(trainer, keras.optimizers.Adam(1e-3, epsilon=1e-8), image, {"alpha": alpha}, 3)
@@ -80,3 +82,10 @@ def test_soc_takes_the_official_steps(float64):
     actual = np.stack([history[f"{term}_loss"] for term in trainer.TERMS], axis=1)
     np.testing.assert_allclose(actual, goldens.figures("modnet", "soc/losses_per_step"), rtol=1e-5, atol=1e-12)
     assert "mae" not in history  # there is no truth to compare with
+
+
+def test_the_iou_in_training_is_that_of_the_evaluation():
+    alpha = np.array([[0, 0.5, 0.5, 1]], "float32")  # as it may be, foreground begins with a half itself
+    matte = np.array([[0.5, 0.5, 0.4, 1]], "float32")
+    in_training = trainers._iou(alpha[None, ..., None], matte[None, ..., None])
+    assert float(in_training[0]) == pytest.approx(metrics.iou(matte, alpha)) == pytest.approx(2 / 4)

@@ -251,8 +251,8 @@ def test_mixed_precision_trains_and_strips_to_float32(pairs, tmp_path):
     [
         ({"epochs": 0}, "epochs at least 1; received 0"),
         ({"data": []}, "none. Name it with --data"),
-        ({"objective": "soc"}, "SOC adapts MODNet.*received tiny"),
-        ({"freeze_backbone": True}, "Only MODNet has a backbone"),
+        ({"objective": "soc"}, "SOC adapts modnet,.*received tiny"),
+        ({"freeze_backbone": True}, "Only modnet has a backbone"),
         ({"precision": "int4"}, "mixed_bfloat16, mixed_float16; received 'int4'"),
         ({"fraction": 0}, "fraction above 0 and up to 1; received 0"),
     ],

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tiny
 
 from keras_matting import models
+from keras_matting.architectures import default_preset
 from keras_matting.cli import main
 from keras_matting.errors import MattingError
 from keras_matting.models.folder import write_model_folder
@@ -19,7 +20,6 @@ from keras_matting.training.progress import Progress
 from keras_matting.training.run import train
 from keras_matting.training.settings import Settings
 from keras_matting.training.strip import strip
-from keras_matting.weights.pretrained import default_preset
 
 
 @pytest.fixture

@@ -1,14 +1,16 @@
-"""A model of two convolutions that trains in a second, for what runs do whatever the architecture."""
+"""A model of two convolutions that trains in a second, for what runs do whatever the architecture.
+
+It is added as CONTRIBUTING.md says: a file with a builder (and a trainer, since none of ours fits), and a row.
+"""
 
 import cv2
 import keras
 import numpy as np
 
-from keras_matting import models
+from keras_matting.architectures import ARCHITECTURES, Architecture, Recipe
 from keras_matting.models.layers import batch_norm, conv, probability
 from keras_matting.training import losses, trainers
 from keras_matting.training.settings import Settings
-from keras_matting.weights import pretrained
 
 SIZE = 16
 
@@ -26,19 +28,24 @@ class TinyTrainer(trainers.Trainer):
         return losses.deep_supervision(targets["alpha"], outputs)
 
 
+ROW = Architecture(
+    name="tiny",
+    builder="tiny:build",
+    preset={"input_size": (SIZE, SIZE), "mean": (0.5,) * 3, "std": (0.5,) * 3},
+    recipes={
+        "supervised": Recipe(trainer="tiny:TinyTrainer", optimizer="Adam", learning_rate=1e-3, tuning_rate=1e-4),
+    },
+)
+
+
 def register():
-    """Make "tiny" a model that runs can train."""
-    models.MODELS["tiny"] = (build, 1)
-    trainers.TRAINERS["tiny"] = TinyTrainer
-    preset = {"architecture": "tiny", "input_size": (SIZE, SIZE), "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    pretrained.PRETRAINED["tiny"] = pretrained.Pretrained("", "", "", preset)
-    pretrained.ARCHITECTURES = sorted({*pretrained.ARCHITECTURES, "tiny"})
+    """Make "tiny" an architecture that runs can train."""
+    ARCHITECTURES["tiny"] = ROW
 
 
 def unregister():
-    for registry in (models.MODELS, trainers.TRAINERS, pretrained.PRETRAINED):
-        registry.pop("tiny", None)
-    pretrained.ARCHITECTURES = [name for name in pretrained.ARCHITECTURES if name != "tiny"]
+    """Make it unknown again."""
+    ARCHITECTURES.pop("tiny", None)
 
 
 def write_pairs(folder, count=12, white=255):

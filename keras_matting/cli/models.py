@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, say
 from keras_matting.errors import UsageError
@@ -31,7 +32,7 @@ def fetch(arguments):
 def add_import_arguments(parser):
     """Declare the options of `import`."""
     parser.add_argument("file", type=Path)
-    parser.add_argument("--model", required=True, help="the architecture: modnet, u2net or u2netp")
+    parser.add_argument("--model", required=True, help=f"the architecture: {', '.join(ARCHITECTURES)}")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.models import size
 from keras_matting.cli.status import OK, say
 from keras_matting.errors import UsageError
@@ -14,7 +15,7 @@ from keras_matting.model_folder import find_model_dir
 def add_train_arguments(parser):
     """Declare the options of `train`."""
     _add_run_arguments(parser)
-    parser.add_argument("--model", help="modnet, u2net or u2netp")
+    parser.add_argument("--model", help=", ".join(ARCHITECTURES))
     parser.add_argument("--init", metavar="MODEL", help="model folder or name, .keras (or a backbone's) or checkpoint")
     parser.add_argument("--augment", help="preset: original, custom (default), none, ...")
     parser.add_argument("--size", dest="input_size", type=size, metavar="HxW", help="default: the model's")

@@ -3,22 +3,29 @@
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import EngineError, first_line
 from keras_matting.model_folder import Preset
 
 
+@runtime_checkable
 class Engine(Protocol):
-    """A model ready to run on one device."""
+    """A model ready to run on one device. `predict` is called by one thread at a time."""
 
-    name: str
-    path: object  # the artefact on disk
+    name: str  # as in `engines.ENGINES`
+    path: Path  # the artefact on disk, a file or a folder
+    size: tuple[int, int]  # (height, width) of its input, in pixels
 
     def predict(self, batch):
-        """Return mattes float32 (N, H, W, 1) in [0, 1] for a normalised float32 batch (N, H, W, 3)."""
+        """Return mattes float32 (N, H, W, 1) in [0, 1] for a normalised float32 batch (N, H, W, 3).
+
+        Raises `EngineError` on a batch of another shape or dtype (see `checked_batch`).
+        """
 
     def describe(self):
         """Return what it really does: {"precision": ..., "coverage": ...} as the runtime tells it."""
@@ -27,20 +34,36 @@ class Engine(Protocol):
         """Free what the engine holds; it is not used afterwards."""
 
 
-# Layers whose rounding ruins the matte, by precision and name: they stay in float32. Found for the official weights on
-# clothing photos: in U2NetP two convolutions, with the resize between them, cause most of the error (with bfloat16
-# emulated on 30 photos, MAE falls from .0100 to .0004). For int8 the worst photos count: with stage 1 and those two
-# convolutions in float32, six of 140 garments composited on backgrounds came out worst, by .0228 at most; with stages 2
-# and 2d whole they differ by .0114 at most. What the stages 3 to 6 round matters little.
-_SENSITIVE_LAYERS = {
-    ("u2netp", "bf16"): ("stage2d.rebnconv2d", "stage2d.rebnconv1d"),
-    ("u2netp", "int8"): ("stage1.", "stage2.", "stage2d."),
-}
+class EngineModule(Protocol):
+    """What a module in `engines/` offers, for each of its variants ("int8", say).
+
+    It imports its runtime inside these functions only, so that all engines can be listed anywhere.
+    """
+
+    def unavailable_reason(self, variant):
+        """Return why the engine cannot run on this machine, as a sentence with the remedy, or None if it can."""
+
+    def build(self, model_dir, variant, options):
+        """Leave the engine's artefact in the model folder, through `artefacts.building`; see `BuildOptions`."""
+
+    def check_current(self, model_dir, variant):
+        """Raise `EngineError` unless the artefact is there and fits this model, runtime and device."""
+
+    def open_engine(self, model_dir, variant):
+        """Return an `Engine`; raises `EngineError` where the artefact is missing, stale or damaged."""
+
+
+class BuildingElsewhere(EngineModule, Protocol):
+    """A module that can build where it cannot run, or the other way round."""
+
+    def build_unavailable_reason(self, variant):
+        """Return why the engine cannot be built on this machine, or None if it can."""
 
 
 def sensitive_layers(model_dir, precision):
     """Return parts of the names of the layers that engines of this model and `precision` leave in float32."""
-    return _SENSITIVE_LAYERS.get((Preset.load(model_dir).architecture, precision), ())
+    architecture = ARCHITECTURES.get(Preset.load(model_dir).architecture)  # None: not one of ours
+    return architecture.sensitive_layers.get(precision, ()) if architecture else ()
 
 
 @dataclass(frozen=True)

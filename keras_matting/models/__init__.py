@@ -2,29 +2,19 @@
 
 import keras
 
+from keras_matting import architectures
 from keras_matting.errors import UsageError
-from keras_matting.models import modnet as _modnet
-from keras_matting.models import u2net as _u2net
-
-# name -> (builder of (height, width), what height and width must be multiples of)
-MODELS = {
-    "modnet": (_modnet.modnet, _modnet.SIZE_MULTIPLE),
-    "u2net": (_u2net.u2net, 1),
-    "u2netp": (_u2net.u2netp, 1),
-}
 
 
 def build_model(name, input_size=None):
     """Build a model by name, with fresh weights.
 
-    `name` is "modnet", "u2net" or "u2netp". `input_size` is a side in pixels, a pair (height, width), or None for
-    any size (a multiple of 32 for MODNet). The outputs are a dict: every model has "matte", float32 (N, H, W, 1) in
+    `name` is one of `architectures.ARCHITECTURES`. `input_size` is a side in pixels, a pair (height, width), or None
+    for any size (a multiple of 32 for MODNet). The outputs are a dict: every model has "matte", float32 (N, H, W, 1) in
     [0, 1]; see the builders for the others. Raises `UsageError` on an unknown name or a size that does not fit.
     """
-    if name not in MODELS:
-        raise UsageError(f"Expected a model name out of {', '.join(MODELS)}; received {name!r}.")
-    build, multiple = MODELS[name]
-    return build(_checked_size(name, input_size, multiple))
+    architecture = architectures.find(name)
+    return architecture.build(_checked_size(name, input_size, architecture.size_multiple))
 
 
 def inference_model(model):

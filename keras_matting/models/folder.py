@@ -7,10 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError
 from keras_matting.files import replaced_folder, require_new_folder
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
-from keras_matting.models import MODELS, build_model, inference_model
+from keras_matting.models import build_model, inference_model
 from keras_matting.weights.keras_files import load_weights, read_keras
 
 
@@ -35,7 +36,7 @@ def load_model(model_dir, preset=None):
     `model.keras` is damaged, of another model, or holds other weights than the preset's digest says.
     """
     preset, path = preset or Preset.load(model_dir), Path(model_dir) / KERAS_FILE
-    if preset.architecture not in MODELS:
+    if preset.architecture not in ARCHITECTURES:
         return _of_size(read_keras(path), preset)
     model = build_model(preset.architecture, preset.input_size)
     load_weights(model, path)
@@ -48,7 +49,7 @@ def require_weights(model, preset, path):
 
     Only of our architectures: Keras may name the variables of others differently when it loads them.
     """
-    if preset.architecture not in MODELS:
+    if preset.architecture not in ARCHITECTURES:
         return
     if preset.weights_sha256 and (received := weights_digest(model)) != preset.weights_sha256:
         raise UsageError(

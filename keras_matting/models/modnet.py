@@ -13,7 +13,6 @@ from keras_matting.models.mobilenet_v2 import mobilenet_v2_features
 
 DETAIL_CHANNELS = 32  # `hr_channels` in the official code
 SE_REDUCTION = 4
-SIZE_MULTIPLE = 32  # five halvings, and the branches' sizes must meet again
 
 
 def modnet(input_size):

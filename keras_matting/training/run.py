@@ -9,11 +9,12 @@ from pathlib import Path
 
 import keras
 
+from keras_matting import architectures
 from keras_matting.errors import UsageError
 from keras_matting.files import locked_folder, printable, require_writable
 from keras_matting.machine import missing_package
 from keras_matting.model_folder import PRESET_FILE, Preset
-from keras_matting.models import MODELS, build_model
+from keras_matting.models import build_model
 from keras_matting.training import selection, start
 from keras_matting.training.callbacks import (
     EpochLog,
@@ -26,12 +27,8 @@ from keras_matting.training.callbacks import (
 from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE, PROGRESS_FILE, Progress
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 from keras_matting.training.steplog import StepLog
-from keras_matting.training.trainers import TRAINERS, SOCTrainer
-from keras_matting.weights.pretrained import default_preset
 
 TENSORBOARD = "tensorboard"
-INIT_RATE = 0.1  # of the model's learning rate, where training starts from trained weights
-SOC_LEARNING_RATE = 1e-5
 
 
 def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda message: None, verbose=2):
@@ -107,9 +104,7 @@ def _remove_run(run_dir):
 
 def _preset_of(settings):
     """Return what the trained model will expect: its architecture's preset, or that of the folder it starts from."""
-    if settings.model not in MODELS:
-        raise UsageError(f"Expected a model out of {', '.join(MODELS)}; received {settings.model!r}.")
-    preset = default_preset(settings.model, settings.model)
+    preset = architectures.default_preset(settings.model, settings.model)
     if settings.init and (Path(settings.init) / PRESET_FILE).is_file():
         start_preset = Preset.load(settings.init)
         if start_preset.architecture == settings.model:
@@ -128,31 +123,26 @@ def _trainer_of(settings, preset, data, fresh, log):
             count = max(1, start.RECALIBRATION_IMAGES // settings.batch_size)
             images = (batch[0].numpy() for batch in islice(data.dataset(), count))
             start.recalibrate_folded_norms(network, images, log)
-    return SOCTrainer(network) if settings.objective == "soc" else TRAINERS[settings.model](network)
+    return architectures.find(settings.model).trainer(settings.objective, network)
+
+
+def _recipe(settings):
+    return architectures.find(settings.model).recipes[settings.objective]
 
 
 def _optimizer(settings):
-    rate = _learning_rate(settings)
-    if settings.objective == "soc":
-        return keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-8)
-    if settings.model == "modnet":
-        return keras.optimizers.SGD(rate, momentum=0.9)
-    return keras.optimizers.Adam(rate, epsilon=1e-8)
+    recipe = _recipe(settings)
+    return getattr(keras.optimizers, recipe.optimizer)(_learning_rate(settings), **recipe.optimizer_options)
 
 
 def _learning_rate(settings):
     """Return the rate asked for, or the official one of the objective and model."""
-    if settings.learning_rate:
-        return settings.learning_rate
-    if settings.objective == "soc":
-        return SOC_LEARNING_RATE
-    official = 0.01 if settings.model == "modnet" else 1e-3
-    return official * INIT_RATE if settings.init else official
+    recipe = _recipe(settings)
+    return settings.learning_rate or (recipe.tuning_rate if settings.init else recipe.learning_rate)
 
 
 def _schedule(settings):
-    official = "step" if (settings.model, settings.objective) == ("modnet", "supervised") else "constant"
-    return settings.schedule or official
+    return settings.schedule or _recipe(settings).schedule
 
 
 def _callbacks(settings, preset, data, validation, progress):

@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError
 from keras_matting.files import write_atomically
 
@@ -86,10 +87,10 @@ class Settings:
         _require(self, "learning_rate", 0 <= self.learning_rate < math.inf, "a positive number")
         if not self.data:
             raise UsageError("Expected training data; received none. Name it with --data.")
-        if self.objective == "soc" and self.model != "modnet":
-            raise UsageError(f"SOC adapts MODNet, whose branches can be compared; received {self.model}.")
-        if self.model != "modnet" and (self.freeze_backbone or self.unfreeze_from >= 0):
-            raise UsageError(f"Only MODNet has a backbone to freeze; received {self.model}.")
+        if self.objective == "soc":
+            _require_trait(self, "SOC adapts {}, whose branches can be compared", lambda one: "soc" in one.recipes)
+        if self.freeze_backbone or self.unfreeze_from >= 0:
+            _require_trait(self, "Only {} has a backbone to freeze", lambda one: one.backbone)
         if self.unfreeze_from >= 0 and not self.freeze_backbone:
             raise UsageError("--unfreeze-from continues a frozen backbone: add --freeze-backbone.")
 
@@ -135,6 +136,13 @@ class Settings:
             )
             raise UsageError(f"--resume continues a run as it was: {told}. Use the old values, or another --out.")
         return settings
+
+
+def _require_trait(settings, told, has_trait):
+    """Raise `UsageError` unless the model is an architecture that has a trait; `told` has a place for those that do."""
+    able = [name for name, architecture in ARCHITECTURES.items() if has_trait(architecture)]
+    if settings.model not in able:
+        raise UsageError(f"{told.format(', '.join(able))}; received {settings.model}.")
 
 
 def _require_number(settings, field):

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.models.folder import require_weights
 from keras_matting.weights.checkpoints import import_checkpoint
 from keras_matting.weights.keras_files import read_keras
 
-BACKBONE = "backbone."  # prefix of its layers in MODNet
 RECALIBRATION_IMAGES = 64
 
 
@@ -45,7 +45,7 @@ def _copy_by_name(network, donor):
     given = {variable.path: variable for variable in donor.weights}
     wanted = {variable.path: variable for variable in network.weights}
     fitting = {path for path in wanted if path in given and given[path].shape == wanted[path].shape}
-    backbone = {path for path in wanted if path.startswith(BACKBONE)}
+    backbone = {path for path in wanted if _is_of_backbone(network, path)}
     if fitting != set(wanted) and not (backbone and backbone <= fitting):
         raise UsageError(
             f"Expected weights of {network.name} or of its backbone; {len(fitting)} of {len(wanted)} variables fit, "
@@ -54,6 +54,12 @@ def _copy_by_name(network, donor):
     for path in fitting:
         wanted[path].assign(given[path])
     return len(fitting)
+
+
+def _is_of_backbone(network, name):
+    """Tell whether a layer, or a variable, is of the network's backbone, if its architecture has one."""
+    prefix = ARCHITECTURES[network.name].backbone if network.name in ARCHITECTURES else ""
+    return bool(prefix) and name.startswith(prefix)
 
 
 def recalibrate_folded_norms(network, batches, log=lambda message: None):
@@ -95,12 +101,12 @@ def _unfold(norm, mean, variance):
 
 
 def freeze_backbone(network, trained_from=None):
-    """Freeze the layers of MODNet's backbone, all or those before number `trained_from`, statistics included.
+    """Freeze the layers of the backbone (MODNet's), all or those before number `trained_from`, statistics included.
 
     Layers are counted as in `network.layers`, from 0 and with those without parameters: the backbone's are the first
     154, as in `keras.applications.MobileNetV2`. Raises `UsageError` on a number beyond the last.
     """
-    backbone = {index: layer for index, layer in enumerate(network.layers) if layer.name.startswith(BACKBONE)}
+    backbone = {index: layer for index, layer in enumerate(network.layers) if _is_of_backbone(network, layer.name)}
     if trained_from is not None and trained_from > max(backbone):
         raise UsageError(f"Expected a layer up to {max(backbone)}, the backbone's last; received {trained_from}.")
     for index, layer in backbone.items():

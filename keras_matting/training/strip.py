@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from keras_matting import architectures
 from keras_matting.errors import UsageError
 from keras_matting.files import text_bytes, write_atomically
 from keras_matting.model_folder import Preset
@@ -11,7 +12,6 @@ from keras_matting.models import build_model
 from keras_matting.models.folder import write_model_folder
 from keras_matting.training.progress import Progress
 from keras_matting.training.settings import Settings
-from keras_matting.training.trainers import TRAINERS, SOCTrainer
 
 TRAINING_FILE = "training.json"
 CARD_FILE = "MODEL_CARD.md"
@@ -45,7 +45,7 @@ def strip(run_dir, out_dir, *, name=None, last=False, force=False):
 
 
 def _load_last(network, settings, progress):
-    progress.restore(SOCTrainer(network) if settings.objective == "soc" else TRAINERS[settings.model](network))
+    progress.restore(architectures.find(settings.model).trainer(settings.objective, network))
     return progress.epoch
 
 

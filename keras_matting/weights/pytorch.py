@@ -6,6 +6,7 @@ Layouts follow PyTorch: convolutions OIHW, dense (out, in).
 
 import numpy as np
 
+from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError, WeightsError, first_line
 
 # Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
@@ -18,19 +19,18 @@ _VARIABLES = {
     "moving_variance": "running_var",
 }
 _COUNTER = "num_batches_tracked"  # of a batch norm: how many steps it was trained, which evaluation does not need
-# MODNet's checkpoints hold the backbone twice: the module is registered under two parents.
-_ALIASES = {"lr_branch.backbone.": "backbone."}
 _LISTED = 5
 
 
 def load_state_dict(model, state_dict):
     """Set every variable of `model` from `state_dict`, a mapping of PyTorch names to arrays in PyTorch's layouts.
 
-    `module.` prefixes (DataParallel) are accepted, and MODNet's second name of the backbone, where the later entry
+    `module.` prefixes (DataParallel) are accepted, and the architecture's `checkpoint_aliases`, where the later entry
     wins, as in PyTorch. Every tensor must be finite and used, and every variable set; else `WeightsError` lists what is
     missing, left over or of another shape, and the model is unchanged.
     """
-    tensors = _checked_tensors(state_dict)
+    architecture = ARCHITECTURES.get(model.name)
+    tensors = _checked_tensors(state_dict, architecture.checkpoint_aliases if architecture else {})
     variables = {pytorch_name(variable): variable for variable in model.weights}
     counters = {name.removesuffix("running_mean") + _COUNTER for name in variables if name.endswith("running_mean")}
     left_over = [name for name in tensors if name not in variables and name not in counters]
@@ -57,23 +57,23 @@ def pytorch_name(variable):
     return ".".join([*prefix, _VARIABLES[kind]])
 
 
-def _checked_tensors(state_dict):
+def _checked_tensors(state_dict, aliases):
     """Return {name without prefixes: array}; raises `WeightsError` on what no checkpoint of ours contains."""
     tensors, sources = {}, {}
     for name, array in state_dict.items():
         array = np.asarray(array)
         if not isinstance(name, str) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise WeightsError(f"Expected finite numbers under a name; received {array.dtype} as {name!r}.")
-        canonical, bare = _canonical(name), name.removeprefix("module.")
+        canonical, bare = _canonical(name, aliases), name.removeprefix("module.")
         if sources.get(canonical) == bare:
             raise WeightsError(f"Expected each tensor once; received {bare} with and without the prefix module.")
         tensors[canonical], sources[canonical] = array, bare
     return tensors
 
 
-def _canonical(name):
+def _canonical(name, aliases):
     name = name.removeprefix("module.")
-    for alias, target in _ALIASES.items():
+    for alias, target in aliases.items():
         if name.startswith(alias):
             return target + name.removeprefix(alias)
     return name
