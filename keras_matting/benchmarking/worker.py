@@ -35,13 +35,14 @@ def baselines():
 
 
 class KerasBaseline:
-    """The Keras model itself, called without `predict()`, which would hide batching and callbacks."""
+    """The Keras model itself as an `Engine`, called without `predict()`, which would hide batching and callbacks."""
 
     def __init__(self, model_dir, name):
         from keras_matting.models.folder import load_model, served_model
 
         self.name, self.path = name, Path(model_dir) / KERAS_FILE
         model = served_model(load_model(model_dir))
+        self.size = tuple(model.input_shape[1:3])
         self._call = lambda batch: np.asarray(model(batch, training=False))
         if name == "keras-function":
             import tensorflow as tf
@@ -61,8 +62,12 @@ class KerasBaseline:
         """See `Engine.describe`."""
         return {"precision": "f32", "coverage": _HOW[self.name]}
 
+    def close(self):
+        """See `Engine.close`: there is nothing to free but the model itself."""
+        self._call = None
 
-class Worker:
+
+class EngineRunner:
     """Answers the requests of one benchmark about one engine."""
 
     def __init__(self, model_dir, name):
@@ -132,11 +137,11 @@ def main(model_dir, name):
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else TensorFlow takes the GPU's whole memory
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    worker = Worker(model_dir, name)
+    runner = EngineRunner(model_dir, name)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = getattr(worker, request.pop("op"))(**request)
+            answer = getattr(runner, request.pop("op"))(**request)
         except (MattingError, MemoryError, RuntimeError, ValueError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

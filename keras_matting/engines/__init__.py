@@ -1,9 +1,6 @@
 """Engines: what runs a model folder's graph. Each name maps to a module and a variant; nothing is imported here.
 
-A module has three functions: `unavailable_reason(variant)` -> why it cannot run on this machine, or None;
-`build(model_dir, variant, options)`, which leaves its artefact in the model folder; `open_engine(model_dir, variant)`
--> an `Engine`. A module that can build where it cannot run (or the other way round) also has
-`build_unavailable_reason(variant)`.
+What a module offers is `base.EngineModule`, and what it opens is an `Engine`.
 """
 
 import time
@@ -72,11 +69,8 @@ def build(name, model_dir, options):
 def check_current(name, model_dir):
     """Return why the engine `name` has to be built (again) in the model folder, or None if it is there and fits."""
     entry = _entry(name)
-    check = getattr(import_module(entry.module), "check_current", None)
-    if check is None:
-        return "nothing is kept for it"
     try:
-        check(Path(model_dir), entry.variant)
+        import_module(entry.module).check_current(Path(model_dir), entry.variant)
     except EngineError as error:
         return str(error)
     return None
