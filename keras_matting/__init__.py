@@ -1,13 +1,48 @@
 """Image matting of clothing, people and products on TensorFlow and Keras 3."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from keras_matting._version import __version__
 
-__all__ = ["__version__", "matte"]
+if TYPE_CHECKING:  # what editors and type checkers see; at run time each is imported when it is asked for
+    from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, WeightsError
+    from keras_matting.matting import OutputOptions, Session, matte, open_session
+    from keras_matting.photos.files import Photo
+
+_MODULE_OF = {
+    "EngineError": "errors",
+    "ImageError": "errors",
+    "MattingError": "errors",
+    "OutputOptions": "matting",
+    "Photo": "photos.files",
+    "Session": "matting",
+    "UsageError": "errors",
+    "WeightsError": "errors",
+    "matte": "matting",
+    "open_session": "matting",
+}
+
+__all__ = [
+    "EngineError",
+    "ImageError",
+    "MattingError",
+    "OutputOptions",
+    "Photo",
+    "Session",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "matte",
+    "open_session",
+]
 
 
 def __getattr__(name):
-    if name == "matte":
-        from keras_matting.matting import matte
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"keras_matting.{_MODULE_OF[name]}"), name)
 
-        return matte
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__():
+    return sorted({*globals(), *__all__})

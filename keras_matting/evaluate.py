@@ -5,7 +5,6 @@ import io
 import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -20,11 +19,11 @@ from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.masks import misleading
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
-from keras_matting.engines import open_engine
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
 from keras_matting.files import file_sha256, name_bytes, printable, text_bytes, write_atomically
 from keras_matting.machine import usable_cores
-from keras_matting.model_folder import Preset, find_model_dir
+from keras_matting.matting import Session
+from keras_matting.model_folder import find_model_dir
 from keras_matting.photos import imaging
 from keras_matting.photos.files import Photo, encode
 from keras_matting.photos.marks import marked
@@ -79,17 +78,16 @@ def evaluate(
     if source.kind == "unlabelled":
         raise UsageError(f"Expected photos with their truth, as in pairs:DIR; {source.name} is unlabelled.")
     model_dir = find_model_dir(model_dir) or Path(model_dir)
-    preset = Preset.load(model_dir)
-    with closing(_open(engine, model_dir, log)) as opened:
-        results = _results(opened, preset, source, band_px, worst > 0)
+    with _open(model_dir, engine, log) as session:
+        results = _results(session, source, band_px, worst > 0)
         scored, problems, groups = _gather(results, worst, on_image)
-        described = {"name": opened.name, **opened.describe()}
+        described = {"name": session.engine.name, **session.engine.describe()}
     problems = (*source.problems, *problems)
     if not scored:
         reason = f"the first: {problems[0].stem}: {problems[0].detail}" if problems else "it is empty"
         raise UsageError(f"Expected usable pairs in {source.name}; found none, {reason}.")
     fingerprint = {
-        "model": asdict(preset),
+        "model": asdict(session.preset),
         "engine": described,
         "data": {"name": source.name, "n": len(scored), "band_px": band_px, "sha256": _digest_of(scored)},
         "environment": environment(),
@@ -117,29 +115,23 @@ class _Scored:
     group: Group | None = None
 
 
-class _Keras(KerasBaseline):
-    """The Keras model as an engine."""
+def _open(model_dir, engine, log):
+    """Return a `Session` of an engine, or of the Keras model itself."""
+    if engine != KERAS:
+        return Session(model_dir, engine, log)
+    import keras
 
-    def __init__(self, model_dir):
-        import keras
-
-        super().__init__(model_dir, "keras-function" if keras.backend.backend() == "tensorflow" else REFERENCE)
-
-    def close(self):
-        """See `Engine.close`."""
+    baseline = "keras-function" if keras.backend.backend() == "tensorflow" else REFERENCE
+    return Session(model_dir, KerasBaseline(model_dir, baseline))
 
 
-def _open(name, model_dir, log):
-    return _Keras(model_dir) if name == KERAS else open_engine(name, model_dir, log)
-
-
-def _results(engine, preset, source, band_px, with_groups):
+def _results(session, source, band_px, with_groups):
     """Yield a `_Scored` or a `Problem` for each sample, in order; reading and scoring overlap inference."""
     workers = min(MAX_WORKERS, max(2, usable_cores()))
     with ThreadPoolExecutor(workers) as pool:
         pairs = _ahead(pool, workers, partial(_read, backgrounds=source.backgrounds), source.samples)
-        inferred = _infer(engine, preset, pairs)
-        yield from _ahead(pool, workers, partial(_score, preset, band_px, with_groups), inferred)
+        inferred = _infer(session, pairs)
+        yield from _ahead(pool, workers, partial(_score, session, band_px, with_groups), inferred)
 
 
 def _ahead(pool, number, function, items):
@@ -195,27 +187,26 @@ def _background(sample, backgrounds, files):
     return read_sample(Sample(chosen.stem, chosen.image))[0]
 
 
-def _infer(engine, preset, pairs):
+def _infer(session, pairs):
     for pair in pairs:
         if isinstance(pair, Problem):
             yield pair
             continue
-        raw_matte = engine.predict(imaging.prepare(Photo(pair.rgb), preset)[None])[0]
-        if raw_matte.shape != (*preset.input_size, 1):
-            raise UsageError(f"Expected a model that gives mattes; {preset.name} gives {raw_matte.shape}.")
-        if not np.isfinite(raw_matte).all():
-            raise EngineError(
-                f"Engine {engine.name} gave NaN or infinity for {pair.stem}; use another engine or model."
-            )
+        try:
+            raw_matte = session.predict(session.prepare(Photo(pair.rgb))[None])[0]
+        except EngineError as error:
+            raise EngineError(f"{pair.stem}: {error}") from error
+        if raw_matte.shape != (*session.preset.input_size, 1):
+            raise UsageError(f"Expected a model that gives mattes; {session.preset.name} gives {raw_matte.shape}.")
         yield pair, raw_matte
 
 
-def _score(preset, band_px, with_group, inferred):
+def _score(session, band_px, with_group, inferred):
     if isinstance(inferred, Problem):
         return inferred
     pair, raw_matte = inferred
     alpha = pair.alpha / np.float32(255)
-    matte = imaging.restore(raw_matte, Photo(pair.rgb), preset)
+    matte = session.restore(Photo(pair.rgb), raw_matte)
     band = metrics.unknown_band(alpha, band_px)
     whole, in_band = metrics.matting_errors(matte, alpha, [None, band])
     curve = metrics.precision_recall(matte, alpha)

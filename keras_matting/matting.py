@@ -1,6 +1,5 @@
 """One photo to its cut-out: a session holds a model folder's engine, and `matte` is the library's front door."""
 
-import functools
 import os
 import sys
 import threading
@@ -17,6 +16,7 @@ from keras_matting.model_folder import Preset, find_model_dir
 from keras_matting.photos import colour_profiles, imaging, marks, refine
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.files import Photo
+from keras_matting.session_cache import SessionCache
 
 OUTPUTS = ("rgba", "mask", "matte16", "on-color", "on-image")
 
@@ -91,13 +91,15 @@ def _on_background(photo, matte, options):
 class Session:
     """A model folder and an open engine; safe in several threads, which take turns to predict.
 
-    `log` is called with a line where "auto" has something to say about its choice.
+    `engine`: a name, "auto", or an open `Engine`, which the session takes over. `log` is called with a line where
+    "auto" has something to say about its choice. As a context manager it closes itself.
     """
 
     def __init__(self, model_dir, engine="auto", log=lambda message: None):
         self.model_dir = Path(model_dir)
         self.preset = Preset.load(model_dir)
-        self.engine = open_engine(engine, model_dir, log)
+        self.engine = open_engine(engine, model_dir, log) if isinstance(engine, str) else engine
+        self._is_open = True
         self._turn = threading.Lock()
 
     def prepare(self, photo):
@@ -105,19 +107,28 @@ class Session:
         return imaging.prepare(photo, self.preset)
 
     def predict(self, batch):
-        """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3); raises `EngineError` on NaN or infinity."""
+        """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3).
+
+        Raises `EngineError` on NaN or infinity, `UsageError` where the session is closed.
+        """
         with self._turn:
+            if not self._is_open:
+                raise UsageError(f"Expected an open session; this one of {self.preset.name} is closed. Open another.")
             mattes = self.engine.predict(batch)
         if not np.isfinite(mattes).all():
             raise EngineError(f"Engine {self.engine.name} gave NaN or infinity; use another engine or model.")
         return mattes
+
+    def restore(self, photo, raw_matte):
+        """Return the matte at the photo's size, float32 (H, W) in [0, 1]."""
+        return imaging.restore(raw_matte, photo, self.preset)
 
     def render(self, photo, raw_matte, options=OutputOptions()):
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16".
 
         Its colours are in `output_profile(photo, options)`.
         """
-        matte = imaging.restore(raw_matte, photo, self.preset)
+        matte = self.restore(photo, raw_matte)
         if options.refine:
             thresholds = None if options.refine is True else options.refine
             matte = refine.refine_matte(imaging.on_paper(photo), matte, thresholds)
@@ -138,8 +149,17 @@ class Session:
         return self.render(photo, self.predict(self.prepare(photo)[None])[0], options)
 
     def close(self):
-        """Close the engine."""
-        self.engine.close()
+        """Close the engine, once no thread predicts any more; a second call does nothing."""
+        with self._turn:
+            if self._is_open:
+                self._is_open = False
+                self.engine.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def open_session(model="u2netp", engine="auto", log=lambda message: None):
@@ -157,17 +177,7 @@ def open_session(model="u2netp", engine="auto", log=lambda message: None):
     return Session(model_dir, engine, log)
 
 
-_opening = threading.Lock()  # lru_cache alone would let several threads open, or even fetch, the same model
-
-
-@functools.lru_cache(maxsize=4)
-def _open_cached(model, engine):
-    return open_session(model, engine)
-
-
-def _cached_session(model, engine):
-    with _opening:
-        return _open_cached(model, engine)
+_sessions = SessionCache(open_session, size=4)
 
 
 def matte(image, model="u2netp", engine="auto", output="rgba", background=None, refine=False, foreground=False):
@@ -191,7 +201,8 @@ def matte(image, model="u2netp", engine="auto", output="rgba", background=None, 
         path = _matte_file(Path(os.fsdecode(image)), str(model), engine, options)
         return str(path) if isinstance(image, str) else path
     photo, give_back = _read(image)
-    result = _cached_session(str(model), engine).matte(photo, options)
+    with _sessions.lend(str(model), engine) as session:
+        result = session.matte(photo, options)
     return give_back(result, output_profile(photo, options))
 
 
@@ -268,8 +279,9 @@ def _matte_file(path, model, engine, options):
     data = read_file(path)
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     photo = photo_files.decode(data)
-    session = _cached_session(model, engine)
-    image = photo_files.encode(session.matte(photo, options), ".png", output_profile(photo, options))
+    with _sessions.lend(model, engine) as session:
+        result = session.matte(photo, options)
+    image = photo_files.encode(result, ".png", output_profile(photo, options))
     write_atomically(target, marks.marked(image, marks.made_by(session.preset, options) | marks.made_of(path, data)))
     return target
 

@@ -167,16 +167,16 @@ def test_unlabelled_data_is_refused(one_layer_dir, pairs):
 
 def test_an_engine_that_gives_nan_fails_instead_of_leaving_the_image_out(one_layer_dir, pairs, monkeypatch):
     engine = open_engine(ENGINE, one_layer_dir)
-    monkeypatch.setattr("keras_matting.evaluate.open_engine", lambda *_: engine)
+    monkeypatch.setattr("keras_matting.matting.open_engine", lambda *_: engine)
     predict = engine.predict
     monkeypatch.setattr(engine, "predict", lambda batch: predict(batch) * np.float32(np.nan))
-    with pytest.raises(EngineError, match=f"{ENGINE} gave NaN or infinity for a"):
+    with pytest.raises(EngineError, match=f"a: Engine {ENGINE} gave NaN or infinity"):
         evaluate(one_layer_dir, pairs, ENGINE)
 
 
 def test_a_model_that_is_no_matting_model_is_refused(one_layer_dir, pairs, monkeypatch):
     engine = open_engine(ENGINE, one_layer_dir)
-    monkeypatch.setattr("keras_matting.evaluate.open_engine", lambda *_: engine)
+    monkeypatch.setattr("keras_matting.matting.open_engine", lambda *_: engine)
     monkeypatch.setattr(engine, "predict", lambda batch: np.zeros((1, 1000), np.float32))
     with pytest.raises(UsageError, match=r"a model that gives mattes; one_layer gives \(1000,\)"):
         evaluate(one_layer_dir, pairs, ENGINE)

@@ -28,7 +28,17 @@ FLOORS = {
     ],
     1: ["data", "models", "weights"],
     2: ["export", "training"],
-    3: ["benchmarking", "evaluate", "experiments", "foreign", "json_photos", "matting", "predict", "weights.fetch"],
+    3: [
+        "benchmarking",
+        "evaluate",
+        "experiments",
+        "foreign",
+        "json_photos",
+        "matting",
+        "predict",
+        "session_cache",
+        "weights.fetch",
+    ],
     4: ["__main__", "cli"],
 }
 # `keras_matting.matte` and the fetch at first use: reached only when called.

@@ -67,7 +67,8 @@ matte = np.clip(20.5 - np.hypot(rows - 32, columns - 32), 0, 1).astype(np.float3
 before = status("VmRSS")
 photo = photo_files.decode(data)
 imaging.prepare(photo, preset)
-photo_files.encode(Session.render(SimpleNamespace(preset=preset), photo, matte, options), ".png")
+session = SimpleNamespace(preset=preset, restore=lambda photo, raw_matte: imaging.restore(raw_matte, photo, preset))
+photo_files.encode(Session.render(session, photo, matte, options), ".png")
 print(status("VmHWM") - before, footprint.of_file(data, options))
 """
 

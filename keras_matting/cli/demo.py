@@ -23,9 +23,8 @@ def demo(arguments):
 
     photos, model_dir = _write_samples(arguments.out / "photos"), _exported_model()
     table = None if arguments.no_benchmark else _benchmark_table(model_dir)
-    session = Session(model_dir, arguments.engine, say)
-    results = list(predict.run(session, predict.plan(photos, arguments.out / "cutouts", ".png")))
-    session.close()
+    with Session(model_dir, arguments.engine, say) as session:
+        results = list(predict.run(session, predict.plan(photos, arguments.out / "cutouts", ".png")))
     print(_table(results))
     print(f"\nengine {session.engine.name}; cut-outs in {(arguments.out / 'cutouts').resolve()}")
     if table:
