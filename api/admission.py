@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fastapi import Request
 
-from .problems import Problem
+from .problems import ProblemError
 
 _REMEMBERED_CLIENTS = 10_000
 
@@ -33,7 +33,7 @@ class Admission:
     def __enter__(self):
         if self.inside >= self._limit:
             seconds = max(1, math.ceil((self.inside + self._more_photos) * self._seconds_per_photo()))
-            raise Problem(
+            raise ProblemError(
                 "overloaded", f"at most {self._limit} {self._what} at a time", "one more", "Come back.", seconds
             )
         self.inside += 1
@@ -50,7 +50,7 @@ class Rate:
         self._buckets = OrderedDict()  # client: (tokens, when)
 
     def take(self, client):
-        """Count a request; raises `Problem` with the seconds until the next token if the client has none left."""
+        """Count a request; raises `ProblemError` with the seconds until the next token if the client has none left."""
         if not self._per_minute:
             return
         now = self._clock()
@@ -61,13 +61,13 @@ class Rate:
             self._buckets.popitem(last=False)
         if tokens < 1:
             seconds = max(1, math.ceil((1 - tokens) * 60 / self._per_minute))
-            raise Problem(
+            raise ProblemError(
                 "rate_limited", f"at most {self._per_minute} requests a minute", "one more", "Come back.", seconds
             )
 
 
 async def check_key(request: Request):
-    """Raise `Problem` unless the request carries the API key, if one is set."""
+    """Raise `ProblemError` unless the request carries the API key, if one is set."""
     key = request.app.state.settings.api_key
     if key is None:
         return
@@ -75,7 +75,7 @@ async def check_key(request: Request):
     given = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     if not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
         received = "another" if given else "none"
-        raise Problem(
+        raise ProblemError(
             "unauthorized", "an API key", received, "Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
         )
 

@@ -15,7 +15,7 @@ from .middleware import Problems, RequestContext
 from .observability import Metrics
 from .problems import HANDLERS
 from .routes import batch, inference, matte, rembg, status
-from .settings import Settings, read_settings
+from .settings import ServiceSettings, read_settings
 from .worker import LocalWorker
 
 DESCRIPTION = """Cut-outs and mattes of clothing, people and products.
@@ -28,8 +28,8 @@ Every error is an RFC 9457 problem document with a stable `code`. Answers carry 
 def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: None):
     """Return the application. Models load after its start; `/readyz` tells when they are ready.
 
-    `settings`: `Settings`, by default the environment's. `make_worker(settings, metrics, log, on_failure)` returns
-    the `Worker` that computes. `on_failure(error)` is called if a model cannot be opened.
+    `settings`: `ServiceSettings`, by default the environment's. `make_worker(settings, metrics, log, on_failure)`
+    returns the `Worker` that computes. `on_failure(error)` is called if a model cannot be opened.
     """
     settings = settings or read_settings()
     app = FastAPI(
@@ -79,4 +79,4 @@ def from_environment():
     return create_app(settings)
 
 
-__all__ = ["Settings", "create_app", "from_environment"]
+__all__ = ["ServiceSettings", "create_app", "from_environment"]

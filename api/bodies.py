@@ -8,7 +8,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser, parse_options_header
 
 from .negotiation import NDJSON
-from .problems import Problem
+from .problems import ProblemError
 
 FILE_FIELD = "file"
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines")
@@ -45,11 +45,11 @@ class _InMemory(MultiPartParser):
 async def read_photo(request):
     """Return (photo's bytes, the form's other fields as a dict) of a request; a raw body has no fields.
 
-    Raises `Problem`: 400 for a form that cannot be parsed, 422 unless it holds one file called "file".
+    Raises `ProblemError`: 400 for a form that cannot be parsed, 422 unless it holds one file called "file".
     """
     photo, fields = await read_form(request)
     if photo is None:
-        raise Problem(
+        raise ProblemError(
             "invalid_parameter",
             f"one file in the form, called {FILE_FIELD!r}",
             "none",
@@ -66,10 +66,12 @@ async def read_form(request):
     files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
     if len(files) > 1 or any(name != FILE_FIELD for name, _ in files):
         names = ", ".join(repr(name)[:40] for name, _ in files)
-        raise Problem("invalid_parameter", f"one file in the form, called {FILE_FIELD!r}", f"{len(files)}: {names}")
+        raise ProblemError(
+            "invalid_parameter", f"one file in the form, called {FILE_FIELD!r}", f"{len(files)}: {names}"
+        )
     fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     if len(fields) + len(files) < len(form.multi_items()):
-        raise Problem("invalid_parameter", "each field of the form once", "one of them twice")
+        raise ProblemError("invalid_parameter", "each field of the form once", "one of them twice")
     return (await files[0][1].read() if files else None), fields
 
 
@@ -79,14 +81,14 @@ def is_lines(headers):
 
 
 def json_of(body, expected="a JSON document"):
-    """Return the content of a JSON document in UTF-8, or in UTF-16 with its mark; raises `Problem`."""
+    """Return the content of a JSON document in UTF-8, or in UTF-16 with its mark; raises `ProblemError`."""
     try:
         for mark, encoding in _MARKS.items():
             if body.startswith(mark):  # as editors and shells of Windows write it
                 body = body.decode(encoding).encode()
         return pydantic_core.from_json(body)
     except ValueError as error:
-        raise Problem("malformed_request", expected, str(error)[:200]) from None
+        raise ProblemError("malformed_request", expected, str(error)[:200]) from None
 
 
 async def _parse(request):
@@ -100,4 +102,4 @@ async def _parse(request):
         received = getattr(error, "message", None) or str(error)
     except (UnicodeError, LookupError) as error:  # a header in another encoding, or an unknown one
         received = type(error).__name__
-    raise Problem("malformed_request", "a well-formed multipart/form-data body", received[:200])
+    raise ProblemError("malformed_request", "a well-formed multipart/form-data body", received[:200])

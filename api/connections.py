@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .problems import MEDIA_TYPE, Problem
+from .problems import MEDIA_TYPE, ProblemError
 
 _LOOK_EVERY_S = 1.0
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
@@ -60,7 +60,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg):
         """Answer what is no HTTP with a problem document, and close."""
-        problem = Problem("malformed_request", "an HTTP/1.1 request", "another, or headers that are too long")
+        problem = ProblemError("malformed_request", "an HTTP/1.1 request", "another, or headers that are too long")
         request_id = uuid.uuid4().hex
         body = json.dumps(problem.document(request_id)).encode()
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "X-Request-ID": request_id}

@@ -2,13 +2,13 @@
 
 from collections import deque
 
-from .problems import Problem
+from .problems import ProblemError
 
 
 async def lines_of(chunks, max_bytes):
     """Yield the lines of an asynchronous stream of bytes, without their ends; empty ones are passed over.
 
-    Raises `Problem` at a line of more than `max_bytes`, since where the next begins is not known.
+    Raises `ProblemError` at a line of more than `max_bytes`, since where the next begins is not known.
     """
     rest = bytearray()
     async for chunk in chunks:
@@ -29,6 +29,6 @@ async def lines_of(chunks, max_bytes):
 
 def _check(line, max_bytes):
     if len(line) > max_bytes:
-        raise Problem(
+        raise ProblemError(
             "body_too_large", f"lines of at most {max_bytes} bytes", f"{len(line)} or more", "Scale the image down."
         )

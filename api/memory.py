@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from keras_matting import cgroups
 from keras_matting.photos import footprint
 
-from .problems import Problem
+from .problems import ProblemError
 
 MIB = 2**20
 STREAM_BYTES = 64 * MIB  # lines of all streams that are inside, as they came
@@ -40,9 +40,11 @@ class Bodies:
         self._total, self._inside = total, 0
 
     def take(self, amount):
-        """Count more bytes in; raises `Problem` if that is too much."""
+        """Count more bytes in; raises `ProblemError` if that is too much."""
         if self._inside + amount > self._total:
-            raise Problem("overloaded", f"bodies of {self._total // MIB} MiB in all at a time", "more", "Come back.", 1)
+            raise ProblemError(
+                "overloaded", f"bodies of {self._total // MIB} MiB in all at a time", "more", "Come back.", 1
+            )
         self._inside += amount
 
     def give(self, amount):
@@ -62,9 +64,9 @@ class PhotoMemory:
         self._waiting = deque()  # (cost, future)
 
     def check(self, cost):
-        """Raise `Problem` if a photo of such a cost can never be taken."""
+        """Raise `ProblemError` if a photo of such a cost can never be taken."""
         if cost > self._total:
-            raise Problem(
+            raise ProblemError(
                 "image_too_large",
                 f"a photo and an output that fit into {self._total // MIB} MiB of memory",
                 f"one that takes {-(-cost // MIB)} MiB",

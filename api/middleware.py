@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from . import observability
 from .bodies import is_lines
-from .problems import MEDIA_TYPE, Problem, of_exception
+from .problems import MEDIA_TYPE, ProblemError, of_exception
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside
@@ -83,13 +83,13 @@ class _Exchange:
         self.status, self._sent, self._is_problem = None, 0, False
 
     def check_headers(self):
-        """Raise `Problem` if they are too long, or declare a body that is: before any of it is read."""
+        """Raise `ProblemError` if they are too long, or declare a body that is: before any of it is read."""
         length = sum(len(name) + len(value) for name, value in self._scope["headers"])
         if length > LARGEST_HEADERS:
-            raise Problem("malformed_request", f"headers of at most {LARGEST_HEADERS} bytes", str(length))
+            raise ProblemError("malformed_request", f"headers of at most {LARGEST_HEADERS} bytes", str(length))
         coding = self._headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
-            raise Problem(
+            raise ProblemError(
                 "unsupported_encoding",
                 "a body without Content-Encoding",
                 coding[:40],
@@ -107,7 +107,7 @@ class _Exchange:
         try:
             message = await asyncio.wait_for(self._receive(), self._patience_s())
         except TimeoutError:
-            raise Problem(
+            raise ProblemError(
                 "slow_body", f"{_BYTES_PER_S // 1024} KiB a second", f"{self._received} bytes so far", "Send it anew."
             ) from None
         self._waited_s += time.perf_counter() - start
@@ -176,7 +176,7 @@ class _Exchange:
 
     def _check_length(self, length):
         if length > self._settings.max_body_bytes:
-            raise Problem(
+            raise ProblemError(
                 "body_too_large",
                 f"at most {self._settings.max_body_bytes} bytes",
                 f"{length} or more",

@@ -1,6 +1,6 @@
 """The media types of answers, and which one an `Accept` header asks for (RFC 9110, 12.5.1)."""
 
-from .problems import Problem
+from .problems import ProblemError
 
 EXTENSIONS = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 JSON = "application/json"
@@ -17,13 +17,13 @@ def formats_of(kind):
 
 
 def choose(request, offered):
-    """Return the offered media type that the request likes best; raises `Problem` if it takes none of them."""
+    """Return the offered media type that the request likes best; raises `ProblemError` if it takes none of them."""
     accept = ", ".join(request.headers.getlist("accept"))  # several lines are one list
     ranges = list(_parse(accept or "*/*"))
     weights = {offer: _weight(offer, ranges) for offer in offered}
     best = max(offered, key=lambda offer: weights[offer])  # of equals the first: the service's favourite
     if weights[best] <= 0:
-        raise Problem(
+        raise ProblemError(
             "not_acceptable", f"an Accept header with one of {', '.join(offered)}", accept[:80], "Ask for one of these."
         )
     return best

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
 
-from .problems import Problem
+from .problems import ProblemError
 
 _HEX = r"#[0-9a-fA-F]{6}"
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
@@ -48,7 +48,7 @@ class MatteParameters(BaseModel):
         return self
 
     def options(self):
-        """Return the library's `OutputOptions`; raises `Problem` if something that it needs is not installed."""
+        """Return the library's `OutputOptions`; raises `ProblemError` if something that it needs is not installed."""
         return output_options(
             self.output, background=_color(self.color), refine=self.refine, foreground=self.foreground
         )
@@ -57,26 +57,26 @@ class MatteParameters(BaseModel):
 def with_fields(query, fields):
     """Return the query's parameters, a model of Pydantic, with those of a form added.
 
-    Raises Pydantic's `ValidationError`, and `Problem` if one is in both, since only one of its values would count.
+    Raises Pydantic's `ValidationError`, and `ProblemError` if one is in both, since only one of its values would count.
     """
     if both := query.model_fields_set & set(fields):
-        raise Problem("invalid_parameter", "each parameter in the query or in the form", f"{min(both)!r} in both")
+        raise ProblemError("invalid_parameter", "each parameter in the query or in the form", f"{min(both)!r} in both")
     return type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
 
 
 async def check_repeated(request: Request):
-    """Raise `Problem` if a name is in the query twice, since only one of its values would count: a dependency."""
+    """Raise `ProblemError` if a name is in the query twice, since only one of its values would count: a dependency."""
     counts = Counter(name for name, _ in request.query_params.multi_items())
     if repeated := next((name for name, count in counts.items() if count > 1), None):
-        raise Problem("invalid_parameter", "each parameter of the query once", f"{repeated[:40]!r} again")
+        raise ProblemError("invalid_parameter", "each parameter of the query once", f"{repeated[:40]!r} again")
 
 
 def output_options(kind, **options):
-    """Return `OutputOptions`, or raise the `Problem` that tells why not."""
+    """Return `OutputOptions`, or raise the `ProblemError` that tells why not."""
     try:
         return OutputOptions(kind, **options)
     except UsageError as error:
-        raise Problem("invalid_parameter", "options that this service has", "others", str(error)) from None
+        raise ProblemError("invalid_parameter", "options that this service has", "others", str(error)) from None
 
 
 def _color(text):

@@ -7,7 +7,7 @@ from keras_matting.photos import colour_profiles
 from keras_matting.photos import files as photo_files
 
 from .negotiation import EXTENSIONS
-from .problems import Problem
+from .problems import ProblemError
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 _SHORTEST = 12  # no image, of any format, is shorter
@@ -24,14 +24,14 @@ class Limits:
 def decode(data, limits):
     """Decode JPEG, PNG or WebP bytes into an upright `Photo` in sRGB, without metadata.
 
-    What the file says of its name or type does not count. Raises `Problem`: 415 for another format, 413 for too many
-    pixels (known from the header), 422 for what is no whole image.
+    What the file says of its name or type does not count. Raises `ProblemError`: 415 for another format, 413 for too
+    many pixels (known from the header), 422 for what is no whole image.
     """
     check(data, limits)
     try:
         return colour_profiles.in_srgb(photo_files.decode(data, limits.max_megapixels))
     except photo_files.ScansError as error:
-        raise Problem(
+        raise ProblemError(
             "undecodable_image", f"a JPEG of at most {error.limit} scans", "one of more scans", "Save it again."
         ) from None
     except ImageError:
@@ -39,13 +39,13 @@ def decode(data, limits):
 
 
 def check(data, limits):
-    """Raise `Problem` on what is known from a file's first bytes; see `decode`."""
+    """Raise `ProblemError` on what is known from a file's first bytes; see `decode`."""
     if len(data) < _SHORTEST:
-        raise Problem(
+        raise ProblemError(
             "undecodable_image", "a JPEG, PNG or WebP image", f"{len(data)} bytes", "Send the file's content."
         )
     if not data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] != b"WEBP"):
-        raise Problem(
+        raise ProblemError(
             "unsupported_format", "a JPEG, PNG or WebP image", "something else", "Convert it to one of these."
         )
     try:
@@ -55,14 +55,14 @@ def check(data, limits):
 
 
 def _damaged():
-    return Problem(
+    return ProblemError(
         "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."
     )
 
 
 def _check_size(width, height, limits):
     if max(width, height) > limits.max_side_px or width * height > limits.max_megapixels * 1e6:
-        raise Problem(
+        raise ProblemError(
             "image_too_large",
             f"at most {limits.max_megapixels:g} megapixels and {limits.max_side_px} pixels a side",
             f"{width}x{height}",
@@ -75,4 +75,6 @@ def encode(image, media_type):
     try:
         return photo_files.encode(image, EXTENSIONS[media_type])
     except ImageError as error:  # WebP ends at 16,383 pixels a side
-        raise Problem("not_acceptable", f"a photo that fits into {media_type}", "a larger one", str(error)) from None
+        raise ProblemError(
+            "not_acceptable", f"a photo that fits into {media_type}", "a larger one", str(error)
+        ) from None

@@ -66,7 +66,7 @@ PHOTO_PROBLEMS = (
 _CODE_OF_STATUS = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
+class ProblemError(Exception):
     """An error to answer with; `expected`, `received` and `remedy` make its sentence. Survives pickling.
 
     `retry_after_s`: whole seconds after which a repetition has a chance, for 429 and 503.
@@ -134,7 +134,7 @@ def responses(*codes):
     """Return the OpenAPI `responses` that document these codes, with an example each."""
     documented = {}
     for code in codes:
-        example = Problem(code, "...", "...").document("0f8fad5bd9cb469fa16570867728950e")
+        example = ProblemError(code, "...", "...").document("0f8fad5bd9cb469fa16570867728950e")
         status = CODES[code].status
         entry = documented.setdefault(
             status, {"model": ProblemDocument, "description": "", "content": {MEDIA_TYPE: {"examples": {}}}}
@@ -147,25 +147,25 @@ def responses(*codes):
 
 
 def of_validation(errors):
-    """Return the `Problem` of Pydantic's errors: the first of them, named by its place."""
+    """Return the `ProblemError` of Pydantic's errors: the first of them, named by its place."""
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path", "header")) or "body"
     received = repr(first.get("input"))[:80]
-    return Problem(
+    return ProblemError(
         "invalid_parameter", f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}", received, "See /openapi.json."
     )
 
 
 def of_exception(error):
-    """Return the `Problem` that answers any exception."""
-    if isinstance(error, Problem):
+    """Return the `ProblemError` that answers any exception."""
+    if isinstance(error, ProblemError):
         return error
     if isinstance(error, (RequestValidationError, ValidationError)):
         return of_validation(error.errors())
     if isinstance(error, HTTPException) and error.status_code in _CODE_OF_STATUS:
         code = _CODE_OF_STATUS[error.status_code]
-        return Problem(code, "a request as /openapi.json describes it", str(error.detail))
-    return Problem("internal", "an answer", "a defect of the service", "Report the request_id.")
+        return ProblemError(code, "a request as /openapi.json describes it", str(error.detail))
+    return ProblemError("internal", "an answer", "a defect of the service", "Report the request_id.")
 
 
 def _nearest(request):
@@ -185,9 +185,9 @@ async def handle(request: Request, error: Exception):
     headers = getattr(error, "headers", None)  # 405 says what is allowed
     problem = of_exception(error)
     if problem.code == "not_found":
-        problem = Problem("not_found", "an address of /openapi.json", request.url.path[:200], _nearest(request))
+        problem = ProblemError("not_found", "an address of /openapi.json", request.url.path[:200], _nearest(request))
     request.app.state.metrics.rejected(problem.code)
     return problem.response(request.scope.get("request_id", ""), headers, request.url.path)
 
 
-HANDLERS = {Problem: handle, RequestValidationError: handle, ValidationError: handle, HTTPException: handle}
+HANDLERS = {ProblemError: handle, RequestValidationError: handle, ValidationError: handle, HTTPException: handle}

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from .problems import Problem
+from .problems import ProblemError
 
 POOL = ThreadPoolExecutor(8, "fetch")  # for `fetch`, which blocks
 _TIMEOUT_S = 10
@@ -17,7 +17,7 @@ _CHUNK = 2**16
 
 
 def fetch(url, max_bytes):
-    """Return the bytes at an https URL; raises `Problem` "refused_url", or "body_too_large" above `max_bytes`.
+    """Return the bytes at an https URL; raises `ProblemError` "refused_url", or "body_too_large" above `max_bytes`.
 
     The host is resolved once, every address of it has to be public, and the connection goes to the address that was
     checked: a name that resolves differently the second time gains nothing.
@@ -103,9 +103,9 @@ def _read(response, max_bytes):
     while chunk := response.read1(_CHUNK):
         data += chunk
         if len(data) > max_bytes:
-            raise Problem("body_too_large", f"at most {max_bytes} bytes", "more", "Scale the image down.")
+            raise ProblemError("body_too_large", f"at most {max_bytes} bytes", "more", "Scale the image down.")
     return bytes(data)
 
 
 def _refused(expected, received):
-    return Problem("refused_url", expected, received, "POST the photo itself.")
+    return ProblemError("refused_url", expected, received, "POST the photo itself.")

@@ -16,7 +16,7 @@ from keras_matting.matting import open_session
 from keras_matting.model_folder import Verdict
 
 from .batching import Batcher
-from .problems import Problem
+from .problems import ProblemError
 
 _GPU_ENGINES = ("onnx-cuda", "onnx-tensorrt", "tensorrt-", "tftrt-")
 _GPU_BATCH, _GPU_DELAY_MS = 8, 5.0
@@ -78,7 +78,7 @@ class ServedModel:
             await self._in_thread(self.session.close)
 
     async def predict(self, tensor):
-        """Return the `Answer` for one prepared photo (height, width, 3); raises `Problem`."""
+        """Return the `Answer` for one prepared photo (height, width, 3); raises `ProblemError`."""
         self.check_ready()
         return await self._batcher.submit(tensor)
 
@@ -88,11 +88,11 @@ class ServedModel:
         return np.stack([answer.result for answer in answers])
 
     def check_ready(self):
-        """Raise `Problem` unless the engine can be asked."""
+        """Raise `ProblemError` unless the engine can be asked."""
         if self.state == "failed":
             raise self._failed()
         if self.state != "ready":
-            raise Problem("not_ready", "a model that is ready", f"{self.name}, {self.state}", "Ask again.", 1)
+            raise ProblemError("not_ready", "a model that is ready", f"{self.name}, {self.state}", "Ask again.", 1)
 
     @property
     def waiting(self):
@@ -148,11 +148,11 @@ class ServedModel:
 
     async def _diagnose(self, error):
         """Tell a photo that the engine cannot compute from an engine that computes nothing any more."""
-        if isinstance(error, Problem):
+        if isinstance(error, ProblemError):
             return error
         try:
             await self._run(self._blank(1))
-        except Problem as problem:
+        except ProblemError as problem:
             return problem
         except Exception as second:  # whatever a runtime raises
             self.state, self.failures = "failed", self.failures + 1
@@ -160,7 +160,7 @@ class ServedModel:
             self._reopening = asyncio.create_task(self._reopen())
             return self._failed()
         reason = str(error) if isinstance(error, MattingError) else type(error).__name__
-        return Problem("inference_failed", "a matte", reason, "Try another photo or model.")
+        return ProblemError("inference_failed", "a matte", reason, "Try another photo or model.")
 
     async def _reopen(self):
         pause_s = _FIRST_RETRY_S
@@ -180,7 +180,9 @@ class ServedModel:
 
     def _failed(self):
         seconds = max(1, math.ceil(self._retry_at - time.monotonic()))
-        return Problem("engine_failed", "a working engine", f"{self.name}, being opened again", "Ask again.", seconds)
+        return ProblemError(
+            "engine_failed", "a working engine", f"{self.name}, being opened again", "Ask again.", seconds
+        )
 
 
 def _batching_of(session, settings):

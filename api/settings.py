@@ -14,7 +14,7 @@ _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _OF_THE_LIBRARY = {"KERAS_MATTING_HOME", "KERAS_MATTING_TFTRT_PYTHON"}
 
 
-class Settings(BaseSettings):
+class ServiceSettings(BaseSettings):
     """The service's settings; lists in variables are separated by commas."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, allow_inf_nan=False)
@@ -80,14 +80,17 @@ class Settings(BaseSettings):
 
 def unknown_variables(environment):
     """Return the names in `environment` that look like a setting, or the library's, and are none."""
-    known = {f"{_PREFIX}{field.upper()}" for field in Settings.model_fields} | _OF_THE_LIBRARY
+    known = {f"{_PREFIX}{field.upper()}" for field in ServiceSettings.model_fields} | _OF_THE_LIBRARY
     return sorted(name for name in environment if name.upper().startswith(_PREFIX) and name.upper() not in known)
 
 
 def read_settings(**given):
-    """Return the `Settings` of the environment, with what is given (None: not given) instead; raises `UsageError`."""
+    """Return the `ServiceSettings` of the environment, with what is given (None: not given) instead.
+
+    Raises `UsageError` on a value that does not fit.
+    """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return ServiceSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

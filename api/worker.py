@@ -14,7 +14,7 @@ from keras_matting.photos import footprint
 
 from . import memory, photos
 from .negotiation import EXTENSIONS
-from .problems import Problem
+from .problems import ProblemError
 from .served_model import ServedModel
 
 _REFINED_AT_ONCE = 1
@@ -45,7 +45,7 @@ class Done:
 
 
 class Worker(Protocol):
-    """What the routes need. Every method raises `Problem`."""
+    """What the routes need. Every method raises `ProblemError`."""
 
     async def start(self):
         """Begin to load; `ready` tells when that is done."""
@@ -94,7 +94,7 @@ class LocalWorker:
         self._codec = ThreadPoolExecutor(usable_cores(), "codec")
         self._refiner = ThreadPoolExecutor(_REFINED_AT_ONCE, "refiner")
         self._headers = ThreadPoolExecutor(1, "headers")  # of files: a long one must not keep others from arriving
-        self._bench = self._refining_bench = self._memory = None
+        self._slots = self._refining_slots = self._memory = None
         self._loading = None
 
     async def start(self):
@@ -114,12 +114,12 @@ class LocalWorker:
             self._log(str(failure))
             self._on_failure(failure)
             return
-        self._refining_bench = asyncio.Semaphore(_REFINED_AT_ONCE + 1)  # one is prepared meanwhile
+        self._refining_slots = asyncio.Semaphore(_REFINED_AT_ONCE + 1)  # one is prepared meanwhile
         places = usable_cores() + 2 * max(served.batching.max_batch for served in self._served)
         total = memory.for_photos(self._settings)
         self._log(f"photos may take {total // memory.MIB} MiB of memory")
         self._memory = memory.PhotoMemory(total, places + _REFINED_AT_ONCE + 1)
-        self._bench = asyncio.Semaphore(places)
+        self._slots = asyncio.Semaphore(places)
 
     async def matte(self, job):
         """See `Worker.matte`."""
@@ -130,10 +130,10 @@ class LocalWorker:
             self._memory.check(cost)
             async with AsyncExitStack() as places:
                 if _is_refined(job):  # those that wait for their turn must not hold memory that plain photos could use
-                    await places.enter_async_context(self._refining_bench)
+                    await places.enter_async_context(self._refining_slots)
                 hold = await places.enter_async_context(self._memory.hold(cost))
                 if not _is_refined(job):
-                    await places.enter_async_context(self._bench)
+                    await places.enter_async_context(self._slots)
                 waited_ms = _ms_since(start)
                 return await self._matte(served, job, hold, waited_ms)
 
@@ -154,7 +154,7 @@ class LocalWorker:
         return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms)
 
     def _cost(self, job):
-        """Return the bytes of memory that a job takes; raises `Problem` on what its first bytes tell."""
+        """Return the bytes of memory that a job takes; raises `ProblemError` on what its first bytes tell."""
         photos.check(job.data, self._limits)
         return footprint.of_file(job.data, job.options, EXTENSIONS[job.media_type])
 
@@ -166,7 +166,7 @@ class LocalWorker:
         try:
             image = session.render(photo, raw_matte, job.options)
         except MattingError as error:  # refining may find no solution
-            raise Problem("inference_failed", "an output", "none", str(error)) from None
+            raise ProblemError("inference_failed", "an output", "none", str(error)) from None
         return photos.encode(image, job.media_type)
 
     async def infer(self, model, batch):
@@ -190,7 +190,7 @@ class LocalWorker:
     @property
     def ready(self):
         """See `Worker.ready`."""
-        return self._bench is not None and all(served.state == "ready" for served in self._served)
+        return self._slots is not None and all(served.state == "ready" for served in self._served)
 
     @property
     def alive(self):
@@ -216,15 +216,15 @@ class LocalWorker:
         for served in self._served:
             if name in (None, served.name):
                 return served
-        if self._bench is None:  # a model tells its name when it is open
+        if self._slots is None:  # a model tells its name when it is open
             raise _still_loading()
         names = ", ".join(served.name for served in self._served)
-        raise Problem("unknown_model", f"a model out of {names}", repr(name)[:80])
+        raise ProblemError("unknown_model", f"a model out of {names}", repr(name)[:80])
 
     def _find(self, name):
         served = self._named(name)
         served.check_ready()
-        if self._bench is None:  # another one is still loading
+        if self._slots is None:  # another one is still loading
             raise _still_loading()
         return served
 
@@ -236,7 +236,7 @@ async def deadline(seconds):
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Problem("deadline_exceeded", f"an answer within {seconds:g} s", "none", "Try again later.") from None
+        raise ProblemError("deadline_exceeded", f"an answer within {seconds:g} s", "none", "Try again later.") from None
 
 
 def _is_refined(job):
@@ -244,7 +244,7 @@ def _is_refined(job):
 
 
 def _still_loading():
-    return Problem("not_ready", "models that are ready", "a service that is starting", "Ask again.", 1)
+    return ProblemError("not_ready", "models that are ready", "a service that is starting", "Ask again.", 1)
 
 
 def _ms_since(start):

@@ -24,7 +24,7 @@ FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """One photo to read and the file to write."""
 
     source: Path
@@ -56,7 +56,7 @@ class Result:
 
 
 def plan(source, target, extension, on_left_out=lambda listing: None):
-    """Return the `Job`s for INPUT and OUTPUT as the command line takes them.
+    """Return the `Task`s for INPUT and OUTPUT as the command line takes them.
 
     `source`: a file, a folder (its tree is kept), or a glob. `target`: a file with an image's extension if `source` is
     one file, else a folder; photos in that folder are not read, so that a run can be repeated. `extension` (".png") is
@@ -74,7 +74,7 @@ def plan(source, target, extension, on_left_out=lambda listing: None):
         if not one_file or target.suffix.lower() not in photo_files.ENCODABLE:
             expected = f"a file of {', '.join(photo_files.ENCODABLE)}" if one_file else "an output folder"
             raise UsageError(f"Expected {expected}; received {target}.")
-        jobs = [Job(path, target)]
+        tasks = [Task(path, target)]
     else:
         if target.exists() and not target.is_dir():
             raise UsageError(f"Expected an output folder; {target} is a file.")
@@ -83,12 +83,12 @@ def plan(source, target, extension, on_left_out=lambda listing: None):
             listing = find_photos(source, target)
             on_left_out(listing)
             root, photos = listing.root, listing.photos
-        jobs = [Job(*pair) for pair in zip(photos, outputs(root, photos, target, extension), strict=True)]
-    read = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        if job.target.resolve() in read:
-            raise UsageError(f"Output {job.target} would overwrite a photo; choose another output folder.")
-    return jobs
+        tasks = [Task(*pair) for pair in zip(photos, outputs(root, photos, target, extension), strict=True)]
+    read = {task.source.resolve() for task in tasks}
+    for task in tasks:
+        if task.target.resolve() in read:
+            raise UsageError(f"Output {task.target} would overwrite a photo; choose another output folder.")
+    return tasks
 
 
 def find_photos(source, target):
@@ -106,11 +106,11 @@ def find_photos(source, target):
     return listing
 
 
-def require_own_outputs(jobs):
-    """Raise `UsageError` if no job has an output that may be written: all are there and none is ours, of its photo."""
+def require_own_outputs(tasks):
+    """Raise `UsageError` if no task has an output that may be written: all are there and none is ours, of its photo."""
     refusals = []
-    for job in jobs:
-        refusals.append(marks.why_not_own(job.target, job.source))
+    for task in tasks:
+        refusals.append(marks.why_not_own(task.target, task.source))
         if refusals[-1] is None:
             return
     more = f", and so for {len(refusals) - 1} more" if len(refusals) > 1 else ""
@@ -161,14 +161,14 @@ def _numbered(paths, extension):
 
 def run(
     session,
-    jobs,
+    tasks,
     options=OutputOptions(),
     *,
     resume=False,
     overwrite=False,
     max_megapixels=photo_files.MAX_MEGAPIXELS,
 ):
-    """Matte all jobs and yield a `Result` for each, in order, as they are ready.
+    """Matte all tasks and yield a `Result` for each, in order, as they are ready.
 
     A photo that cannot be read or written fails alone, and so does one whose output is there and not ours, unless
     `overwrite`. `resume` skips outputs that are newer than their photo, decode whole and were made of this photo by
@@ -179,21 +179,21 @@ def run(
     workers = min(MAX_WORKERS, max(2, usable_cores()))
     with ThreadPoolExecutor(workers, "decode") as decoders, ThreadPoolExecutor(workers, "encode") as encoders:
         decoding, encoding = deque(), deque()
-        waiting = ((job, footprint.of_path(job.source, options, job.target.suffix.lower())) for job in jobs)
+        waiting = ((task, footprint.of_path(task.source, options, task.target.suffix.lower())) for task in tasks)
         following = next(waiting, None)
         try:
             while following or decoding or encoding:
                 while following and len(decoding) < workers and room.fits(following[1]):
-                    job, cost = following
-                    result = Result(str(job.source), str(job.target), "done")
+                    task, cost = following
+                    result = Result(str(task.source), str(task.target), "done")
                     if refusal := room.refusal(cost):
                         reading = decoders.submit(_fail, refusal)
                     else:
                         reading = decoders.submit(
-                            _read, session, result, job, made_by, resume, overwrite, max_megapixels
+                            _read, session, result, task, made_by, resume, overwrite, max_megapixels
                         )
                         room.take(id(result), cost)
-                    decoding.append((result, job, reading))
+                    decoding.append((result, task, reading))
                     following = next(waiting, None)
                 if decoding:
                     encoding.append(_infer(session, *decoding.popleft(), options, encoders))
@@ -208,22 +208,22 @@ def run(
                 pending.cancel()
 
 
-def _read(session, result, job, made_by, resume, overwrite, max_megapixels):
+def _read(session, result, task, made_by, resume, overwrite, max_megapixels):
     """Decode and prepare one photo: (photo, model input, its output's mark, milliseconds), or None if it is skipped."""
     start = time.perf_counter()
-    if not overwrite and (reason := marks.why_not_own(job.target, job.source)):
+    if not overwrite and (reason := marks.why_not_own(task.target, task.source)):
         raise UsageError(f"{reason}. Add --overwrite, or choose another output.")
-    data = read_file(job.source)
-    mark = made_by | marks.made_of(job.source, data)
-    if resume and job.target.exists():
-        result.anew = _why_anew(job, mark)
+    data = read_file(task.source)
+    mark = made_by | marks.made_of(task.source, data)
+    if resume and task.target.exists():
+        result.anew = _why_anew(task, mark)
         if result.anew is None:
             return None
     photo = photo_files.decode(data, max_megapixels)
     return photo, session.prepare(photo), mark, _ms_since(start)
 
 
-def _infer(session, result, job, decoding, options, encoders):
+def _infer(session, result, task, decoding, options, encoders):
     """Run the engine on one photo and hand its output to the encoders; return (result, future)."""
     try:
         decoded = decoding.result()
@@ -240,14 +240,14 @@ def _infer(session, result, job, decoding, options, encoders):
     except FAILURES as error:
         return result, encoders.submit(_fail, error)
     result.infer_ms = _ms_since(start)
-    return result, encoders.submit(_write, session, result, job, photo, raw_matte, options, mark)
+    return result, encoders.submit(_write, session, result, task, photo, raw_matte, options, mark)
 
 
-def _write(session, result, job, photo, raw_matte, options, mark):
+def _write(session, result, task, photo, raw_matte, options, mark):
     start = time.perf_counter()
     image = session.render(photo, raw_matte, options)
-    data = photo_files.encode(image, job.target.suffix.lower(), output_profile(photo, options))
-    write_atomically(job.target, marks.marked(data, mark))
+    data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
+    write_atomically(task.target, marks.marked(data, mark))
     result.encode_ms = _ms_since(start)
 
 
@@ -265,14 +265,14 @@ def _finish(result, future):
     return result
 
 
-def _why_anew(job, wanted):
+def _why_anew(task, wanted):
     """Return why an output that is there is made anew, or None: it is whole, newer than its photo, made as `wanted`."""
-    if reason := marks.why_otherwise(marks.read_mark(job.target), wanted):
+    if reason := marks.why_otherwise(marks.read_mark(task.target), wanted):
         return reason
     try:
-        if job.target.stat().st_mtime < job.source.stat().st_mtime:
+        if task.target.stat().st_mtime < task.source.stat().st_mtime:
             return "older than its photo"
-        image = cv2.imdecode(np.fromfile(job.target, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = cv2.imdecode(np.fromfile(task.target, np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, cv2.error):
         image = None
     return "cut off" if image is None else None

@@ -10,7 +10,7 @@ from keras_matting.data.pipeline import colour
 from keras_matting.data.pipeline.augment import AUGMENTATIONS, find
 from keras_matting.data.pipeline.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
 from keras_matting.data.pipeline.geometry import Geometry, warp
-from keras_matting.data.pipeline.reader import Developer
+from keras_matting.data.pipeline.reader import ColourTransform
 from keras_matting.errors import UsageError
 from keras_matting.model_folder import Preset
 
@@ -236,11 +236,11 @@ def test_jpeg_leaves_what_the_codec_leaves():
 @pytest.mark.parametrize("name", ["none", "original", "custom"])
 def test_preset_gives_the_same_under_a_seed_in_a_pipeline_as_eagerly(name):
     preset = Preset(name="p", architecture="u2netp", input_size=SIZE, mean=(0, 0, 0), std=(1, 1, 1))
-    develop = Developer(find(name).colour, preset)
-    mapped = tf.data.Dataset.range(3).map(lambda n: develop(picture(), tf.stack([tf.constant(7, tf.int64), n])), 2)
+    transform = ColourTransform(find(name).colour, preset)
+    mapped = tf.data.Dataset.range(3).map(lambda n: transform(picture(), tf.stack([tf.constant(7, tf.int64), n])), 2)
     images = []
     for number, (image, alpha) in enumerate(mapped.as_numpy_iterator()):
-        expected, _ = develop(picture(), seed(number))
+        expected, _ = transform(picture(), seed(number))
         np.testing.assert_allclose(image, expected, atol=1e-6)
         np.testing.assert_array_equal(alpha, picture()[..., 3:] * np.float32(STEP))
         images.append(image)

@@ -19,7 +19,7 @@ import yaml
 from conftest import ROOT
 from keras_matting_api import memory
 from keras_matting_api.app import create_app
-from keras_matting_api.settings import Settings
+from keras_matting_api.settings import ServiceSettings
 from server import Server
 
 from keras_matting.cli import VERBS
@@ -66,17 +66,17 @@ def health_command(stage):
 
 
 def settings_in(variables):
-    """Return the `Settings` that environment variables make; fails on one that is none."""
+    """Return the `ServiceSettings` that environment variables make; fails on one that is none."""
     ours = {name: value for name, value in variables.items() if name.startswith(PREFIX) and value is not None}
     named = {name.removeprefix(PREFIX).lower(): value for name, value in ours.items()}
-    assert set(named) <= set(Settings.model_fields)
-    made = Settings(**named)
+    assert set(named) <= set(ServiceSettings.model_fields)
+    made = ServiceSettings(**named)
     assert made.engine in ENGINES or made.engine == "auto"
     return made
 
 
 def addresses():
-    return set(create_app(Settings()).openapi()["paths"])
+    return set(create_app(ServiceSettings()).openapi()["paths"])
 
 
 def setup():
@@ -244,7 +244,7 @@ def test_ray_s_configuration_fits_the_application(monkeypatch):
 def shipped_limits():
     """Yield (where it stands, the memory limit in MiB, the settings there)."""
     (container,) = inference_service("service.yaml")["containers"]
-    yield "kserve", int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024, Settings()
+    yield "kserve", int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024, ServiceSettings()
     service = compose()["services"]["matting"]
     yield "compose", int(service["mem_limit"].removesuffix("g")) * 1024, settings_in(service["environment"])
     (application,) = yaml.safe_load((DEPLOY / "ray" / "config.yaml").read_text())["applications"]

@@ -165,11 +165,11 @@ def test_functions_named_in_sentences_exist(page):
 
 
 def test_every_setting_of_the_service_is_documented_with_its_default():
-    from keras_matting_api.settings import Settings
+    from keras_matting_api.settings import ServiceSettings
 
     service = (ROOT / "docs/service.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) ?\|", service, re.MULTILINE))
-    defaults = {name.upper(): field.default for name, field in Settings.model_fields.items()}
+    defaults = {name.upper(): field.default for name, field in ServiceSettings.model_fields.items()}
     assert rows == {name: as_written(default) for name, default in defaults.items()}
 
 

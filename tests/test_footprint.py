@@ -89,10 +89,10 @@ def test_a_photo_takes_no_more_than_its_cost(photo, tmp_path, kind):
 
 
 def test_photos_of_a_folder_are_in_memory_only_as_many_as_fit(session, tmp_path, write_photo, monkeypatch):
-    jobs = []
+    tasks = []
     for index in range(8):
         photo = write_photo(tmp_path / "in" / f"{index}.jpg")
-        jobs.append(predict.Job(photo, tmp_path / "out" / f"{index}.png"))
+        tasks.append(predict.Task(photo, tmp_path / "out" / f"{index}.png"))
     cost = footprint.of_path(photo, PLAIN)
     room = []
 
@@ -107,9 +107,9 @@ def test_photos_of_a_folder_are_in_memory_only_as_many_as_fit(session, tmp_path,
             self.most = max(self.most, sum(self._costs.values()))
 
     monkeypatch.setattr(footprint, "Room", Watched)
-    results = list(predict.run(session, jobs))
+    results = list(predict.run(session, tasks))
     assert [result.status for result in results] == ["done"] * 8
-    assert [result.input for result in results] == [str(job.source) for job in jobs]
+    assert [result.input for result in results] == [str(task.source) for task in tasks]
     assert room[0].most == 2 * cost
 
 
@@ -118,8 +118,8 @@ def test_a_photo_that_does_not_fit_fails_alone_with_a_sentence(session, tmp_path
     large = tmp_path / "b.png"
     large.write_bytes(encode(np.tile(photo, (3, 3, 1)), ".png"))
     monkeypatch.setattr(footprint, "usable", lambda: footprint.of_path(small, PLAIN) * 0.9)
-    jobs = [predict.Job(path, tmp_path / "out" / path.name) for path in (large, small)]
-    failed, done = predict.run(session, jobs)
+    tasks = [predict.Task(path, tmp_path / "out" / path.name) for path in (large, small)]
+    failed, done = predict.run(session, tasks)
     assert (failed.status, done.status) == ("failed", "done")
     assert "fit into" in failed.error and "Scale the photo down" in failed.error
 

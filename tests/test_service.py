@@ -132,8 +132,8 @@ def test_metrics_count_requests_phases_batches_and_problems(client, jpeg):
 def test_no_tensorflow_is_loaded(one_layer_dir):
     code = (
         "import sys, asyncio; from keras_matting_api.app import create_app;"
-        "from keras_matting_api.settings import Settings;"
-        f"app = create_app(Settings(models=({str(one_layer_dir)!r},), engine='onnx-cpu'));"
+        "from keras_matting_api.settings import ServiceSettings;"
+        f"app = create_app(ServiceSettings(models=({str(one_layer_dir)!r},), engine='onnx-cpu'));"
         "worker = app.state.worker; asyncio.run(worker._served[0].open());"
         "assert worker._served[0].state == 'ready';"
         "assert not {'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)"

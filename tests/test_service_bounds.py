@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from keras_matting_api import remote
-from keras_matting_api.problems import Problem
+from keras_matting_api.problems import ProblemError
 from server import post, script, start_server
 from waiting import metric, wait_until
 
@@ -227,7 +227,7 @@ def test_an_address_that_drips_is_given_up_after_a_time_for_the_whole(tmp_path, 
         def fetch():
             try:
                 remote.fetch(f"https://localhost:{listener.getsockname()[1]}/", MIB)
-            except Problem as problem:
+            except ProblemError as problem:
                 failures.append(problem.code)
 
         fetching = threading.Thread(target=fetch)

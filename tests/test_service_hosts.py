@@ -5,7 +5,7 @@ import socket
 import httpx
 import pytest
 from keras_matting_api.listeners import listeners_at
-from keras_matting_api.settings import Settings
+from keras_matting_api.settings import ServiceSettings
 from server import start_server
 
 from keras_matting.errors import UsageError
@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_at_one_host_is_refused_and_nothing_stays_open():
 
 
 def test_hosts_are_separated_by_commas():
-    assert Settings(host="0.0.0.0, ::").host == ("0.0.0.0", "::")
+    assert ServiceSettings(host="0.0.0.0, ::").host == ("0.0.0.0", "::")
 
 
 @needs_ipv6

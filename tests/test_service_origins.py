@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from keras_matting_api.settings import Settings
+from keras_matting_api.settings import ServiceSettings
 from pydantic import ValidationError
 from server import script, start_server
 from waiting import wait_until
@@ -118,10 +118,10 @@ def test_problems_are_still_logged_and_counted(client, server):
 
 
 def test_origins_are_taken_as_browsers_send_them():
-    assert Settings(cors_origins="https://Shop.example/ , http://localhost:3000").cors_origins == (
+    assert ServiceSettings(cors_origins="https://Shop.example/ , http://localhost:3000").cors_origins == (
         "https://shop.example",
         "http://localhost:3000",
     )
     for wrong in ("shop.example", "https://shop.example/page"):
         with pytest.raises(ValidationError, match="origins like https://shop.example"):
-            Settings(cors_origins=wrong)
+            ServiceSettings(cors_origins=wrong)

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from keras_matting_api.problems import Problem
+from keras_matting_api.problems import ProblemError
 from keras_matting_api.remote import fetch, is_public
 from PIL import Image
 from server import start_server
@@ -185,7 +185,7 @@ def test_other_origins_are_let_in_only_if_named(one_layer_dir, client):
     ],
 )
 def test_private_and_metadata_addresses_are_refused(url):
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ProblemError) as caught:
         fetch(url, 1000)
     assert caught.value.code == "refused_url"
 

@@ -19,7 +19,7 @@ from ..lines import lines_of
 from ..negotiation import JSON, NDJSON
 from ..openapi import json_body
 from ..parameters import MatteParameters, check_repeated
-from ..problems import Problem
+from ..problems import ProblemError
 from ..worker import Job
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
@@ -128,16 +128,16 @@ class _Stream(Response):
 
 
 def _parse(body, max_items):
-    """Return the `Item`s of a JSON body; raises `Problem` or Pydantic's `ValidationError`."""
+    """Return the `Item`s of a JSON body; raises `ProblemError` or Pydantic's `ValidationError`."""
     content = json_of(body)
     if isinstance(content, dict) and isinstance(content.get("items"), list) and len(content["items"]) > max_items:
-        raise Problem(
+        raise ProblemError(
             "too_many_items", f"at most {max_items} items", str(len(content["items"])), f"Send less, or send {NDJSON}."
         )
     items = BatchRequest.model_validate(content).items
     ids = [item.id for item in items]
     if repeated := next((name for index, name in enumerate(ids) if name in ids[:index]), None):
-        raise Problem("invalid_parameter", "each id once", f"{repeated!r} twice")
+        raise ProblemError("invalid_parameter", "each id once", f"{repeated!r} twice")
     return items
 
 
@@ -157,7 +157,7 @@ class _Work:
         async def result(item):
             try:
                 job = self._job(item)
-            except Problem as problem:
+            except ProblemError as problem:
                 return self._failure(item.id, problem)
             return await self._result(item.id, job)
 
@@ -189,7 +189,9 @@ class _Work:
         try:
             async for line in lines_of(self._request.stream(), self._max_line):
                 if self._request.app.state.draining:
-                    raise Problem("not_ready", "a service that stays", "one that ends", "Send what is left anew.", 1)
+                    raise ProblemError(
+                        "not_ready", "a service that stays", "one that ends", "Send what is left anew.", 1
+                    )
                 number += 1
                 await places.acquire()
                 held = await share.take(len(line))
@@ -197,7 +199,7 @@ class _Work:
                 del line  # of which the photo is a copy
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-        except Problem as problem:  # a line without end, or a client that fell silent: what came before is still done
+        except ProblemError as problem:  # a line without end, or a silent client: what came before is still done
             results.put_nowait((self._failure(None, problem), 0))
         finally:
             try:
@@ -216,7 +218,7 @@ class _Work:
                 name = content["id"][:128]  # of an item that is wrong otherwise
             item = Item.model_validate(content)
             job = self._job(item)
-        except Problem as problem:
+        except ProblemError as problem:
             return self._failure(name, problem, **({"line": number} if problem.code == "malformed_request" else {}))
         except ValidationError as error:
             return self._failure(name, problems.of_validation(error.errors()), line=number)
@@ -240,4 +242,6 @@ def _decoded(text):
     try:
         return base64_text.decode(text)
     except base64_text.NotBase64Error as error:
-        raise Problem("invalid_parameter", "image: base64", str(error), "Encode the file's bytes, no text.") from None
+        raise ProblemError(
+            "invalid_parameter", "image: base64", str(error), "Encode the file's bytes, no text."
+        ) from None

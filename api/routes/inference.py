@@ -21,7 +21,7 @@ from ..admission import admit, check_key
 from ..answers import unless_disconnected
 from ..bodies import json_of
 from ..openapi import json_body
-from ..problems import Problem
+from ..problems import ProblemError
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 INPUT, OUTPUT, DATATYPE = "image", "matte", "FP32"
@@ -158,11 +158,11 @@ def _asked(body, header_length, described, max_items):
 
 
 def _parse(body, header_length):
-    """Return (`InferRequest`, bytes after the JSON); raises `Problem` or Pydantic's `ValidationError`."""
+    """Return (`InferRequest`, bytes after the JSON); raises `ProblemError` or Pydantic's `ValidationError`."""
     length = len(body)
     if header_length is not None:
         if not _LENGTH.fullmatch(header_length) or int(header_length) > len(body):
-            raise Problem("malformed_request", f"{_HEADER_LENGTH} of at most {len(body)}", header_length[:40])
+            raise ProblemError("malformed_request", f"{_HEADER_LENGTH} of at most {len(body)}", header_length[:40])
         length = int(header_length)
     return InferRequest.model_validate(json_of(body[:length])), body[length:]
 
@@ -171,14 +171,14 @@ def _array(tensor, binary, described, max_items):
     """Return the input as float32 (N, height, width, 3)."""
     count, *shape = tensor.shape
     if shape != [*described.get("input_size", shape[:2]), 3]:
-        raise Problem("invalid_parameter", f"shape [N, {described['input_size']}, 3]", str(tensor.shape))
+        raise ProblemError("invalid_parameter", f"shape [N, {described['input_size']}, 3]", str(tensor.shape))
     if count > max_items:
-        raise Problem("too_many_items", f"at most {max_items} photos", str(count))
+        raise ProblemError("too_many_items", f"at most {max_items} photos", str(count))
     values = _values(tensor, binary)
     if values.size != math.prod(tensor.shape):
-        raise Problem("invalid_parameter", f"{math.prod(tensor.shape)} values", str(values.size))
+        raise ProblemError("invalid_parameter", f"{math.prod(tensor.shape)} values", str(values.size))
     if not np.isfinite(values).all():
-        raise Problem("invalid_parameter", "finite values", "NaN or infinity")
+        raise ProblemError("invalid_parameter", "finite values", "NaN or infinity")
     return values.reshape(tensor.shape)
 
 
@@ -186,7 +186,7 @@ def _values(tensor, binary):
     if tensor.data is None:
         size = tensor.parameters.get("binary_data_size")
         if size != len(binary) or size % 4:
-            raise Problem(
+            raise ProblemError(
                 "invalid_parameter", "data, or as many binary bytes as binary_data_size says", f"{len(binary)}"
             )
         return np.frombuffer(binary, "<f4")
@@ -194,7 +194,9 @@ def _values(tensor, binary):
         with np.errstate(over="ignore"):  # infinity is refused later
             return np.asarray(tensor.data, np.float32)
     except (ValueError, TypeError, OverflowError):
-        raise Problem("invalid_parameter", "data as numbers, flat or nested like shape", "something else") from None
+        raise ProblemError(
+            "invalid_parameter", "data as numbers, flat or nested like shape", "something else"
+        ) from None
 
 
 def _response(asked, model, mattes):

@@ -14,7 +14,7 @@ from ..answers import answer, unless_disconnected
 from ..bodies import read_form
 from ..openapi import BINARY, form_body
 from ..parameters import check_repeated, output_options, with_fields
-from ..problems import Problem
+from ..problems import ProblemError
 from ..worker import Job, deadline
 
 router = APIRouter(tags=["rembg"], dependencies=[Depends(check_repeated)])
@@ -39,7 +39,7 @@ class RembgParameters(BaseModel):
     ] = None
 
     def options(self):
-        """Return the library's `OutputOptions`; raises `Problem`."""
+        """Return the library's `OutputOptions`; raises `ProblemError`."""
         refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if self.a else False
         background = self._background()
         kind = "mask" if self.om else "rgba" if background is None else "on-color"
@@ -52,7 +52,7 @@ class RembgParameters(BaseModel):
             return None
         *colour, alpha = [*map(int, self.bgc.split(",")), 255][:4]
         if alpha not in (0, 255) or max(colour) > 255:
-            raise Problem("invalid_parameter", "bgc as R,G,B,A of 0 to 255, A 0 or 255", self.bgc)
+            raise ProblemError("invalid_parameter", "bgc as R,G,B,A of 0 to 255, A 0 or 255", self.bgc)
         return tuple(colour) if alpha else None
 
 
@@ -73,7 +73,7 @@ async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
     """Send the photo as `file` in a form. Parameters may be in the query or in the form."""
     photo, fields = await read_form(request)
     if not photo:
-        raise Problem("invalid_parameter", "one file in the form, called 'file'", "none or an empty one")
+        raise ProblemError("invalid_parameter", "one file in the form, called 'file'", "none or an empty one")
     parameters = with_fields(query, fields)
     return await _remove(request, photo, parameters)
 
@@ -88,7 +88,7 @@ async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]
     """Off by default. Fetches over https only, from public addresses only, follows no redirects, caps the size."""
     settings = request.app.state.settings
     if not settings.allow_urls:
-        raise Problem(
+        raise ProblemError(
             "refused_url", "a photo in the request", "an address", "This service fetches none; POST the photo."
         )
     loop = asyncio.get_running_loop()

@@ -42,7 +42,7 @@ class Engine:
         return await self._worker.infer(model, batch)
 
     async def describe(self):
-        """Return (what `Worker.models` gives, what `Worker.explain` gives by name); raises `Problem` if not ready."""
+        """Return (what `Worker.models` gives, what `Worker.explain` gives by name); `ProblemError` if loading."""
         models = self._worker.models()
         return models, {model["name"]: self._worker.explain(model["name"]) for model in models}
 

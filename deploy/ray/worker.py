@@ -5,7 +5,7 @@ import math
 import time
 from dataclasses import replace
 
-from keras_matting_api.problems import Problem
+from keras_matting_api.problems import ProblemError
 from keras_matting_api.worker import deadline
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -63,7 +63,7 @@ class RayWorker:
             if name in (None, described["name"]):
                 return described
         names = ", ".join(described["name"] for described in self._models)
-        raise Problem("unknown_model", f"a model out of {names}", repr(name)[:80])
+        raise ProblemError("unknown_model", f"a model out of {names}", repr(name)[:80])
 
     def explain(self, name=None):
         """See `Worker.explain`."""
@@ -82,7 +82,7 @@ class RayWorker:
             try:
                 self._models, self._explained = await self._ask("describe")
                 self.ready = True
-            except Problem as problem:  # too busy to say is not "down"
+            except ProblemError as problem:  # too busy to say is not "down"
                 self.ready = self.ready and problem.code == "overloaded"
             except Exception as error:  # whatever Ray raises; it is asked again
                 self.ready = False
@@ -98,17 +98,17 @@ class RayWorker:
 
     def _check_ready(self):
         if not self._explained:  # none has answered yet; later ones that die are waited for
-            raise Problem("not_ready", "engines that are ready", "a service that is starting", "Ask again.", 1)
+            raise ProblemError("not_ready", "engines that are ready", "a service that is starting", "Ask again.", 1)
 
     async def _ask(self, method, *arguments):
-        """Call a method of any replica within the deadline; raises `Problem`."""
+        """Call a method of any replica within the deadline; raises `ProblemError`."""
         async with deadline(self._settings.deadline_s):
             for _ in range(_TRIES):
                 try:
                     return await self._once(method, arguments)
                 except _LOST as error:
                     self._log(f"an engine was lost: {type(error).__name__}")
-        raise Problem("engine_failed", "an engine that answers", f"{_TRIES} that were lost", "Ask again.", 1)
+        raise ProblemError("engine_failed", "an engine that answers", f"{_TRIES} that were lost", "Ask again.", 1)
 
     async def _once(self, method, arguments):
         response = getattr(self._engine, method).remote(*arguments)
@@ -120,8 +120,8 @@ class RayWorker:
         except BackPressureError as error:
             waiting = error.args[0]
             seconds = max(1, math.ceil(self.waiting * self._metrics.seconds_per_photo))
-            raise Problem("overloaded", "less requests", f"{waiting} that wait", "Come back.", seconds) from None
+            raise ProblemError("overloaded", "less requests", f"{waiting} that wait", "Come back.", seconds) from None
         except DeploymentUnavailableError:
-            raise Problem("not_ready", "engines", "none that could be started", "Ask again.", 1) from None
+            raise ProblemError("not_ready", "engines", "none that could be started", "Ask again.", 1) from None
         except RayTaskError as error:  # it came out of the replica
             raise error.cause from error

@@ -53,22 +53,22 @@ def predict(arguments):
     if "-" in (arguments.input, arguments.output_path) or is_stream(arguments.input):
         return _predict_stream(arguments, options)
     output, left_out = arguments.output_path or "cutouts", []
-    jobs = photos.plan(arguments.input, output, f".{arguments.format}", left_out.append)
-    for job in jobs:
-        _check_format(options, job.target.suffix.lower())
+    tasks = photos.plan(arguments.input, output, f".{arguments.format}", left_out.append)
+    for task in tasks:
+        _check_format(options, task.target.suffix.lower())
     if not arguments.overwrite:
-        photos.require_own_outputs(jobs)
-    _check_report(arguments.report, jobs, arguments.overwrite)
+        photos.require_own_outputs(tasks)
+    _check_report(arguments.report, tasks, arguments.overwrite)
     for line in (line for listing in left_out for line in listing.told()):
         say(line)
     session = open_session(arguments.model, arguments.engine, say)
-    require_writable(jobs[0].target.parent if len(jobs) == 1 else output)
-    say(f"{_count(len(jobs), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
+    require_writable(tasks[0].target.parent if len(tasks) == 1 else output)
+    say(f"{_count(len(tasks), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
     start, statuses, anew = time.perf_counter(), Counter(), Counter()
-    with _Report(arguments.report) as report, _progress(len(jobs), arguments.quiet) as bar:
+    with _Report(arguments.report) as report, _progress(len(tasks), arguments.quiet) as bar:
         for result in photos.run(
             session,
-            jobs,
+            tasks,
             options,
             resume=arguments.resume,
             overwrite=arguments.overwrite,
@@ -146,11 +146,11 @@ def _read_one(source):
     return read_file(path)
 
 
-def _check_report(report, jobs, overwrite):
+def _check_report(report, tasks, overwrite):
     """Refuse a report that would overwrite a photo or an output, or a file that is no report."""
     from keras_matting.files import require_replaceable
 
-    taken = {path.resolve() for job in jobs for path in (job.source, job.target)}
+    taken = {path.resolve() for task in tasks for path in (task.source, task.target)}
     if report and Path(report).resolve() in taken:
         raise UsageError(f"The report {report} would overwrite a photo or an output; choose another file.")
     if report and not overwrite:

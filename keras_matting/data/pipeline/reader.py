@@ -35,7 +35,7 @@ class Reader:
         self._source_stores = [_stores(source, load_size, preset.interpolation) for source in sources]
         self.stores = [store for stores in self._source_stores for store in stores]
         self.not_kept = _keep_what_fits(self.stores, cache_gb * _BYTES_PER_GB)
-        self._develop = Developer(augmentation.colour, preset)
+        self._transform = ColourTransform(augmentation.colour, preset)
 
     def __call__(self, row, seed):
         """Return the sample of a row, a scalar int64 tensor."""
@@ -47,14 +47,14 @@ class Reader:
         ]
         rgba = branches[0]() if len(branches) == 1 else tf.switch_case(source, branches)
         rgba = self._geometry(rgba, self._size, geometry_seed)
-        image, alpha = self._develop(rgba, colour_seed)
+        image, alpha = self._transform(rgba, colour_seed)
         image = tf.ensure_shape(image, (*self._size, 3))  # JPEG decoding forgets it, and MODNet needs to know
         if not self._is_labelled:
             return (image,)
         return image, {"alpha": alpha, "trimap": trimap(alpha, *self._trimap_px)}
 
 
-class Developer:
+class ColourTransform:
     """Turns uint8 RGBA into the model's input and alpha: colour operations, then normalisation.
 
     XLA makes a few loops of all operations up to the first that it cannot compile, where TensorFlow makes many.
