@@ -7,7 +7,8 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-LOGGER = "keras_matting.service"
+_PACKAGE = "keras_matting"
+LOGGER = f"{_PACKAGE}.service"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # each new label is kept for good
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -87,10 +88,10 @@ class _JsonLines(logging.Formatter):
 
 
 def log_to_stderr(level):
-    """Let the service's logger write JSON lines to standard error, and the libraries' loggers their warnings."""
+    """Let this package's loggers write JSON lines to standard error, and other libraries' their warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
-    logger = logging.getLogger(LOGGER)
+    logger = logging.getLogger(_PACKAGE)
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level.upper())
     logging.getLogger().handlers = [handler]

@@ -42,7 +42,6 @@ class ServedModel:
         self._model, self._settings, self._log = model, settings, log
         self.name = Path(model).absolute().name  # until it is open and tells its own
         self.state, self.session, self.batching = "loading", None, None
-        self.said = []  # what the choice of an engine had to say
         self.failures = 0
         self._observe = observe
         self._thread = anyio.CapacityLimiter(1)
@@ -65,7 +64,7 @@ class ServedModel:
         for size in {1, self.batching.max_batch}:
             await self._warm_up(size)
         self.state = "ready"
-        self._log(f"{self.name}: {self.session.engine.name} serves. {' '.join(self.said)}".strip())
+        self._log(f"{self.name}: {self.session.engine.name} serves.")
 
     async def close(self):
         """Stop the batcher and close the engine."""
@@ -117,19 +116,13 @@ class ServedModel:
     def explain(self):
         """Return what `/v1/engine` says: the engine, and why it was chosen."""
         self.check_ready()
-        engine, model_dir = self.session.engine, self.session.model_dir
+        engine, chosen_by, reason = self.session.choice
         explained = {"model": self.name, "engine": engine.name, "runs_as": engine.describe(), "device": device_name()}
-        explained["chosen_by"], explained["reason"] = "name", f"the setting engine is {self._settings.engine}"
-        if self._settings.engine == "auto":
-            explained["chosen_by"], explained["reason"] = "probe", " ".join(self.said)
-            verdict = Verdict.read(model_dir, device_name())
-            if verdict.engine == engine.name:
-                explained["chosen_by"], explained["reason"] = "benchmark", verdict.reason
-        return explained
+        reason = reason or f"the setting engine is {self._settings.engine}"
+        return explained | {"chosen_by": chosen_by, "reason": reason}
 
     def _open(self):
-        self.said.clear()
-        return open_session(self._model, self._settings.engine, self.said.append)
+        return open_session(self._model, self._settings.engine)
 
     def _blank(self, size):
         return np.zeros((size, *self.session.preset.input_size, 3), np.float32)

@@ -8,6 +8,7 @@ the peers take turns, in rounds; ratios are medians of the rounds' ratios.
 """
 
 import argparse
+import logging
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     preset = Preset.load(arguments.model_dir)
-    engine = open_engine(arguments.engine, arguments.model_dir, lambda message: print(message, file=sys.stderr))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    engine = open_engine(arguments.engine, arguments.model_dir)
     calls = {f"ours: {engine.name}": engine.predict}
     if arguments.peer_onnx:
         calls[f"ONNX Runtime float32 on {arguments.peer_onnx.name}"] = onnx_peer(arguments.peer_onnx)

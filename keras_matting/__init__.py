@@ -1,5 +1,6 @@
 """Image matting of clothing, people and products on TensorFlow and Keras 3."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time each is imp
     from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, WeightsError
     from keras_matting.matting import OutputOptions, Session, matte, open_session
     from keras_matting.photos.files import Photo
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless its user configures logging
 
 _MODULE_OF = {
     "EngineError": "errors",

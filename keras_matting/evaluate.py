@@ -61,7 +61,6 @@ def evaluate(
     *,
     band_px=metrics.BAND_PX,
     worst=0,
-    log=lambda message: None,
     on_image=lambda: None,
 ):
     """Compare an engine's mattes with the truth; return an `Evaluation`.
@@ -78,7 +77,7 @@ def evaluate(
     if source.kind == "unlabelled":
         raise UsageError(f"Expected photos with their truth, as in pairs:DIR; {source.name} is unlabelled.")
     model_dir = find_model_dir(model_dir) or Path(model_dir)
-    with _open(model_dir, engine, log) as session:
+    with _open(model_dir, engine) as session:
         results = _results(session, source, band_px, worst > 0)
         scored, problems, groups = _gather(results, worst, on_image)
         described = {"name": session.engine.name, **session.engine.describe()}
@@ -115,10 +114,10 @@ class _Scored:
     group: Group | None = None
 
 
-def _open(model_dir, engine, log):
+def _open(model_dir, engine):
     """Return a `Session` of an engine, or of the Keras model itself."""
     if engine != KERAS:
-        return Session(model_dir, engine, log)
+        return Session(model_dir, engine)
     import keras
 
     baseline = "keras-function" if keras.backend.backend() == "tensorflow" else REFERENCE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.engines import ENGINES, open_engine
+from keras_matting.engines import ENGINES, Choice, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import write_atomically
 from keras_matting.model_folder import Preset, find_model_dir
@@ -91,14 +91,15 @@ def _on_background(photo, matte, options):
 class Session:
     """A model folder and an open engine; safe in several threads, which take turns to predict.
 
-    `engine`: a name, "auto", or an open `Engine`, which the session takes over. `log` is called with a line where
-    "auto" has something to say about its choice. As a context manager it closes itself.
+    `engine`: a name, "auto", or an open `Engine`, which the session takes over. `choice` says how it was chosen, and
+    `engine` is the open one. As a context manager it closes itself.
     """
 
-    def __init__(self, model_dir, engine="auto", log=lambda message: None):
+    def __init__(self, model_dir, engine="auto"):
         self.model_dir = Path(model_dir)
         self.preset = Preset.load(model_dir)
-        self.engine = open_engine(engine, model_dir, log) if isinstance(engine, str) else engine
+        self.choice = choose_engine(engine, model_dir) if isinstance(engine, str) else Choice(engine, "name")
+        self.engine = self.choice.engine
         self._is_open = True
         self._turn = threading.Lock()
 
@@ -162,7 +163,7 @@ class Session:
         self.close()
 
 
-def open_session(model="u2netp", engine="auto", log=lambda message: None):
+def open_session(model="u2netp", engine="auto"):
     """Open a model by folder or name; official weights that are not here yet are fetched, converted and exported.
 
     Raises `UsageError` on an unknown model or engine, `EngineError` if the engine cannot run.
@@ -173,8 +174,8 @@ def open_session(model="u2netp", engine="auto", log=lambda message: None):
     if model_dir is None:
         from keras_matting.weights.fetch import fetch_on_demand
 
-        model_dir = fetch_on_demand(str(model), log)
-    return Session(model_dir, engine, log)
+        model_dir = fetch_on_demand(str(model))
+    return Session(model_dir, engine)
 
 
 _sessions = SessionCache(open_session, size=4)

@@ -83,7 +83,7 @@ def made_up(later):
 def measured(workers, rounds, max_rounds):
     errors = {name: {"finite": True, "mae": 0, "worst_photo_mae": 0, "max": 0, "photo_maes": [0]} for name in workers}
     judge = lambda results: select(results, "latency")  # noqa: E731
-    return _measure(workers, errors, (1,), rounds, max_rounds, judge, lambda message: None)
+    return _measure(workers, errors, (1,), rounds, max_rounds, judge)
 
 
 def test_where_the_best_is_not_certain_its_rivals_are_measured_on_until_it_is():

@@ -269,16 +269,18 @@ def test_a_named_engine_that_cannot_run_is_an_error(tiny_model_dir, monkeypatch)
         engines.open_engine("openvino-f32", tiny_model_dir)
 
 
-def test_auto_probes_what_can_run_and_says_so(tiny_model_dir, monkeypatch):
+def test_auto_probes_what_can_run_and_says_so(tiny_model_dir, monkeypatch, caplog):
     from keras_matting.engines import openvino
 
     monkeypatch.setattr(openvino, "unavailable_reason", lambda variant: "not on this machine.")
-    messages = []
-    assert engines.open_engine("auto", tiny_model_dir, messages.append).name == "onnx-cpu"
-    assert "quick probe: onnx-cpu" in messages[0]
+    with caplog.at_level("INFO", "keras_matting"):
+        choice = engines.choose_engine("auto", tiny_model_dir)
+    assert (choice.engine.name, choice.chosen_by) == ("onnx-cpu", "probe")
+    assert "quick probe: onnx-cpu" in choice.reason
+    assert caplog.messages == [choice.reason]
 
 
-def test_auto_obeys_the_verdict_of_this_device_and_no_other(copy):
+def test_auto_obeys_the_verdict_of_this_device_and_no_other(copy, caplog):
     preset = Preset.load(copy)
     measured = {
         "device": engines.device_name(),
@@ -287,18 +289,19 @@ def test_auto_obeys_the_verdict_of_this_device_and_no_other(copy):
     }
 
     def opened_by(fingerprint, engine="onnx-cpu"):
-        (copy / "benchmark.json").write_text(json.dumps({"verdict": {"engine": engine}, "fingerprint": fingerprint}))
-        messages = []
-        return engines.open_engine("auto", copy, messages.append).name, " ".join(messages)
+        report = {"verdict": {"engine": engine, "reason": "the best"}, "fingerprint": fingerprint}
+        (copy / "benchmark.json").write_text(json.dumps(report))
+        choice = engines.choose_engine("auto", copy)
+        return choice.engine.name, choice.chosen_by, choice.reason
 
-    assert opened_by(measured) == ("onnx-cpu", "")
+    assert opened_by(measured) == ("onnx-cpu", "benchmark", "the best")
     for change in ({"device": "a toaster"}, {"weights_sha256": "0"}, {"input_size": [1, 1]}):
-        assert "does not hold here: measured with" in opened_by(measured | change)[1]
-    assert "no engine passed" in opened_by(measured, None)[1]
+        assert "does not hold here: measured with" in opened_by(measured | change)[2]
+    assert "no engine passed" in opened_by(measured, None)[2]
     (copy / "benchmark.json").write_text("{")
-    messages = []
-    engines.open_engine("auto", copy, messages.append)
-    assert "malformed" in messages[0]
+    with caplog.at_level("INFO", "keras_matting"):
+        engines.open_engine("auto", copy)
+    assert "malformed" in caplog.messages[0] and "quick probe" in caplog.messages[1]
 
 
 def test_auto_says_that_a_verdict_names_an_engine_that_is_no_more(copy):
@@ -307,9 +310,9 @@ def test_auto_says_that_a_verdict_names_an_engine_that_is_no_more(copy):
     fingerprint["input_size"] = list(preset.input_size)
     verdict = {"verdict": {"engine": "savedmodel-bf16"}, "fingerprint": fingerprint}
     (copy / "benchmark.json").write_text(json.dumps(verdict))
-    messages = []
-    assert engines.open_engine("auto", copy, messages.append).name in engines.PROBED
-    assert "does not hold here: Expected an engine out of auto" in messages[0]
+    choice = engines.choose_engine("auto", copy)
+    assert choice.chosen_by == "probe" and choice.engine.name in engines.PROBED
+    assert "does not hold here: Expected an engine out of auto" in choice.reason
 
 
 def test_auto_explains_why_nothing_runs(tmp_path, tiny_model_dir):

@@ -11,7 +11,7 @@ from test_official import official_model_dir
 from keras_matting import metrics
 from keras_matting.cli import main
 from keras_matting.data.sources import Sample, Source, read_source
-from keras_matting.engines import open_engine
+from keras_matting.engines import Choice, open_engine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.evaluate import evaluate, markdown, write_sheet
 from keras_matting.matting import Session
@@ -167,7 +167,7 @@ def test_unlabelled_data_is_refused(one_layer_dir, pairs):
 
 def test_an_engine_that_gives_nan_fails_instead_of_leaving_the_image_out(one_layer_dir, pairs, monkeypatch):
     engine = open_engine(ENGINE, one_layer_dir)
-    monkeypatch.setattr("keras_matting.matting.open_engine", lambda *_: engine)
+    monkeypatch.setattr("keras_matting.matting.choose_engine", lambda *_: Choice(engine, "name"))
     predict = engine.predict
     monkeypatch.setattr(engine, "predict", lambda batch: predict(batch) * np.float32(np.nan))
     with pytest.raises(EngineError, match=f"a: Engine {ENGINE} gave NaN or infinity"):
@@ -176,7 +176,7 @@ def test_an_engine_that_gives_nan_fails_instead_of_leaving_the_image_out(one_lay
 
 def test_a_model_that_is_no_matting_model_is_refused(one_layer_dir, pairs, monkeypatch):
     engine = open_engine(ENGINE, one_layer_dir)
-    monkeypatch.setattr("keras_matting.matting.open_engine", lambda *_: engine)
+    monkeypatch.setattr("keras_matting.matting.choose_engine", lambda *_: Choice(engine, "name"))
     monkeypatch.setattr(engine, "predict", lambda batch: np.zeros((1, 1000), np.float32))
     with pytest.raises(UsageError, match=r"a model that gives mattes; one_layer gives \(1000,\)"):
         evaluate(one_layer_dir, pairs, ENGINE)

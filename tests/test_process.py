@@ -67,7 +67,7 @@ def test_a_home_that_cannot_be_written_says_what_to_set(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_MATTING_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(UsageError, match=r"received: .*\. Set KERAS_MATTING_HOME to a folder that can be written\.$"):
-        fetch_on_demand("u2netp", print)
+        fetch_on_demand("u2netp")
 
 
 def test_a_home_may_be_written_with_a_tilde(monkeypatch, tmp_path):

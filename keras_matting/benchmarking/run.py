@@ -1,6 +1,7 @@
 """The benchmark itself: one process an engine, interleaved rounds in random order."""
 
 import json
+import logging
 import platform
 import random
 import subprocess
@@ -26,6 +27,8 @@ from keras_matting.errors import EngineError, UsageError
 from keras_matting.model_folder import Preset, Verdict
 from keras_matting.photos import imaging
 
+_LOGGER = logging.getLogger(__name__)
+
 ROUNDS = 9
 MAX_ROUNDS = 72
 ROUND_S = 0.5
@@ -46,7 +49,6 @@ def benchmark(
     rounds=ROUNDS,
     max_rounds=MAX_ROUNDS,
     time_baselines=True,
-    log=None,
 ):
     """Measure the engines of a model folder on `photos`, {name: `Photo`}, and choose one; return `benchmark.json`.
 
@@ -56,7 +58,6 @@ def benchmark(
     `max_rounds`. The result is written to the folder, and `engine="auto"` obeys it. Raises `EngineError` where none of
     `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
     """
-    log = log or (lambda message: None)
     preset = Preset.load(model_dir)
     wanted = _wanted(names)
     skipped = {name: reason for name in wanted if (reason := unavailable_reason(name))}
@@ -71,7 +72,7 @@ def benchmark(
         np.save(folder / "inputs.npy", np.stack(list(inputs.values())))
         workers, errors, reference = {}, {}, None
         for name in (*(baselines() if time_baselines else (REFERENCE,)), *candidates):
-            log(f"{name}: opening and comparing with Keras")
+            _LOGGER.info("%s: opening and comparing with Keras", name)
             worker = stack.enter_context(WorkerProcess(model_dir, name))
             try:
                 worker.opened = worker.ask("open")
@@ -88,7 +89,7 @@ def benchmark(
         if not time_baselines:
             del workers[REFERENCE]
         results, verdict, load = _measure(
-            workers, errors, batches, rounds, max_rounds, lambda results: select(results, objective, gate, margin), log
+            workers, errors, batches, rounds, max_rounds, lambda results: select(results, objective, gate, margin)
         )
     verdict["reason"] = f"{verdict['reason']} {sentence(load)}".strip()
     report = {
@@ -169,7 +170,7 @@ def _mattes(folder, count, preset):
     return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
 
 
-def _measure(workers, errors, batches, rounds, max_rounds, judge, log):
+def _measure(workers, errors, batches, rounds, max_rounds, judge):
     """Return (results, verdict, load) after `rounds`, or more where the verdict is open, in which its rivals take part.
 
     Each time the number of rounds is doubled: the fewer looks at what may be chance, the better.
@@ -183,7 +184,7 @@ def _measure(workers, errors, batches, rounds, max_rounds, judge, log):
         while done < min(rounds, max_rounds):
             done += 1
             taking_part = "" if order == list(calls) else f": {', '.join(name for name, _ in order)}"
-            log(f"round {done} of {min(rounds, max_rounds)}{taking_part}")
+            _LOGGER.info("round %d of %d%s", done, min(rounds, max_rounds), taking_part)
             _round(workers, calls, chance.sample(order, len(order)))
             load.lap()
         results = [_result(name, workers[name], errors[name], calls) for name in workers]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from keras_matting import __version__
 from keras_matting.cli import data, dataset, demo, engines, evaluation, models, predict, serve, training
-from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say
+from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say, saying_what_is_logged
 from keras_matting.errors import MattingError
 
 
@@ -62,7 +62,8 @@ def main(argv=None):
         verb, arguments = _parse(sys.argv[1:] if argv is None else argv)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
-        return verb.run(arguments)
+        with saying_what_is_logged():
+            return verb.run(arguments)
     except MattingError as error:
         say(f"keras-matting: {error}")
         return USAGE

@@ -23,7 +23,7 @@ def demo(arguments):
 
     photos, model_dir = _write_samples(arguments.out / "photos"), _exported_model()
     table = None if arguments.no_benchmark else _benchmark_table(model_dir)
-    with Session(model_dir, arguments.engine, say) as session:
+    with Session(model_dir, arguments.engine) as session:
         results = list(predict.run(session, predict.plan(photos, arguments.out / "cutouts", ".png")))
     print(_table(results))
     print(f"\nengine {session.engine.name}; cut-outs in {(arguments.out / 'cutouts').resolve()}")
@@ -44,11 +44,11 @@ def _benchmark_table(model_dir):
     verdict = Verdict.read(model_dir, device_name())
     if verdict.engine:
         return reports.markdown(verdict.report)
-    for outcome in optimize(model_dir, log=say):
+    for outcome in optimize(model_dir):
         if outcome.status == "failed":
             say(f"{outcome.engine}: {outcome.reason}")
     rounds = {"rounds": QUICK_ROUNDS, "max_rounds": MAX_ROUNDS}
-    return reports.markdown(benchmark(model_dir, sample_photos(), batches=(1,), **rounds, log=say))
+    return reports.markdown(benchmark(model_dir, sample_photos(), batches=(1,), **rounds))
 
 
 def _exported_model():
@@ -59,7 +59,7 @@ def _exported_model():
     if not (folder / PRESET_FILE).exists():
         from keras_matting.weights.fetch import fetch
 
-        fetch(MODEL, folder, log=say)
+        fetch(MODEL, folder)
     if not (folder / ONNX_FILE).exists():
         from keras_matting.export import export
 

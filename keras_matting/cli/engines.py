@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from keras_matting.cli.shared import positive
-from keras_matting.cli.status import OK, SOME_FAILED, say
+from keras_matting.cli.status import OK, SOME_FAILED
 
 MAX_PHOTOS = 32
 
@@ -32,7 +32,6 @@ def optimize(arguments):
         arguments.calibration,
         max_batch=arguments.max_batch,
         force=arguments.force,
-        log=say,
     ):
         outcomes.append(outcome)
         took = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
@@ -97,7 +96,7 @@ def benchmark(arguments):
     require_replaceable(arguments.plot, lambda data: b"atplotlib" in data)
     if arguments.plot:
         reports.require_plots(arguments.plot)
-    photos = named_photos(arguments.photos, MAX_PHOTOS, say) if arguments.photos else sample_photos()
+    photos = named_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
     report = benchmark(
         arguments.model_dir,
         photos,
@@ -109,7 +108,6 @@ def benchmark(arguments):
         rounds=arguments.rounds,
         max_rounds=arguments.max_rounds,
         time_baselines=not arguments.no_baselines,
-        log=say,
     )
     table = reports.markdown(report)
     print(table)

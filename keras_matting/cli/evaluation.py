@@ -51,7 +51,6 @@ def evaluate(arguments):
             arguments.engine,
             band_px=arguments.band_px,
             worst=arguments.worst if arguments.sheet else 0,
-            log=say,
             on_image=bar.update,
         )
     for problem in result.problems:

@@ -24,7 +24,7 @@ def fetch(arguments):
     from keras_matting.weights.fetch import fetch
 
     out = arguments.out or Path("saved_models") / arguments.name
-    fetch(arguments.name, out, arguments.file, arguments.force, say)
+    fetch(arguments.name, out, arguments.file, arguments.force)
     say(f"{arguments.name} -> {out}")
     return OK
 
@@ -41,7 +41,7 @@ def import_(arguments):
     """Import any checkpoint into a model folder."""
     from keras_matting.weights.fetch import import_file
 
-    import_file(arguments.file, arguments.model, arguments.out, arguments.force, say)
+    import_file(arguments.file, arguments.model, arguments.out, arguments.force)
     say(f"{arguments.file} -> {arguments.out}")
     return OK
 
@@ -71,7 +71,7 @@ def export(arguments):
     if arguments.triton_engine and not arguments.triton:
         raise UsageError("--triton-engine says what to serve; expected --triton REPOSITORY too.")
     Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
-    photos = folder_photos(arguments.photos, CHECKED_PHOTOS, say) if arguments.photos else None
+    photos = folder_photos(arguments.photos, CHECKED_PHOTOS) if arguments.photos else None
     from keras_matting.export import export
 
     errors = export(

@@ -42,55 +42,81 @@ def add_arguments(parser):
 
 def predict(arguments):
     """Matte one photo, a folder, a glob or standard input."""
-    from keras_matting import predict as photos
     from keras_matting.files import is_stream, require_writable
     from keras_matting.matting import open_session
 
-    if arguments.more:
-        named = _count(2 + len(arguments.more), "name")
-        raise UsageError(f"Expected INPUT and OUTPUT; received {named}. Quote a glob, as '*.jpg', or name the folder.")
+    _check_names(arguments)
     options = _output_options(arguments)
     if "-" in (arguments.input, arguments.output_path) or is_stream(arguments.input):
         return _predict_stream(arguments, options)
-    output, left_out = arguments.output_path or "cutouts", []
-    tasks = photos.plan(arguments.input, output, f".{arguments.format}", left_out.append)
+    output = arguments.output_path or "cutouts"
+    tasks, listing = _plan(arguments, output, options)
+    with open_session(arguments.model, arguments.engine) as session:
+        require_writable(tasks[0].target.parent if len(tasks) == 1 else output)
+        say(f"{_count(len(tasks), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
+        tally = _matte_all(session, tasks, options, listing, arguments)
+    say(f"{tally} -> {printable(output)}")
+    return SOME_FAILED if tally.statuses["failed"] or (listing and listing.unreadable) else OK
+
+
+def _check_names(arguments):
+    if arguments.more:
+        named = _count(2 + len(arguments.more), "name")
+        raise UsageError(f"Expected INPUT and OUTPUT; received {named}. Quote a glob, as '*.jpg', or name the folder.")
+
+
+def _plan(arguments, output, options):
+    """Return (tasks, the `Listing` of a folder or glob or None); refuse what cannot be, before a model is opened."""
+    from keras_matting import predict as photos
+
+    listings = []
+    tasks = photos.plan(arguments.input, output, f".{arguments.format}", listings.append)
     for task in tasks:
         _check_format(options, task.target.suffix.lower())
     if not arguments.overwrite:
         photos.require_own_outputs(tasks)
     _check_report(arguments.report, tasks, arguments.overwrite)
-    for line in (line for listing in left_out for line in listing.told()):
+    listing = listings[0] if listings else None
+    for line in listing.told() if listing else ():
         say(line)
-    session = open_session(arguments.model, arguments.engine, say)
-    require_writable(tasks[0].target.parent if len(tasks) == 1 else output)
-    say(f"{_count(len(tasks), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
-    start, statuses, anew = time.perf_counter(), Counter(), Counter()
+    return tasks, listing
+
+
+def _matte_all(session, tasks, options, listing, arguments):
+    """Run the tasks, write the report, show a bar; return the `_Tally`."""
+    from keras_matting import predict as photos
+
+    tally, how = _Tally(), ("resume", "overwrite", "max_megapixels")
     with _Report(arguments.report) as report, _progress(len(tasks), arguments.quiet) as bar:
-        for result in photos.run(
-            session,
-            tasks,
-            options,
-            resume=arguments.resume,
-            overwrite=arguments.overwrite,
-            max_megapixels=arguments.max_megapixels,
-        ):
+        for result in photos.run(session, tasks, options, **{name: getattr(arguments, name) for name in how}):
             report.add(result)
-            statuses[result.status] += 1
+            tally.add(result)
             if result.status == "failed":
                 bar.write(f"failed: {printable(result.input)}: {result.error}", file=sys.stderr)
-            elif result.anew:
-                anew[result.anew] += 1
             bar.update()
-        for one in (one for listing in left_out for one in listing.left_out):
+        for one in listing.left_out if listing else ():
             report.add(photos.Result(str(one.path), None, "left out", one.reason))
-    session.close()
-    seconds = time.perf_counter() - start
-    outcome = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    if anew:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(anew.items()))
-        outcome += f" ({anew.total()} made anew: {reasons})"
-    say(f"{outcome} in {seconds:.1f} s ({statuses['done'] / seconds:.1f} images/s) -> {printable(output)}")
-    return SOME_FAILED if statuses["failed"] or any(listing.unreadable for listing in left_out) else OK
+    return tally
+
+
+class _Tally:
+    """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so."""
+
+    def __init__(self):
+        self.statuses, self._anew, self._start = Counter(), Counter(), time.perf_counter()
+
+    def add(self, result):
+        self.statuses[result.status] += 1
+        if result.status != "failed" and result.anew:
+            self._anew[result.anew] += 1
+
+    def __str__(self):
+        seconds = time.perf_counter() - self._start
+        outcome = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        if self._anew:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._anew.items()))
+            outcome += f" ({self._anew.total()} made anew: {reasons})"
+        return f"{outcome} in {seconds:.1f} s ({self.statuses['done'] / seconds:.1f} images/s)"
 
 
 def _predict_stream(arguments, options):
@@ -119,11 +145,10 @@ def _predict_stream(arguments, options):
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
-    session = open_session(arguments.model, arguments.engine, say)
+    with open_session(arguments.model, arguments.engine) as session:
+        image = session.matte(photo, options)
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
-    data = marks.marked(
-        photo_files.encode(session.matte(photo, options), extension, output_profile(photo, options)), mark
-    )
+    data = marks.marked(photo_files.encode(image, extension, output_profile(photo, options)), mark)
     if to_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

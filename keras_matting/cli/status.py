@@ -1,6 +1,8 @@
 """Exit statuses and messages, shared by all verbs."""
 
+import logging
 import sys
+from contextlib import contextmanager
 
 OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -17,3 +19,23 @@ def say(message):
     """Tell the user something on standard error; standard output is for results."""
     if sys.stderr is not None:  # closed; print would take standard output for it
         print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def saying_what_is_logged():
+    """Show what the library logs, from INFO on, as `say` does; users of the library see it if they ask `logging`."""
+    logger = logging.getLogger("keras_matting")
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    logger.handlers = [_Saying(logging.INFO)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a handler of the root's would say everything twice
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+class _Saying(logging.Handler):
+    def emit(self, record):
+        say(record.getMessage())

@@ -172,7 +172,7 @@ def experiments(arguments):
         raise UsageError(f"Expected all, a file, or names out of {', '.join(experiments.names())}; received none.")
     chosen = [experiments.load(name) for name in (experiments.names() if asked == ["all"] else asked)]
     folders = {"root": arguments.data_root, "models": arguments.models}
-    rows = experiments.run(chosen, arguments.out, scale=arguments.scale, log=say, **folders)
+    rows = experiments.run(chosen, arguments.out, scale=arguments.scale, **folders)
     print(experiments.as_markdown(rows))
     return OK
 

@@ -3,6 +3,7 @@
 What a module offers is `base.EngineModule`, and what it opens is an `Engine`.
 """
 
+import logging
 import time
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,27 @@ from keras_matting.errors import EngineError, UsageError
 from keras_matting.machine import cpu_name, gpu_name
 from keras_matting.model_folder import BENCHMARK_FILE, Verdict
 
-__all__ = ["ENGINES", "BuildOptions", "Engine", "available", "build", "build_unavailable_reason", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "BuildOptions",
+    "Choice",
+    "Engine",
+    "available",
+    "build",
+    "build_unavailable_reason",
+    "choose_engine",
+    "open_engine",
+]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Choice(NamedTuple):
+    """An open engine, how it was chosen ("name", "benchmark" or "probe"), and why it, of those that "auto" chose."""
+
+    engine: Engine
+    chosen_by: str
+    reason: str = ""
 
 
 class Entry(NamedTuple):
@@ -76,19 +97,24 @@ def check_current(name, model_dir):
     return None
 
 
-def open_engine(name, model_dir, log=lambda message: None):
-    """Open the engine `name` of the model folder.
+def open_engine(name, model_dir):
+    """Return the open `Engine` that `choose_engine` chooses."""
+    return choose_engine(name, model_dir).engine
+
+
+def choose_engine(name, model_dir):
+    """Open the engine `name` of the model folder; return the `Choice`.
 
     "auto" takes the verdict of the folder's benchmark if that was measured on this device and these weights; else it
-    times what can run for a moment and says so through `log`. Raises `EngineError` where a named engine cannot run or
-    its artefact is missing: only "auto" chooses.
+    times what can run for a moment and logs so. Raises `EngineError` where a named engine cannot run or its artefact is
+    missing: only "auto" chooses.
     """
     if name == "auto":
-        return _open_best(Path(model_dir), log)
+        return _choose_best(Path(model_dir))
     entry = _entry(name)
     if reason := unavailable_reason(name):
         raise EngineError(f"Engine {name} cannot run here: {reason} Available: {', '.join(available())}.")
-    return import_module(entry.module).open_engine(Path(model_dir), entry.variant)
+    return Choice(import_module(entry.module).open_engine(Path(model_dir), entry.variant), "name")
 
 
 def available():
@@ -101,21 +127,24 @@ def device_name():
     return f"{cpu_name()}; {gpu_name()}"
 
 
-def _open_best(model_dir, log):
+def _choose_best(model_dir):
     verdict = Verdict.read(model_dir, device_name())
     stale = verdict.stale
     if verdict.engine:
         try:
-            return open_engine(verdict.engine, model_dir)
+            return Choice(open_engine(verdict.engine, model_dir), "benchmark", verdict.reason)
         except (EngineError, UsageError) as error:  # not here, or an engine that another version had
             stale = str(error)
-    if stale:
-        log(f"The verdict of {model_dir / BENCHMARK_FILE} does not hold here: {stale}")
-    return _probe(model_dir, log)
+    told = [f"The verdict of {model_dir / BENCHMARK_FILE} does not hold here: {stale}"] if stale else []
+    engine, probed = _probe(model_dir)
+    told.append(f"Chosen by a quick probe: {probed}. keras-matting benchmark {model_dir} chooses by measurement.")
+    for message in told:
+        _LOGGER.info(message)
+    return Choice(engine, "probe", " ".join(told))
 
 
-def _probe(model_dir, log):
-    """Open what can run, time two calls of each, keep the fastest."""
+def _probe(model_dir):
+    """Open what can run, time two calls of each, keep the fastest; return it and how fast each was."""
     timed, reasons = [], []
     for name in (*PROBED, LAST_RESORT):
         if timed and name == LAST_RESORT:
@@ -131,9 +160,7 @@ def _probe(model_dir, log):
     timed.sort(key=lambda pair: pair[0])
     for _, engine in timed[1:]:
         engine.close()
-    listed = ", ".join(f"{engine.name} {seconds * 1000:.0f} ms" for seconds, engine in timed)
-    log(f"Chosen by a quick probe: {listed}. keras-matting benchmark {model_dir} chooses by measurement.")
-    return timed[0][1]
+    return timed[0][1], ", ".join(f"{engine.name} {seconds * 1000:.0f} ms" for seconds, engine in timed)
 
 
 def _best_of(engine):

@@ -71,12 +71,10 @@ class BuildOptions:
     """What a build may need.
 
     `calibration`: float32 batches (1, H, W, 3) of prepared photos, for int8. `max_batch`: the largest batch to serve.
-    `log`: called with a line for the user.
     """
 
     calibration: tuple = ()
     max_batch: int = 16
-    log: callable = lambda message: None
 
     @cached_property
     def calibration_sha256(self):

@@ -1,5 +1,6 @@
 """Build every engine that this machine can build, and say why it cannot build the rest."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from keras_matting.errors import EngineError, UsageError
 from keras_matting.model_folder import Preset
 from keras_matting.photos import imaging
 from keras_matting.photos.samples import folder_photos, sample_photos
+
+_LOGGER = logging.getLogger(__name__)
 
 CALIBRATION_PHOTOS = 64
 DEFAULT_MAX_BATCH = 16
@@ -25,7 +28,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_BATCH, force=False, log=None):
+def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_BATCH, force=False):
     """Build the engines `names` (all by default) of a model folder and yield an `Outcome` for each.
 
     `calibration`: a folder of photos for int8, the calibration half of the samples by default. What is built already
@@ -33,20 +36,16 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
     those now named, or on photos that it does not name. A build that fails or is interrupted leaves what was there
     before.
     """
-    log = log or (lambda message: None)
     preset = Preset.load(model_dir)
     names = list(ENGINES) if names is None else names
     if unknown := [name for name in names if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    if calibration:
-        photos = folder_photos(calibration, CALIBRATION_PHOTOS, log)
-    else:
-        photos = sample_photos("calibration").values()
+    photos = folder_photos(calibration, CALIBRATION_PHOTOS) if calibration else sample_photos("calibration").values()
     inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
-    options = BuildOptions(inputs, max_batch, log)
+    options = BuildOptions(inputs, max_batch)
     for name in names:
         anew = force or _was_calibrated_otherwise(model_dir, name, options if calibration else None)
-        yield _build_one(Path(model_dir), name, options, anew, log)
+        yield _build_one(Path(model_dir), name, options, anew)
 
 
 def _was_calibrated_otherwise(model_dir, name, options):
@@ -58,12 +57,12 @@ def _was_calibrated_otherwise(model_dir, name, options):
     return manifest.get("calibration_sha256") != options.calibration_sha256
 
 
-def _build_one(model_dir, name, options, anew, log):
+def _build_one(model_dir, name, options, anew):
     if reason := build_unavailable_reason(name):
         return Outcome(name, "unavailable", reason)
     if not anew and check_current(name, model_dir) is None:
         return Outcome(name, "current")
-    log(f"{name}: building")
+    _LOGGER.info("%s: building", name)
     start = time.perf_counter()
     try:
         build(name, model_dir, options)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from keras_matting.files import write_atomically
 from keras_matting.training.progress import BEST_FILE, Progress
 from keras_matting.training.run import train
 from keras_matting.training.settings import SETTINGS_FILE, Settings
+
+_LOGGER = logging.getLogger(__name__)
 
 # What a scale fixes for every experiment. Small: one to two hours on two cores in all. Full: a GPU, original sizes.
 SCALES = {
@@ -63,7 +66,7 @@ def load(name_or_file):
         raise UsageError(f"Expected {path} to be JSON with name, question and settings; received: {error}.") from None
 
 
-def run(experiments, out_dir, *, root, models="saved_models", scale="small", log=lambda message: None):
+def run(experiments, out_dir, *, root, models="saved_models", scale="small"):
     """Run experiments and write `experiments.csv` and `.md` into `out_dir` after each; return the table's rows.
 
     `root`: the folder with the data that the experiments name. An experiment that is there already is taken as it is,
@@ -77,10 +80,10 @@ def run(experiments, out_dir, *, root, models="saved_models", scale="small", log
         settings = settings_of(experiment, scale, root=root, runs=out_dir, models=models)
         _require_start(experiment, settings, out_dir)
         if settings in done:
-            log(f"{experiment.name}: as {done[settings]}")
+            _LOGGER.info("%s: as %s", experiment.name, done[settings])
         else:
             done[settings] = experiment.name
-            log(f"{experiment.name}: {experiment.question}")
+            _LOGGER.info("%s: %s", experiment.name, experiment.question)
             _run(settings, out_dir / experiment.name)
         rows.append(_row(experiment, settings, out_dir / done[settings]))
         write_table(rows, out_dir / TABLE_FILE)

@@ -3,6 +3,7 @@
 They are split once into halves that share no photo: engines are calibrated on one and judged on the other.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.photos.files import Photo, decode
 from keras_matting.photos.folders import list_folder, none_found
+
+_LOGGER = logging.getLogger(__name__)
 
 HALVES = ("calibration", "gate")
 FOLDER = Path(__file__).parents[1] / "sample_photos"
@@ -46,21 +49,21 @@ def _rgb(image):
     return np.ascontiguousarray(np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3)))
 
 
-def folder_photos(folder, limit=None, log=lambda message: None):
-    """Return the `Photo`s of a folder in order, at most `limit`; `log` is told what was left out.
+def folder_photos(folder, limit=None):
+    """Return the `Photo`s of a folder in order, at most `limit`; what was left out is logged.
 
     Raises `UsageError` if there is none, `ImageError` that names the first that cannot be read.
     """
-    return list(named_photos(folder, limit, log).values())
+    return list(named_photos(folder, limit).values())
 
 
-def named_photos(folder, limit=None, log=lambda message: None):
+def named_photos(folder, limit=None):
     """Return what `folder_photos` returns as {path within the folder: `Photo`}."""
     listing = list_folder(folder)
     if not listing.photos:
         raise UsageError(none_found(folder, listing))
     for line in listing.told():
-        log(line)
+        _LOGGER.warning(line)
     return {str(path.relative_to(folder)): _read(path) for path in listing.photos[:limit]}
 
 

