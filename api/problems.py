@@ -43,17 +43,14 @@ CODES = {
     "engine_failed": Kind(503, "The engine failed and is being opened again"),
     "deadline_exceeded": Kind(504, "The answer was not ready in time"),
 }
-# What any request with a photo may be answered.
-PHOTO_PROBLEMS = (
+# What any request that a model computes may be answered, and what one with a photo, too.
+INFERENCE_PROBLEMS = (
     "malformed_request",
     "unauthorized",
     "unknown_model",
     "slow_body",
     "body_too_large",
-    "image_too_large",
     "unsupported_encoding",
-    "unsupported_format",
-    "undecodable_image",
     "invalid_parameter",
     "rate_limited",
     "internal",
@@ -63,6 +60,7 @@ PHOTO_PROBLEMS = (
     "engine_failed",
     "deadline_exceeded",
 )
+PHOTO_PROBLEMS = (*INFERENCE_PROBLEMS, "image_too_large", "unsupported_format", "undecodable_image")
 _CODE_OF_STATUS = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 
 

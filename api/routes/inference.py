@@ -29,23 +29,6 @@ _HEADER_LENGTH = "inference-header-content-length"
 _LENGTH = re.compile("[0-9]{1,20}")
 _GUARDED = {"dependencies": [Depends(check_key)]}
 _MODEL_PROBLEMS = problems.responses("unauthorized", "unknown_model", "invalid_parameter")
-_INFER_PROBLEMS = (
-    "malformed_request",
-    "unauthorized",
-    "unknown_model",
-    "slow_body",
-    "body_too_large",
-    "too_many_items",
-    "unsupported_encoding",
-    "invalid_parameter",
-    "rate_limited",
-    "internal",
-    "inference_failed",
-    "overloaded",
-    "not_ready",
-    "engine_failed",
-    "deadline_exceeded",
-)
 
 
 class Tensor(BaseModel):
@@ -134,7 +117,7 @@ async def model_ready(request: Request, name: str):
             "description": "The protocol's response",
             "content": {"application/json": {"schema": {"type": "object"}}},
         },
-        **problems.responses(*_INFER_PROBLEMS),
+        **problems.responses("too_many_items", *problems.INFERENCE_PROBLEMS),
     },
     openapi_extra=json_body(InferRequest),
 )

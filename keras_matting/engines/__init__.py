@@ -135,12 +135,13 @@ def _choose_best(model_dir):
             return Choice(open_engine(verdict.engine, model_dir), "benchmark", verdict.reason)
         except (EngineError, UsageError) as error:  # not here, or an engine that another version had
             stale = str(error)
-    told = [f"The verdict of {model_dir / BENCHMARK_FILE} does not hold here: {stale}"] if stale else []
+    reasons = [f"The verdict of {model_dir / BENCHMARK_FILE} does not hold here: {stale}"] if stale else []
+    for reason in reasons:
+        _LOGGER.info(reason)
     engine, probed = _probe(model_dir)
-    told.append(f"Chosen by a quick probe: {probed}. keras-matting benchmark {model_dir} chooses by measurement.")
-    for message in told:
-        _LOGGER.info(message)
-    return Choice(engine, "probe", " ".join(told))
+    reasons.append(f"Chosen by a quick probe: {probed}. keras-matting benchmark {model_dir} chooses by measurement.")
+    _LOGGER.info(reasons[-1])
+    return Choice(engine, "probe", " ".join(reasons))
 
 
 def _probe(model_dir):
