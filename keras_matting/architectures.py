@@ -17,9 +17,9 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 class Recipe:
     """How an objective trains an architecture: as the official code does.
 
-    `trainer`: "module:class" of a `training.trainers.Trainer`. `optimizer`: a class of `keras.optimizers` by name, and
-    `optimizer_options` beside its learning rate. `learning_rate`: from random weights; `tuning_rate`: from trained
-    ones. `schedule`: one of `training.settings.SCHEDULES`. Settings of a run go before all of these but the trainer.
+    `trainer`: "module:class" of a `training.trainers.Trainer`. `optimizer`: "module:class" of a Keras
+    optimizer, and `optimizer_options` beside its learning rate. `learning_rate`: from random weights; `tuning_rate`:
+    from trained ones. `schedule`: one of `training.settings.SCHEDULES`. Settings of a run go before all of these but the trainer.
     """
 
     trainer: str
@@ -28,6 +28,10 @@ class Recipe:
     tuning_rate: float
     optimizer_options: Mapping = field(default_factory=dict)
     schedule: str = "constant"
+
+    def optimizer_class(self):
+        """Return the class of the optimizer."""
+        return _attribute(self.optimizer)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ _MODNET = Architecture(
     recipes={
         "supervised": Recipe(
             trainer="keras_matting.training.trainers:MODNetTrainer",
-            optimizer="SGD",
+            optimizer="keras.optimizers:SGD",
             optimizer_options={"momentum": 0.9},
             learning_rate=0.01,
             tuning_rate=0.001,
@@ -77,7 +81,7 @@ _MODNET = Architecture(
         ),
         "soc": Recipe(
             trainer="keras_matting.training.trainers:SOCTrainer",
-            optimizer="Adam",
+            optimizer="keras_matting.training.optimizers:FusedAdam",
             optimizer_options={"beta_2": 0.99, "epsilon": 1e-8},
             learning_rate=1e-5,
             tuning_rate=1e-5,
@@ -99,7 +103,7 @@ def _u2net(name, sensitive_layers):
         recipes={
             "supervised": Recipe(
                 trainer="keras_matting.training.trainers:U2NetTrainer",
-                optimizer="Adam",
+                optimizer="keras_matting.training.optimizers:FusedAdam",
                 optimizer_options={"epsilon": 1e-8},
                 learning_rate=1e-3,
                 tuning_rate=1e-4,

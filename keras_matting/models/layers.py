@@ -27,7 +27,10 @@ class ResizeLike(layers.Layer):
         static = tuple(x.shape[1:3])
         if None not in static and static == tuple(reference.shape[1:3]):
             return x
-        return ops.image.resize(x, ops.shape(reference)[1:3], interpolation="bilinear")
+        # Keras would clip what it rounds to half precision, which costs more than the resize; TensorFlow computes in
+        # float32 anyway.
+        full = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        return ops.cast(ops.image.resize(full, ops.shape(reference)[1:3], interpolation="bilinear"), x.dtype)
 
     def compute_output_shape(self, input_shape):
         """Return the output's shape."""
@@ -153,9 +156,37 @@ def _instance_norm(x):
     return ops.cast(centred * ops.rsqrt(variance + BATCH_NORM_EPSILON), dtype)
 
 
+@keras.saving.register_keras_serializable("keras_matting")
+class BatchNorm(layers.BatchNormalization):
+    """Keras's batch normalisation of the last axis, in one kernel where TensorFlow trains in float32 or bfloat16.
+
+    Keras composes it of some forty operations, backward pass included, casts bfloat16 to float32 for them, and keeps
+    their results in memory. Here statistics and weights are float32, too, and the running variance is the biased one,
+    as Keras has it.
+    """
+
+    _FUSED_DTYPES = ("float32", "bfloat16")
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise (N, H, W, C)."""
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        is_fused = keras.backend.backend() == "tensorflow" and dtype in self._FUSED_DTYPES and len(inputs.shape) == 4
+        if not (training and self.trainable and is_fused) or isinstance(inputs, keras.KerasTensor):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+        )
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), "float32")
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
+            moving.assign(moving * self.momentum + value * (1 - self.momentum))
+        return outputs
+
+
 def batch_norm(name, **kwargs):
     """Return a batch normalisation with PyTorch's epsilon and momentum."""
-    return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
+    return BatchNorm(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
 
 
 def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, depthwise=False, initializer=None):

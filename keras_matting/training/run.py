@@ -132,7 +132,7 @@ def _recipe(settings):
 
 def _optimizer(settings):
     recipe = _recipe(settings)
-    return getattr(keras.optimizers, recipe.optimizer)(_learning_rate(settings), **recipe.optimizer_options)
+    return recipe.optimizer_class()(_learning_rate(settings), **recipe.optimizer_options)
 
 
 def _learning_rate(settings):

@@ -25,6 +25,12 @@ class Trainer(keras.Model):
         self._has_truth = True
         self.built = True
 
+    def compile(self, optimizer, **kwargs):
+        """Compile, by default without XLA on processors under TensorFlow, which is slower there, and takes longer."""
+        if _on_tensorflow_without_gpu():
+            kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **kwargs)
+
     def call(self, image, training=None):
         """Return the network's outputs, a dict."""
         return self.network(image, training=training)
@@ -112,6 +118,14 @@ def _iou(alpha, matte):
     intersection = ops.sum(truth * found, axis=(1, 2, 3))
     union = ops.sum(ops.maximum(truth, found), axis=(1, 2, 3))
     return ops.where(union > 0, intersection / ops.maximum(union, 1), ops.ones_like(union))
+
+
+def _on_tensorflow_without_gpu():
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
 
 
 def _replicas():

@@ -1,0 +1,42 @@
+"""Optimizers whose step is one operation a variable, so that a graph of some hundred variables is soon built."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_matting")
+class FusedAdam(keras.optimizers.Adam):
+    """Keras's Adam; on one device under TensorFlow a variable's update is one kernel, not some twenty operations.
+
+    State, hyperparameters and results are Keras's, up to rounding.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one variable by its gradient, both of the same shape."""
+        if not self._is_fusable(gradient):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        beta_1, beta_2 = (tf.constant(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=ops.power(beta_1, step),
+            beta2_power=ops.power(beta_2, step),
+            lr=ops.cast(learning_rate, variable.dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=ops.cast(gradient, variable.dtype),
+        )
+
+    def _is_fusable(self, gradient):
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            return False
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync == 1 and isinstance(gradient, tf.Tensor)
