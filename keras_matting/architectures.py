@@ -19,7 +19,8 @@ class Recipe:
 
     `trainer`: "module:class" of a `training.trainers.Trainer`. `optimizer`: "module:class" of a Keras
     optimizer, and `optimizer_options` beside its learning rate. `learning_rate`: from random weights; `tuning_rate`:
-    from trained ones. `schedule`: one of `training.settings.SCHEDULES`. Settings of a run go before all of these but the trainer.
+    from trained ones. `schedule`: one of `training.settings.SCHEDULES`. Settings of a run go before all of these but
+    the trainer.
     """
 
     trainer: str
@@ -59,9 +60,9 @@ class Architecture:
         """Return the Keras model with fresh weights for `input_size`, (height, width)."""
         return _attribute(self.builder)(input_size)
 
-    def trainer(self, objective, network):
-        """Return the `Trainer` of a network for an objective."""
-        return _attribute(self.recipes[objective].trainer)(network)
+    def trainer(self, objective, network, sources=()):
+        """Return the `Trainer` of a network for an objective; `sources`: the names of its validation sources."""
+        return _attribute(self.recipes[objective].trainer)(network, sources)
 
 
 _MODNET = Architecture(

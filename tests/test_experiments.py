@@ -41,7 +41,7 @@ def test_every_experiment_of_the_package_is_one_that_can_run(scale, tmp_path):
         experiment = experiments.load(name)
         settings = experiments.settings_of(experiment, scale, root="data", runs=tmp_path, models="saved_models")
         assert (experiment.name, settings.epochs) == (name, experiments.SCALES[scale]["epochs"])
-        assert not any("{" in spec for spec in (*settings.data, settings.val, settings.init))
+        assert not any("{" in spec for spec in (*settings.data, *settings.val, settings.init))
 
 
 @pytest.mark.long

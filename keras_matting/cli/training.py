@@ -40,7 +40,12 @@ def add_adapt_arguments(parser):
 def _add_run_arguments(parser):
     parser.argument_default = argparse.SUPPRESS  # what is not given is a run's own, or as in `Settings`
     parser.add_argument("--data", action="append", metavar="SPEC", help="[KIND:]PATH[,PATH...][@WEIGHT]")
-    parser.add_argument("--val", action="append", metavar="SPEC", help="validation data (default: split off --data)")
+    parser.add_argument(
+        "--val",
+        action="append",
+        metavar="[NAME=]SPEC",
+        help="validation data, each judged by name (default: split off --data)",
+    )
     parser.add_argument("--val-fraction", type=float, metavar="F", help="part of it to use, as 0.1")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--epochs", type=int)
@@ -48,10 +53,21 @@ def _add_run_arguments(parser):
     parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="default: every sample once")
     parser.add_argument("--fraction", type=float, metavar="F", help="part of the training samples to use")
     parser.add_argument("--learning-rate", type=float, help="default: official, a tenth with --init")
-    parser.add_argument("--schedule", help="step or constant (default: the official one)")
-    parser.add_argument("--precision", help="float32 (default), mixed_bfloat16 or mixed_float16")
+    parser.add_argument("--schedule", help="step, cosine or constant (default: the official one)")
+    parser.add_argument(
+        "--warmup", type=int, metavar="N", help="first steps, over which the learning rate rises from 0"
+    )
+    parser.add_argument(
+        "--ema", type=float, metavar="M", help="judge and keep a moving average of the weights, as 0.999"
+    )
+    parser.add_argument("--accumulate", type=int, metavar="N", help="batches an update (default: 1)")
+    parser.add_argument(
+        "--precision", help="float32 (default), mixed_bfloat16 (quick where the processor has it) or mixed_float16"
+    )
     parser.add_argument("--strategy", help="none (default), mirrored (TensorFlow) or data-parallel (JAX)")
-    parser.add_argument("--monitor", help="what is best: val_miou (default) or val_mae")
+    parser.add_argument(
+        "--monitor", help="what is best: val_miou (default), val_mae, val_worst_miou, val_NAME_miou, ..."
+    )
     parser.add_argument("--patience", type=int, metavar="N", help="stop after N epochs that are no better")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--images-every", type=int, metavar="N", help="pictures in TensorBoard; 0: none")
@@ -91,8 +107,6 @@ def _settings(arguments, needed, fixed):
 
     names = {field.name for field in fields(Settings)}
     options = {name: value for name, value in vars(arguments).items() if name in names}
-    if "val" in options:
-        options["val"] = _only(options["val"])
     if "init" in options:
         options["init"] = _start(options["init"])
     if arguments.resume and (arguments.out / SETTINGS_FILE).exists():
@@ -100,13 +114,6 @@ def _settings(arguments, needed, fixed):
     if missing := [option for name, option in needed.items() if name not in options]:
         raise UsageError(f"Expected {', '.join(missing)}; received none. A new run in {arguments.out} needs them.")
     return Settings(**options, **fixed)
-
-
-def _only(specs):
-    """Return the validation data named; what was named before would else be left out without a word."""
-    if len(specs) > 1:
-        raise UsageError(f"Expected one --val; received {', '.join(specs)}. Name them together in a list:FILE.")
-    return specs[0] if specs else ""
 
 
 def _start(init):

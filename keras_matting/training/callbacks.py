@@ -1,4 +1,4 @@
-"""Callbacks of a run: the step decay, the guard against NaN, SOC's teacher, and TensorBoard's pictures and disk."""
+"""Callbacks of a run: the guard against NaN, SOC's teacher, and TensorBoard's pictures and disk."""
 
 import math
 import time
@@ -10,20 +10,8 @@ from keras import ops
 
 from keras_matting.errors import MattingError
 
-DECAY = 0.1  # torch.optim.lr_scheduler.StepLR in the official example: a tenth after every quarter of the epochs
-DECAY_EVERY = 0.25
 PICTURES = 4
 CHECKER = 16  # pixels
-
-
-def step_decay(learning_rate, epochs):
-    """Return the callback of MODNet's schedule: `learning_rate`, divided by ten after every quarter of `epochs`.
-
-    Keras's SGD stores a velocity that the learning rate has scaled already, PyTorch's does not: after a decay, the
-    momentum of the steps before it fades in some ten steps, where PyTorch scales it down at once.
-    """
-    every = max(1, int(DECAY_EVERY * epochs))
-    return keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate * DECAY ** (epoch // every))
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -121,7 +109,8 @@ class Pictures(keras.callbacks.Callback):
             return
         import tensorflow as tf
 
-        matte = ops.convert_to_numpy(self.model.network(self.image, training=False)["matte"])
+        with self.model.averaged():
+            matte = ops.convert_to_numpy(self.model.network(self.image, training=False)["matte"])
         writer = tf.summary.create_file_writer(f"{self.log_dir}/pictures")
         with writer.as_default():
             tf.summary.image("photo, truth, matte, cut-out", self._rows(matte), step=epoch, max_outputs=PICTURES)

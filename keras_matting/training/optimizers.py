@@ -1,7 +1,9 @@
-"""Optimizers whose step is one operation a variable, so that a graph of some hundred variables is soon built."""
+"""The optimizer of a run, whose step is one operation a variable: a graph of some hundred variables is soon built."""
 
 import keras
 from keras import ops
+
+from keras_matting import architectures
 
 
 @keras.saving.register_keras_serializable("keras_matting")
@@ -40,3 +42,25 @@ class FusedAdam(keras.optimizers.Adam):
         import tensorflow as tf
 
         return tf.distribute.get_strategy().num_replicas_in_sync == 1 and isinstance(gradient, tf.Tensor)
+
+
+def optimizer_of(settings):
+    """Return a new optimizer as `settings` say; its moving average is by updates, not by accumulated batches."""
+    rate, several = learning_rate_of(settings), {}
+    if settings.accumulate > 1:
+        several["gradient_accumulation_steps"] = settings.accumulate
+    if settings.ema:  # Keras moves the average after every batch
+        several |= {"use_ema": True, "ema_momentum": settings.ema ** (1 / settings.accumulate)}
+    recipe = recipe_of(settings)
+    return recipe.optimizer_class()(rate, **recipe.optimizer_options, **several)
+
+
+def learning_rate_of(settings):
+    """Return the rate asked for, or the official one of the objective and model."""
+    recipe = recipe_of(settings)
+    return settings.learning_rate or (recipe.tuning_rate if settings.init else recipe.learning_rate)
+
+
+def recipe_of(settings):
+    """Return the `Recipe` by which the official code would train this model for this objective."""
+    return architectures.find(settings.model).recipes[settings.objective]

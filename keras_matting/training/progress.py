@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import file_sha256, write_atomically
-from keras_matting.training.settings import MONITORS
+from keras_matting.training.validation import is_better_higher
 from keras_matting.weights.keras_files import load_weights
 
 PROGRESS_FILE = "progress.json"
@@ -35,7 +35,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, run_dir, monitor, patience=0):
         super().__init__()
         self.run_dir = Path(run_dir)
-        self.monitor, self.sign = monitor, 1 if MONITORS[monitor] == "max" else -1
+        self.monitor, self.sign = monitor, 1 if is_better_higher(monitor) else -1
         self.patience = patience
         self.state = {
             "epoch": 0,
@@ -133,7 +133,8 @@ class Progress(keras.callbacks.Callback):
             write_atomically(self.run_dir / state["checkpoint"], _as_npz(_variables(self.model)))
             if self._is_better(logs):
                 state["best"], state["best_epoch"] = logs.get(self.monitor), epoch
-                _save_model(self.model.network, self.run_dir / BEST_FILE)
+                with self.model.averaged():
+                    _save_model(self.model.network, self.run_dir / BEST_FILE)
                 state["best_sha256"] = file_sha256(self.run_dir / BEST_FILE)
             write_atomically(self.run_dir / PROGRESS_FILE, json.dumps(state, indent=1).encode())
             self.state = state

@@ -21,12 +21,14 @@ from keras_matting.training.callbacks import (
     NaNGuard,
     Pictures,
     TeacherRefresh,
-    step_decay,
     telling_full_disk,
 )
+from keras_matting.training.optimizers import learning_rate_of, optimizer_of, recipe_of
 from keras_matting.training.progress import BEST_FILE, CHECKPOINT, HISTORY_FILE, PROGRESS_FILE, Progress
+from keras_matting.training.schedule import RateSchedule
 from keras_matting.training.settings import SETTINGS_FILE, Settings
 from keras_matting.training.steplog import StepLog
+from keras_matting.training.validation import source_names
 
 TENSORBOARD = "tensorboard"
 
@@ -123,26 +125,12 @@ def _trainer_of(settings, preset, data, fresh, log):
             count = max(1, start.RECALIBRATION_IMAGES // settings.batch_size)
             images = (batch[0].numpy() for batch in islice(data.dataset(), count))
             start.recalibrate_folded_norms(network, images, log)
-    return architectures.find(settings.model).trainer(settings.objective, network)
-
-
-def _recipe(settings):
-    return architectures.find(settings.model).recipes[settings.objective]
-
-
-def _optimizer(settings):
-    recipe = _recipe(settings)
-    return recipe.optimizer_class()(_learning_rate(settings), **recipe.optimizer_options)
-
-
-def _learning_rate(settings):
-    """Return the rate asked for, or the official one of the objective and model."""
-    recipe = _recipe(settings)
-    return settings.learning_rate or (recipe.tuning_rate if settings.init else recipe.learning_rate)
+    names = source_names(settings.val)
+    return architectures.find(settings.model).trainer(settings.objective, network, names)
 
 
 def _schedule(settings):
-    return settings.schedule or _recipe(settings).schedule
+    return settings.schedule or recipe_of(settings).schedule
 
 
 def _callbacks(settings, preset, data, validation, progress):
@@ -151,8 +139,9 @@ def _callbacks(settings, preset, data, validation, progress):
     callbacks = [NaNGuard(data.names, progress), EpochLog(), progress]
     if settings.objective == "soc":
         callbacks.insert(0, TeacherRefresh())
-    if _schedule(settings) == "step":
-        callbacks.insert(0, step_decay(_learning_rate(settings), settings.epochs))
+    if settings.warmup or _schedule(settings) != "constant":
+        steps = {"epochs": settings.epochs, "steps": data.steps_per_epoch, "warmup": settings.warmup}
+        callbacks.insert(0, RateSchedule(learning_rate_of(settings), _schedule(settings), **steps))
     callbacks.append(keras.callbacks.TensorBoard(log_dir, histogram_freq=int(settings.histograms), write_graph=False))
     if settings.images_every:
         batch = next(iter(validation or data.dataset()))
@@ -197,9 +186,9 @@ def _fit(trainer, settings, data, validation, progress, callbacks, verbose):
             start.freeze_backbone(trainer.network, trained_from)
         if progress.begin(phase):  # other variables are trained than before: the optimiser starts anew
             progress.restore(trainer)
-            trainer.compile(optimizer=_optimizer(settings))
+            trainer.compile(optimizer=optimizer_of(settings))
         else:
-            trainer.compile(optimizer=_optimizer(settings))
+            trainer.compile(optimizer=optimizer_of(settings))
             progress.restore(trainer)
         if not progress.history and validation:
             talking = [callback for callback in callbacks if isinstance(callback, StepLog)]

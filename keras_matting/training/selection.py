@@ -10,10 +10,11 @@ import numpy as np
 
 from keras_matting.data import masks
 from keras_matting.data.base import Problem, read_truth
-from keras_matting.data.pipeline.batches import TrainingData, validation_batches
+from keras_matting.data.pipeline.batches import TrainingData, numbered, validation_batches
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sources import read_sources, split
 from keras_matting.errors import MattingError, UsageError
+from keras_matting.training.validation import named, source_names
 
 SUBJECT = 0.5  # the least alpha of a mask that shows something
 NAMES_SHOWN = 3
@@ -50,8 +51,12 @@ def batches(sources, validation, settings, preset):
         **options,
     )
     if validation:
-        validation = validation_batches(validation, preset, batch_size=settings.batch_size, **options)
-    return data, validation or None
+        names = source_names(settings.val)
+        parts = [[source] for source in validation] if names else [validation]
+        options["cache_gb"] = settings.cache_gb / len(parts)
+        sets = [validation_batches(part, preset, batch_size=settings.batch_size, **options) for part in parts]
+        return data, numbered(sets) if names else sets[0]
+    return data, None
 
 
 def fingerprint(sources, validation):
@@ -80,7 +85,7 @@ def require_subjects(data):
 def _read(settings):
     sources = read_sources(settings.data)
     if settings.val:
-        validation = read_sources([settings.val])
+        validation = read_sources([spec for _, spec in named(settings.val)])
         if settings.val_fraction:
             validation = [split(source, settings.val_fraction)[1] for source in validation]
         return sources, validation

@@ -8,13 +8,13 @@ from pathlib import Path
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError
 from keras_matting.files import write_atomically
+from keras_matting.training.validation import monitors
 
 SETTINGS_FILE = "run.json"
 OBJECTIVES = ("supervised", "soc")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-SCHEDULES = ("constant", "step")
+SCHEDULES = ("constant", "step", "cosine")
 STRATEGIES = ("none", "mirrored", "data-parallel")
-MONITORS = {"val_miou": "max", "val_mae": "min"}
 # A continued run may differ in these: how long, and how fast, but not in what it learns from.
 _MAY_CHANGE = ("epochs", "patience", "images_every", "histograms", "cache_gb", "strategy")
 
@@ -24,22 +24,28 @@ class Settings:
     """What a run trains, on what, and how; the command line's options under the same names.
 
     `data`: specs of training sources (see `data.sources.read_source`); `fraction`: the part of their samples to
-    use. `val`: the spec of validation data, by default the training data's; `val_fraction`: the part of it to use.
-    The hash of the stems decides both parts. `input_size`: (height, width), by default that of the model's preset.
-    `steps_per_epoch`: by default all samples once. `init`: a model folder, `.keras` file or official checkpoint to
-    start from. `learning_rate`: by default 0.01 (MODNet), 1e-3 (U2Net), a tenth of it with `init`, 1e-5 for SOC.
-    `schedule`: "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "constant"
-    not. `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names the layer from which
-    it is trained afterwards, by default half of them. `strategy`: "mirrored" spreads each batch over all devices
-    under TensorFlow, "data-parallel" (`keras.distribution`) under JAX.
-    `patience`: epochs without a better `monitor` after which the run stops; 0: never. `images_every`: epochs
-    between pictures in TensorBoard; 0: never.
+    use. `val`: specs of validation data, each with a name if it likes (`NAME=SPEC`), by default the training data's;
+    `val_fraction`: the part of it to use. The hash of the stems decides both parts. Of several specs each counts the
+    same in `val_miou` and `val_mae`, whatever its size, and has figures of its own (`val_NAME_miou`).
+    `input_size`: (height, width), by default that of the model's preset. `steps_per_epoch`: by default all samples
+    once. `init`: a model folder, `.keras` file or official checkpoint to start from.
+    `learning_rate`: by default 0.01 (MODNet), 1e-3 (U2Net), a tenth of it with `init`, 1e-5 for SOC. `schedule`:
+    "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "cosine" lowers it to 1 %
+    over all steps, "constant" not at all. `warmup`: the first steps, over which it rises from 0.
+    `ema`: momentum of a moving average of the weights, as 0.999, which validation and the best model use; 0: none.
+    `accumulate`: batches whose gradients are averaged for one update. `precision`: "mixed_bfloat16" is the quickest
+    on processors with bfloat16. `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names
+    the layer from which it is trained afterwards, by default half of them. `strategy`: "mirrored" spreads each batch
+    over all devices under TensorFlow, "data-parallel" (`keras.distribution`) under JAX.
+    `monitor`: the figure that chooses the best epoch, out of `validation.monitors`, as "val_worst_miou", that of the
+    source where it is worst. `patience`: epochs without a better one after which the run stops; 0: never.
+    `images_every`: epochs between pictures in TensorBoard; 0: never.
     """
 
     model: str
     data: tuple
     epochs: int
-    val: str = ""
+    val: tuple = ()
     val_fraction: float = 0.0
     batch_size: int = 8
     augment: str = "custom"
@@ -53,6 +59,9 @@ class Settings:
     freeze_backbone: bool = False
     freeze_epochs: int = 0
     unfreeze_from: int = -1
+    warmup: int = 0
+    ema: float = 0.0
+    accumulate: int = 1
     precision: str = "float32"
     strategy: str = "none"
     seed: int = 0
@@ -64,25 +73,28 @@ class Settings:
     cache_gb: float = 4.0
 
     def __post_init__(self):
-        for name in ("data", "input_size", "trimap_px"):
+        if isinstance(self.val, str):  # as earlier versions stored it
+            object.__setattr__(self, "val", (self.val,) if self.val else ())
+        for name in ("data", "val", "input_size", "trimap_px"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         choices = {
             "objective": OBJECTIVES,
             "precision": PRECISIONS,
             "strategy": STRATEGIES,
             "schedule": ("", *SCHEDULES),
-            "monitor": tuple(MONITORS),
+            "monitor": monitors(self.val),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"Expected {name} as one of {', '.join(allowed)}; received {getattr(self, name)!r}.")
         for field in fields(self):
             _require_number(self, field)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("steps_per_epoch", "freeze_epochs", "patience", "images_every"):
+        for name in ("steps_per_epoch", "warmup", "freeze_epochs", "patience", "images_every"):
             _require(self, name, getattr(self, name) >= 0, "at least 0")
         _require(self, "val_fraction", 0 <= self.val_fraction < 1, "from 0 to below 1")
+        _require(self, "ema", 0 <= self.ema < 1, "from 0 to below 1")
         _require(self, "fraction", 0 < self.fraction <= 1, "above 0 and up to 1")
         _require(self, "learning_rate", 0 <= self.learning_rate < math.inf, "a positive number")
         if not self.data:

@@ -54,10 +54,11 @@ def _origin(settings):
 
 
 def _validation(settings):
+    told = ", ".join(settings.val)
     if settings.val_fraction:
         part = f"a part of {settings.val_fraction:g}"
-        return f"{part} of {settings.val}" if settings.val else f"{part}, split off the data"
-    return settings.val or "none; these are the weights of the last epoch"
+        return f"{part} of {told}" if told else f"{part}, split off the data"
+    return told or "none; these are the weights of the last epoch"
 
 
 def _card(preset, settings, metrics):

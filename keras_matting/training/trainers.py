@@ -1,5 +1,7 @@
 """Trainers: a matting network with its objective, for Keras's own `fit` on any backend."""
 
+from contextlib import contextmanager
+
 import keras
 from keras import metrics, ops
 
@@ -13,23 +15,29 @@ class Trainer(keras.Model):
     `network` maps an image to a dict with "matte", in [0, 1]. A subclass names the terms of its objective in `TERMS`
     and computes them in `terms`; their sum is minimised, and each is a metric. Where there is truth, so are "mae" and
     "miou" (mean over images of the foreground's intersection over union) of the network's own matte.
+
+    `sources`: names of what `evaluate` gets batches of; then the targets say the number of each image's source in
+    "source", (N,), there is "NAME_mae" and "NAME_miou" for each, "mae" and "miou" are their means, and "worst_mae" and
+    "worst_miou" those of the worst.
     """
 
     TERMS = ()
 
-    def __init__(self, network):
+    def __init__(self, network, sources=()):
         super().__init__(name=f"{network.name}_trainer")
         self.network = network
         self.term_means = [metrics.Mean(f"{term}_loss") for term in self.TERMS]
         self.mae, self.miou = metrics.Mean("mae"), metrics.Mean("miou")
-        self._has_truth = True
+        self.by_source = [{figure: metrics.Mean(f"{name}_{figure}") for figure in ("mae", "miou")} for name in sources]
+        self._has_truth, self._is_evaluating = True, False
         self.built = True
 
     def compile(self, optimizer, **kwargs):
-        """Compile, by default without XLA on processors under TensorFlow, which is slower there, and takes longer."""
+        """Compile, by default without XLA on processors under TensorFlow, where it does without oneDNN's kernels."""
         if _on_tensorflow_without_gpu():
             kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.trainable_variables)  # a graph that makes the variables would be traced twice
 
     def call(self, image, training=None):
         """Return the network's outputs, a dict."""
@@ -42,7 +50,7 @@ class Trainer(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of the objective's terms, a scalar, and track every one."""
         dtype = y_pred["matte"].dtype
-        targets = {name: ops.cast(value, dtype) for name, value in (y or {}).items()}
+        targets = {name: ops.cast(value, dtype) for name, value in (y or {}).items() if name != "source"}
         images = ops.shape(x)[0]
         # A replica's part of a last, smaller batch may be empty, and its mean no number.
         terms = {
@@ -53,15 +61,55 @@ class Trainer(keras.Model):
             mean.update_state(terms[term], sample_weight=images)
         self._has_truth = "alpha" in targets
         if self._has_truth:
-            self.mae.update_state(ops.mean(ops.abs(y_pred["matte"] - targets["alpha"]), axis=(1, 2, 3)))
-            self.miou.update_state(_iou(targets["alpha"], y_pred["matte"]))
+            figures = {
+                "mae": ops.mean(ops.abs(y_pred["matte"] - targets["alpha"]), axis=(1, 2, 3)),
+                "miou": _iou(targets["alpha"], y_pred["matte"]),
+            }
+            self.mae.update_state(figures["mae"])
+            self.miou.update_state(figures["miou"])
+            for number, means in enumerate(self.by_source if self._is_evaluating else ()):
+                is_its = ops.cast(ops.equal(y["source"], number), dtype)
+                for figure, mean in means.items():
+                    mean.update_state(figures[figure], sample_weight=is_its)
         return sum(terms.values()) / _replicas()
 
     def get_metrics_result(self):
         """Return the metrics' values by name, without "mae" and "miou" where the data had no truth."""
         results = super().get_metrics_result()
-        hidden = () if self._has_truth else ("mae", "miou")
+        hidden = set() if self._has_truth else {"mae", "miou"}
+        if self.by_source and self._is_evaluating:
+            for figure, worst in (("mae", ops.max), ("miou", ops.min)):
+                values = ops.stack([means[figure].result() for means in self.by_source])
+                results |= {figure: ops.mean(values), f"worst_{figure}": worst(values)}
+        else:
+            hidden |= {mean.name for means in self.by_source for mean in means.values()}
         return {name: value for name, value in results.items() if name not in hidden}
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluate as Keras does, with the weights' moving average if the optimizer keeps one."""
+        self._is_evaluating = True
+        try:
+            with self.averaged():
+                return super().evaluate(*args, **kwargs)
+        finally:
+            self._is_evaluating = False
+
+    @contextmanager
+    def averaged(self):
+        """Within, the trained weights are their moving average, if the optimizer keeps one and has made a step."""
+        optimizer = getattr(self, "optimizer", None)
+        kept = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss-scaled one
+        if not (kept and kept.use_ema and kept.built and int(ops.convert_to_numpy(kept.iterations))):
+            yield
+            return
+        variables = self.trainable_variables
+        own = [ops.convert_to_numpy(variable) for variable in variables]
+        kept.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, own, strict=True):
+                variable.assign(value)
 
 
 class MODNetTrainer(Trainer):
@@ -93,8 +141,8 @@ class SOCTrainer(Trainer):
 
     TERMS = ("soc_semantic", "soc_detail")
 
-    def __init__(self, network):
-        super().__init__(network)
+    def __init__(self, network, sources=()):
+        super().__init__(network, sources)
         self.teacher = keras.models.clone_model(network)
         self.teacher.trainable = False
         self.refresh_teacher()

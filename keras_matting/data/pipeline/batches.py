@@ -88,6 +88,22 @@ def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=
     return _batches(tf.data.Dataset.zip((rows, rows)), reader, _VALIDATION_SEED, batch_size)
 
 
+def numbered(sets):
+    """Return one dataset of several, one after the other; each image's targets say from which: "source", int32 (N,)."""
+
+    def with_number(number):
+        def add(image, targets):
+            return image, {**targets, "source": tf.fill(tf.shape(image)[:1], number)}
+
+        return add
+
+    marked = [batches.map(with_number(number)) for number, batches in enumerate(sets)]
+    whole = marked[0]
+    for batches in marked[1:]:
+        whole = whole.concatenate(batches)
+    return whole
+
+
 def _batches(draws, reader, seed, batch_size):
     """Return batches of samples out of (row, number of the draw)."""
 
