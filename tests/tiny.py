@@ -33,7 +33,9 @@ ROW = Architecture(
     builder="tiny:build",
     preset={"input_size": (SIZE, SIZE), "mean": (0.5,) * 3, "std": (0.5,) * 3},
     recipes={
-        "supervised": Recipe(trainer="tiny:TinyTrainer", optimizer="Adam", learning_rate=1e-3, tuning_rate=1e-4),
+        "supervised": Recipe(
+            trainer="tiny:TinyTrainer", optimizer="keras.optimizers:Adam", learning_rate=1e-3, tuning_rate=1e-4
+        ),
     },
 )
 
