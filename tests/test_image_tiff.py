@@ -247,6 +247,25 @@ def test_what_is_not_known_is_refused_by_name(bits, photometric, tags, message):
         decode(tiff(COLOURS.astype(int), photometric, bits, tags=tags))
 
 
+@pytest.mark.parametrize(("tag", "compression"), [(274, NONE), (34675, NONE), (266, 3), (292, 3)])
+def test_a_tag_without_values_is_none(tag, compression):
+    page = Image.fromarray(COLOURS).convert("1")
+    file = io.BytesIO()
+    page.save(file, "TIFF", compression="group3" if compression == 3 else None)
+    strips = tifffile.TiffFile(io.BytesIO(file.getvalue())).pages[0]
+    data = [file.getvalue()[at : at + size] for at, size in zip(strips.dataoffsets, strips.databytecounts, strict=True)]
+    tags = {256: WIDTH, 257: HEIGHT, 258: 1, 259: compression, 262: BLACK_IS_0, 277: 1, 278: HEIGHT, tag: []}
+    np.testing.assert_array_equal(decode(directory(tags, data)).rgb[..., 0], np.asarray(page) * 255)
+
+
+def test_jpeg_tables_that_are_no_bytes_are_refused():
+    file = io.BytesIO()
+    Image.fromarray(COLOURS).save(file, "JPEG")
+    tags = {256: WIDTH, 257: HEIGHT, 258: [8] * 3, 259: 7, 262: 6, 277: 3, 278: HEIGHT, 347: [1, 2, 3]}
+    with pytest.raises(ImageError, match="damaged"):
+        decode(directory(tags, [file.getvalue()]))
+
+
 @pytest.mark.parametrize("compression", [NONE, LZW, DEFLATE, PACKBITS])
 @pytest.mark.parametrize("tile", [None, 16])
 def test_strips_that_are_not_there_are_refused(compression, tile):

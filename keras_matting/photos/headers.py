@@ -136,7 +136,8 @@ def require_standard_range(kind, data):
 def tiff_directory(data, wanted):
     """Return {tag: values} of whole numbers, or bytes, of the wanted tags in a TIFF structure's first directory.
 
-    Of a repeated tag, the first: decoders take it, so the checks must too. Raises `struct.error` where it is cut off.
+    Of a repeated tag, the first: decoders take it, so the checks must too. One without values is none.
+    Raises `struct.error` where it is cut off.
     """
     order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
     if order is None:
@@ -151,7 +152,7 @@ def tiff_directory(data, wanted):
     tags = {}
     for at in range(start, start + count * entry_bytes, entry_bytes):
         tag, kind, length = struct.unpack_from(f"{order}HH{offset_format}", data, at)
-        if tag in wanted and kind in _TIFF_TYPES and tag not in tags:
+        if tag in wanted and kind in _TIFF_TYPES and length and tag not in tags:
             tags[tag] = _tiff_values(data, at + (12 if big else 8), order, kind, length, offset_format)
     return tags
 

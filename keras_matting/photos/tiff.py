@@ -37,7 +37,7 @@ def decode(data):
         if alpha is not None:
             alpha[top:bottom] = to_8_bits(samples[layout.alpha])
     icc, (orientation, *_) = tags.get(tiff.ICC), tags.get(tiff.ORIENTATION, (1,))
-    return rgb, alpha, icc, orientation if orientation in range(1, 9) else 1
+    return rgb, alpha, icc if isinstance(icc, bytes) else None, orientation if orientation in range(1, 9) else 1
 
 
 def to_8_bits(values):
@@ -131,6 +131,8 @@ def _plain_tile(data, layout, plane, down, across):
 def _jpeg_tile(data, layout, tags, plane, down, across):
     """Return a JPEG strip's pixels; its own size is checked before it is decoded."""
     tables = tags.get(tiff.JPEG_TABLES, b"\xff\xd8\xff\xd9")
+    if not isinstance(tables, bytes):
+        raise ImageError(tiff.BROKEN)
     start = int(layout.offsets[plane, down, across])
     strip = data[start : start + int(layout.counts[plane, down, across])]
     transform = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([layout.photometric == tiff.YCBCR])
