@@ -5,12 +5,15 @@ are found; every function reads anew, and gives None where there is no limit or 
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from keras_matting.files import StrPath
 
 _NO_LIMIT = 2**60  # version 1 writes about the largest integer where nothing was set
 
 
-def cpu_quota(root="/"):
+def cpu_quota(root: StrPath = "/") -> float | None:
     """Return how many cores' worth of time this process may use, a float, or None."""
     quotas = []
     for group in _groups("cpu", root):
@@ -23,7 +26,7 @@ def cpu_quota(root="/"):
     return min(quotas, default=None)
 
 
-def memory_limit(root="/"):
+def memory_limit(root: StrPath = "/") -> int | None:
     """Return how many bytes this process and the others of its group may use, or None."""
     files = ("memory.max", "memory.high", "memory.limit_in_bytes")
     found = [_words(group / file) for group in _groups("memory", root) for file in files]
@@ -31,7 +34,7 @@ def memory_limit(root="/"):
     return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
 
 
-def physical_memory():
+def physical_memory() -> int | None:
     """Return the machine's memory in bytes, or None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -39,15 +42,15 @@ def physical_memory():
         return None
 
 
-def usable_memory(root="/"):
+def usable_memory(root: StrPath = "/") -> int | None:
     """Return how many bytes this process can have at most: the machine's, or its group's; None if neither is known."""
     return min(filter(None, (memory_limit(root), physical_memory())), default=None)
 
 
-def _groups(controller, root):
+def _groups(controller: str, root: StrPath) -> Iterator[Path]:
     """Yield the folders of this process's groups that have `controller`, each before the one above it."""
     root = Path(root)
-    paths = {}  # of this process within each hierarchy, by controller; version 2 has no name
+    paths: dict[str, str] = {}  # of this process within each hierarchy, by controller; version 2 has no name
     for line in _lines(root / "proc/self/cgroup"):
         _, names, path = line.split(":", 2)
         paths |= dict.fromkeys(names.split(","), path)
@@ -65,30 +68,30 @@ def _groups(controller, root):
             yield from _upwards(root / place.lstrip("/"), top, paths[name])
 
 
-def _upwards(mounted, top, path):
+def _upwards(mounted: Path, top: str, path: str) -> Iterator[Path]:
     """Yield the folder of the group `path` and those above it; `mounted` shows the hierarchy from `top` downward.
 
     In a container the path may be the host's, of which nothing is mounted but the container's own group, as `top`.
     """
-    path = PurePosixPath(path)
-    below = path.relative_to(top) if path.is_relative_to(top) and ".." not in path.parts else PurePosixPath()
+    group = PurePosixPath(path)
+    below = group.relative_to(top) if group.is_relative_to(top) and ".." not in group.parts else PurePosixPath()
     for part in (below, *below.parents):
         yield mounted / part
 
 
-def _unescaped(text):
+def _unescaped(text: str) -> str:
     """Return a field of mountinfo as it is meant: blanks and backslashes are written in octal."""
     return text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
-def _lines(path):
+def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
 
 
-def _words(path):
+def _words(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except (OSError, ValueError):

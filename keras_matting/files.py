@@ -6,25 +6,28 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from typing import TypeAlias
 
 from keras_matting.errors import UsageError
 
+StrPath: TypeAlias = str | os.PathLike[str]
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _STUB_BYTES = 256
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _HEAD_BYTES = 1 << 16  # by which a file is recognised
 
 
-def write_atomically(path, data):
+def write_atomically(path: StrPath, data: bytes) -> None:
     """Write `data` (bytes) under a temporary name beside `path`, then rename; parents are made.
 
     Raises `UsageError` where the folder cannot be written.
@@ -44,7 +47,7 @@ def write_atomically(path, data):
 
 
 @contextmanager
-def replaced_folder(path):
+def replaced_folder(path: StrPath) -> Iterator[Path]:
     """Yield a new folder that takes the place of `path` when the block ends well, and vanishes when it does not.
 
     What a process that was killed left there of its own is removed.
@@ -65,7 +68,7 @@ def replaced_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_abandoned(path):
+def _remove_abandoned(path: Path) -> None:
     """Remove the temporary folders of `path` that no process holds any more; without locks nobody can tell."""
     if fcntl is None:
         return
@@ -74,7 +77,7 @@ def _remove_abandoned(path):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def swap(source, target):
+def swap(source: Path, target: Path) -> None:
     """Rename the file or folder `source` to `target`; what stood there before is removed, or put back on failure."""
     old = target.with_name(f".{token_hex(8)}.old")
     if target.exists():
@@ -91,7 +94,7 @@ def swap(source, target):
         old.unlink(missing_ok=True)
 
 
-def is_stream(path):
+def is_stream(path: StrPath) -> bool:
     """Tell whether a path is a FIFO, a socket or a device: read once, in the main thread, which a signal can end."""
     try:
         mode = Path(path).stat().st_mode
@@ -100,17 +103,17 @@ def is_stream(path):
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def is_json_with(*keys):
+def is_json_with(*keys: str) -> Callable[[bytes], bool]:
     """Return what tells whether the first bytes of a file are those of a JSON object that begins with one of `keys`."""
 
-    def tell(data):
+    def tell(data: bytes) -> bool:
         found = re.match(rb'\s*{\s*"(\w+)"\s*:', data)
-        return bool(found) and found[1].decode() in keys
+        return found is not None and found[1].decode() in keys
 
     return tell
 
 
-def require_replaceable(path, is_ours):
+def require_replaceable(path: StrPath | None, is_ours: Callable[[bytes], bool]) -> None:
     """Raise `UsageError` if `path` is a file of somebody else's: `is_ours`, given its first bytes, does not know it."""
     if path is None:
         return
@@ -128,7 +131,7 @@ def require_replaceable(path, is_ours):
         )
 
 
-def require_new_folder(folder, force, sign):
+def require_new_folder(folder: StrPath, force: bool, sign: str) -> None:
     """Raise `UsageError` if `folder` exists, unless `force` replaces it: then it is empty, or one of ours by a `sign`.
 
     `sign`: the name of a file that is in all of its kind. A training run has a preset, too, and is not replaced.
@@ -143,7 +146,7 @@ def require_new_folder(folder, force, sign):
         raise UsageError(f"--force replaces a folder with {sign} as a whole; {folder} is none. Choose another folder.")
 
 
-def require_writable(folder):
+def require_writable(folder: StrPath) -> None:
     """Make `folder`; raises `UsageError` if files cannot be written there."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -157,7 +160,7 @@ def require_writable(folder):
 
 
 @contextmanager
-def locked_folder(folder):
+def locked_folder(folder: StrPath) -> Iterator[None]:
     """Hold `folder` for this process; raises `UsageError` if another holds it. A process that dies lets go of it.
 
     Nothing is written for it. Where the system or the disk knows no such locks, there is none.
@@ -179,7 +182,7 @@ def locked_folder(folder):
         os.close(descriptor)
 
 
-def stub_told(path):
+def stub_told(path: StrPath) -> str | None:
     """Return what a file is that stands where a large one should, with the remedy, or None: a pointer or a web page."""
     with Path(path).open("rb") as file:
         start = file.read(_STUB_BYTES)
@@ -192,23 +195,23 @@ def stub_told(path):
     return None
 
 
-def printable(name):
+def printable(name: StrPath) -> str:
     """Return a file's name for people: as it is, or quoted and escaped where something of it does not print."""
     text = os.fspath(name)
     return text if text.isprintable() else repr(text)
 
 
-def text_bytes(text):
+def text_bytes(text: str) -> bytes:
     """Return text as UTF-8, in which what a name has of other bytes is escaped: JSON reads its escapes back."""
     return text.encode("utf-8", "backslashreplace")
 
 
-def name_bytes(name):
+def name_bytes(name: StrPath) -> bytes:
     """Return the bytes of a name to take a digest of: of UTF-8 whatever the locale, also where it is not UTF-8."""
     return os.fspath(name).encode("utf-8", "surrogatepass")
 
 
-def file_sha256(path):
+def file_sha256(path: StrPath) -> str:
     """Return the hexadecimal SHA-256 of a file's content."""
     digest = sha256()
     with Path(path).open("rb") as file:

@@ -5,9 +5,13 @@ count, by default all; of a region without pixels means are NaN and sums 0. Noth
 `UsageError` is raised where shapes differ or values are out of range.
 """
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from keras_matting.arrays import Bools, Float32, Float64, Uint8
 from keras_matting.errors import UsageError
 
 FOREGROUND = 0.5  # from this value on, a pixel is foreground where a score needs a yes or no
@@ -21,22 +25,22 @@ THRESHOLDS = 255
 BETA_SQUARED = 0.3
 
 
-def mae(matte, alpha, region=None):
+def mae(matte: npt.ArrayLike, alpha: npt.ArrayLike, region: Bools | None = None) -> float:
     """Return the mean absolute error."""
     return _mean(_absolute_error(matte, alpha), region)
 
 
-def mse(matte, alpha, region=None):
+def mse(matte: npt.ArrayLike, alpha: npt.ArrayLike, region: Bools | None = None) -> float:
     """Return the mean squared error."""
     return _mean(_absolute_error(matte, alpha) ** 2, region)
 
 
-def sad(matte, alpha, region=None):
+def sad(matte: npt.ArrayLike, alpha: npt.ArrayLike, region: Bools | None = None) -> float:
     """Return the sum of absolute differences, in thousands."""
     return _thousands(_absolute_error(matte, alpha), region)
 
 
-def gradient_error(matte, alpha, region=None):
+def gradient_error(matte: npt.ArrayLike, alpha: npt.ArrayLike, region: Bools | None = None) -> float:
     """Return the summed squared difference of gradient magnitudes, in thousands (Rhemann et al., CVPR 2009).
 
     Gradients are taken with first derivatives of a Gaussian of sigma 1.4 whose 9x9 kernel has an L2 norm of 1, edges
@@ -46,7 +50,7 @@ def gradient_error(matte, alpha, region=None):
     return _thousands(_gradient_difference(matte, alpha), region)
 
 
-def connectivity_error(matte, alpha, region=None):
+def connectivity_error(matte: npt.ArrayLike, alpha: npt.ArrayLike, region: Bools | None = None) -> float:
     """Return how much of the matte hangs loose, against the truth, in thousands (Rhemann et al., CVPR 2009).
 
     A pixel is connected up to the level, in steps of 0.1, to which it belongs to the largest 4-connected component
@@ -56,7 +60,9 @@ def connectivity_error(matte, alpha, region=None):
     return _thousands(_connectivity_difference(matte, alpha), region)
 
 
-def matting_errors(matte, alpha, regions):
+def matting_errors(
+    matte: npt.ArrayLike, alpha: npt.ArrayLike, regions: Iterable[Bools | None]
+) -> list[dict[str, float]]:
     """Return for each region {"mae", "mse", "sad", "grad", "conn"}, as the five functions above, but in one pass."""
     absolute = _absolute_error(matte, alpha)
     gradient, connectivity = _gradient_difference(matte, alpha), _connectivity_difference(matte, alpha)
@@ -72,17 +78,17 @@ def matting_errors(matte, alpha, regions):
     ]
 
 
-def _absolute_error(matte, alpha):
+def _absolute_error(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> Float64:
     matte, alpha = _pair(matte, alpha)
     return np.abs(matte - alpha)
 
 
-def _gradient_difference(matte, alpha):
+def _gradient_difference(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> Float64:
     matte, alpha = _pair(matte, alpha)
     return (_gradient_magnitude(matte) - _gradient_magnitude(alpha)) ** 2
 
 
-def _gradient_magnitude(image):
+def _gradient_magnitude(image: Float64) -> Float64:
     x = np.arange(-_GRADIENT_RADIUS, _GRADIENT_RADIUS + 1, dtype=np.float64)
     smooth = np.exp(-(x**2) / (2 * GRADIENT_SIGMA**2))
     smooth /= np.linalg.norm(smooth)
@@ -93,7 +99,7 @@ def _gradient_magnitude(image):
     return np.hypot(along_x, along_y)
 
 
-def _connectivity_difference(matte, alpha):
+def _connectivity_difference(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> Float64:
     matte, alpha = _pair(matte, alpha)
     shared = np.minimum(matte, alpha)
     connected = np.ones_like(shared)
@@ -105,24 +111,24 @@ def _connectivity_difference(matte, alpha):
     return np.abs(_looseness(matte, connected) - _looseness(alpha, connected))
 
 
-def _looseness(image, connected):
+def _looseness(image: Float64, connected: Float64) -> Float64:
     excess = image - connected
     return excess * (excess >= CONNECTIVITY_TOLERANCE)
 
 
-def _largest_component(mask):
+def _largest_component(mask: Bools) -> Bools:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     areas = stats[1:, cv2.CC_STAT_AREA]  # label 0 is the background
     return labels == areas.argmax() + 1 if len(areas) else np.zeros(mask.shape, bool)
 
 
-def iou(matte, alpha):
+def iou(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> float:
     """Return the intersection over union of the foregrounds at threshold 0.5; 1 where both are empty."""
     matte, alpha = _pair(matte, alpha)
     return _overlap(matte >= FOREGROUND, alpha >= FOREGROUND)
 
 
-def iou_nonzero(matte, alpha):
+def iou_nonzero(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> float:
     """Return the intersection over union where every pixel above 0 of the 8-bit images counts as foreground.
 
     Lenient to faint mattes and hard on noise; only for comparison with figures that were measured so.
@@ -131,12 +137,12 @@ def iou_nonzero(matte, alpha):
     return _overlap(_levels(matte) > 0, _levels(alpha) > 0)
 
 
-def _overlap(first, second):
+def _overlap(first: Bools, second: Bools) -> float:
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else 1.0
 
 
-def precision_recall(matte, alpha):
+def precision_recall(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[Float64, Float64]:
     """Return (precision, recall) of one image, each float64 (255,), where 8-bit values from t = 0 to 254 on count.
 
     As in the evaluation code of BASNet and U-2-Net: alpha is split at 0.5, and precision is 0 where nothing is found.
@@ -150,12 +156,12 @@ def precision_recall(matte, alpha):
     return _ratio(hits, positives), hits / np.count_nonzero(foreground)
 
 
-def _count_from_each_level(levels):
+def _count_from_each_level(levels: Uint8) -> npt.NDArray[np.intp]:
     """Return for t = 0 to 254 how many values are at least t."""
     return np.bincount(levels, minlength=256)[::-1].cumsum()[::-1][:THRESHOLDS]
 
 
-def max_f(precisions, recalls):
+def max_f(precisions: npt.ArrayLike, recalls: npt.ArrayLike) -> float:
     """Return the best F-measure (beta squared 0.3) on the curve averaged over images, each (images, 255).
 
     Images without foreground are left out, where the code of U-2-Net counts them as 0 whatever the matte is; NaN where
@@ -170,7 +176,7 @@ def max_f(precisions, recalls):
     return float(scores.max())
 
 
-def unknown_band(alpha, band_px=BAND_PX):
+def unknown_band(alpha: npt.ArrayLike, band_px: float = BAND_PX) -> Bools:
     """Return boolean (H, W): pixels with both something and something else than 1 within `band_px` pixels.
 
     That is where 0 < alpha < 1, dilated, and the same band around the border of a truth that is only 0 and 1.
@@ -184,21 +190,21 @@ def unknown_band(alpha, band_px=BAND_PX):
     return (_distance_px(subject) <= band_px) & (_distance_px(rest) <= band_px)
 
 
-def _distance_px(mask):
+def _distance_px(mask: Bools) -> Float32:
     """Return each pixel's distance to the nearest pixel of the mask, which has some."""
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
-def _levels(image):
+def _levels(image: Float64) -> Uint8:
     return np.rint(image * 255).astype(np.uint8)
 
 
-def _ratio(numerator, denominator):
+def _ratio(numerator: npt.NDArray[np.intp] | Float64, denominator: npt.NDArray[np.intp] | Float64) -> Float64:
     """Divide; 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator > 0)
 
 
-def _pair(matte, alpha):
+def _pair(matte: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[Float64, Float64]:
     matte, alpha = np.asarray(matte, np.float64), np.asarray(alpha, np.float64)
     if matte.shape != alpha.shape or matte.ndim != 2 or not matte.size:
         shapes = f"{matte.shape} and {alpha.shape}"
@@ -209,10 +215,10 @@ def _pair(matte, alpha):
     return matte, alpha
 
 
-def _mean(values, region):
+def _mean(values: Float64, region: Bools | None) -> float:
     values = values if region is None else values[region]
     return float(values.mean()) if values.size else float("nan")
 
 
-def _thousands(values, region):
+def _thousands(values: Float64, region: Bools | None) -> float:
     return float((values if region is None else values[region]).sum()) / THOUSAND

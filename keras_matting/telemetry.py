@@ -6,7 +6,10 @@ Each decides when it is imported, once for its process, so every import of their
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+from typing import cast
 
 _ONNX_RUNTIME = "ORT_DISABLE_TELEMETRY"
 _OPENVINO = "openvino_telemetry"  # without this package OpenVINO and NNCF take a stub of their own
@@ -14,7 +17,7 @@ _importing = threading.RLock()
 
 
 @contextmanager
-def switched_off():
+def switched_off() -> Iterator[None]:
     """Import runtimes in this block: they send nothing, start no thread for it and leave no identifier in HOME.
 
     The environment and the other modules are afterwards what they were. A runtime that the process has imported
@@ -23,14 +26,15 @@ def switched_off():
     with _importing:
         variable_was_set = _ONNX_RUNTIME in os.environ
         os.environ.setdefault(_ONNX_RUNTIME, "1")
-        there, before = _OPENVINO in sys.modules, sys.modules.get(_OPENVINO)
-        sys.modules[_OPENVINO] = None
+        modules = cast("dict[str, ModuleType | None]", sys.modules)  # None: there is no such module
+        there, before = _OPENVINO in modules, modules.get(_OPENVINO)
+        modules[_OPENVINO] = None
         try:
             yield
         finally:
             if there:
-                sys.modules[_OPENVINO] = before
+                modules[_OPENVINO] = before
             else:
-                del sys.modules[_OPENVINO]
+                del modules[_OPENVINO]
             if not variable_was_set:
                 del os.environ[_ONNX_RUNTIME]

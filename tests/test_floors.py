@@ -16,6 +16,7 @@ FLOORS = {
         "_version",
         "__init__",
         "architectures",
+        "arrays",
         "cgroups",
         "engines",
         "errors",

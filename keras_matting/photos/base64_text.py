@@ -13,7 +13,7 @@ class NotBase64Error(ValueError):
     """What is wrong with a text, as a phrase."""
 
 
-def decode(text):
+def decode(text: str) -> bytes:
     """Return the bytes of a base64 `text`; raises `NotBase64Error`.
 
     Whitespace and the head of a `data:` URL are passed over, as is padding that is missing.

@@ -5,11 +5,22 @@ model than RGB counts as sRGB. Conversion is perceptual, as browsers do it, and 
 little beyond its output. Pillow is imported where there is a profile.
 """
 
+from __future__ import annotations
+
 import functools
 import io
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from keras_matting.arrays import Uint8
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsTransform
+
+    from keras_matting.photos.files import Photo
 
 _BAND_PIXELS = 2**18
 _CUBE_SIDE = 9  # of the colours that a profile is tried with
@@ -17,12 +28,12 @@ _SAME_STEPS = 2  # out of 255: what two ways of computing the same curve differ 
 _KEPT = 16  # profiles and pairs of them; photos of one camera share theirs
 
 
-def in_srgb(photo):
+def in_srgb(photo: Photo) -> Photo:
     """Return a `Photo` with its colours in sRGB and without a profile."""
     return photo if photo.icc is None else replace(photo, rgb=convert(photo.rgb, photo.icc), icc=None)
 
 
-def convert(rgb, source, target=None):
+def convert(rgb: Uint8, source: bytes | None, target: bytes | None = None) -> Uint8:
     """Return the colours uint8 (H, W, 3) of one profile in the numbers of another; None is sRGB.
 
     The array itself where there is nothing to change, and where the target has no way back from colours to numbers
@@ -35,7 +46,7 @@ def convert(rgb, source, target=None):
 
 
 @functools.lru_cache(_KEPT)
-def is_srgb(icc):
+def is_srgb(icc: bytes | None) -> bool:
     """Whether numbers mean the same in this profile (bytes, or None) as in sRGB, but for rounding."""
     if icc is None:
         return True
@@ -47,7 +58,7 @@ def is_srgb(icc):
     return bool(_distance(_apply(transform, cube), cube) <= _SAME_STEPS)
 
 
-def can_hold(icc, colour=None):
+def can_hold(icc: bytes | None, colour: Sequence[int] | None = None) -> bool:
     """Whether sRGB colours can be told in this profile; `colour` (R, G, B): whether this one comes back as it was.
 
     A camera's or scanner's table may lead one way only, and 8 bits of a linear profile hold few dark colours.
@@ -58,30 +69,30 @@ def can_hold(icc, colour=None):
         return False
     if colour is None:
         return True
-    given = np.uint8([[colour]])
+    given = np.array([[colour]], np.uint8)
     return bool(_distance(convert(convert(given, None, icc), icc), given) <= _SAME_STEPS)
 
 
-def _distance(one, other):
+def _distance(one: Uint8, other: Uint8) -> int:
     return np.abs(one.astype(np.int16) - other).max()
 
 
 @functools.lru_cache(_KEPT)
-def _transform(source, target):
+def _transform(source: bytes | None, target: bytes | None) -> ImageCmsTransform | None:
     """Return Pillow's transform from one profile to another (bytes, or None for sRGB); None where there is none."""
     from PIL import ImageCms
 
     try:
-        profiles = [
+        one, other = (
             ImageCms.createProfile("sRGB") if icc is None else ImageCms.ImageCmsProfile(io.BytesIO(icc))
             for icc in (source, target)
-        ]
-        return ImageCms.buildTransform(*profiles, "RGB", "RGB")
+        )
+        return ImageCms.buildTransform(one, other, "RGB", "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
 
 
-def _apply(transform, rgb):
+def _apply(transform: ImageCmsTransform, rgb: Uint8) -> Uint8:
     from PIL import Image, ImageCms
 
     result = np.empty(rgb.shape, np.uint8)

@@ -5,11 +5,14 @@ by `headers`. Every file comes out right, or is refused.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
+from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.photos import jpeg, pillow, png, tiff
 from keras_matting.photos.headers import (
@@ -41,17 +44,20 @@ _ENCODER_OPTIONS = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
 }
 
+# RGB, alpha, ICC profile, EXIF orientation
+_Decoded: TypeAlias = tuple[Uint8, Uint8 | None, bytes | None, int]
+
 
 @dataclass(frozen=True)
 class Photo:
     """An upright photo: `rgb` uint8 (H, W, 3); `alpha` uint8 (H, W) where the file has one; its RGB `icc` profile."""
 
-    rgb: np.ndarray
-    alpha: np.ndarray | None = None
+    rgb: Uint8
+    alpha: Uint8 | None = None
     icc: bytes | None = None
 
 
-def decode(data, max_megapixels=MAX_MEGAPIXELS):
+def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Decode JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIC bytes into an upright `Photo`, the first of several.
 
     16-bit values are scaled to 8 bits, grey becomes RGB, CMYK is converted, the EXIF orientation is applied, colours
@@ -76,7 +82,7 @@ def decode(data, max_megapixels=MAX_MEGAPIXELS):
     return Photo(np.ascontiguousarray(_upright(rgb, orientation)), alpha, icc or None)
 
 
-def encode(image, extension, icc=None):
+def encode(image: Uint8Or16, extension: str, icc: bytes | None = None) -> bytes:
     """Encode uint8 or uint16 (H, W), (H, W, 3) RGB or (H, W, 4) RGBA as ".png", ".webp" or ".jpg" bytes."""
     extension = ".jpg" if extension == ".jpeg" else extension
     if extension not in ENCODABLE:
@@ -99,11 +105,12 @@ def encode(image, extension, icc=None):
         ok, data = cv2.imencode(extension, image, options)
     if not ok:
         raise ImageError(f"An image of {image.shape[1]}x{image.shape[0]} does not fit into {extension}; choose PNG.")
-    data = data.tobytes()
-    return jpeg.with_icc(data, icc) if icc and image.ndim == 3 and extension == ".jpg" else data
+    if icc and image.ndim == 3 and extension == ".jpg":
+        return jpeg.with_icc(data.tobytes(), icc)
+    return data.tobytes()
 
 
-def scale_to_8_bits(image):
+def scale_to_8_bits(image: Uint8Or16) -> Uint8:
     """Return uint16 values, of either byte order, as uint8: 65535 becomes 255, not clipped but rounded."""
     scaled = np.empty(image.shape, np.uint8)
     step = max(1, _BAND_VALUES // max(1, image[:1].size))
@@ -112,24 +119,24 @@ def scale_to_8_bits(image):
     return scaled
 
 
-def _decode_jpeg(data):
+def _decode_jpeg(data: bytes) -> _Decoded:
     rgb, icc, orientation = jpeg.decode(data)
     return rgb, None, icc, orientation
 
 
-def _decode_png(data):
+def _decode_png(data: bytes) -> _Decoded:
     image, exif, _ = _decode_by_opencv("PNG", _with_end(_without_texts(data)))
     alpha = _key_colour_alpha(image, data)
     rgb, own_alpha = _rgb_and_alpha(image)
     return rgb, own_alpha if alpha is None else alpha, _png_icc(data), orientation_of(exif)
 
 
-def _decode_webp(data):
+def _decode_webp(data: bytes) -> _Decoded:
     image, exif, icc = _decode_by_opencv("WebP", data)
     return *_rgb_and_alpha(image), icc, orientation_of(exif)
 
 
-def _decode_by_opencv(kind, data):
+def _decode_by_opencv(kind: str, data: bytes) -> tuple[Uint8Or16, bytes, bytes]:
     """Return (image, EXIF block, ICC profile), the latter two empty where there are none."""
     try:
         image, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -141,18 +148,17 @@ def _decode_by_opencv(kind, data):
     return image, *(metadata.get(kind, b"") for kind in (cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_ICCP))
 
 
-def _rgb_and_alpha(image):
+def _rgb_and_alpha(image: Uint8Or16) -> tuple[Uint8, Uint8 | None]:
     """Return OpenCV's image as RGB and alpha of 8 bits."""
-    if image.dtype == np.uint16:
-        image = scale_to_8_bits(image)
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None
-    if image.shape[2] == 4:
-        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB), image[..., 3]
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
+    pixels = scale_to_8_bits(image) if image.dtype == np.uint16 else image.astype(np.uint8, copy=False)
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), None
+    if pixels.shape[2] == 4:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), None
 
 
-def _without_texts(data):
+def _without_texts(data: bytes) -> bytes:
     """Return a PNG without its texts but the first EXIF block: libpng would unpack, and keep, 1000 of 8 MB each."""
     view, kept, start, exif = memoryview(data), [], 0, False
     for name, content, end in png_chunks(data):
@@ -167,7 +173,7 @@ def _without_texts(data):
     return b"".join([*kept, view[start:]]) if start else data
 
 
-def _with_end(data):
+def _with_end(data: bytes) -> bytes:
     """Return a PNG that ends, where all of its pixels are there but its last chunk is cut off."""
     last, after = b"", 0
     for name, _, end in png_chunks(data):
@@ -177,7 +183,7 @@ def _with_end(data):
     return data[:after] + _PNG_END if last == b"IDAT" and _PNG_END.startswith(data[after:]) else data
 
 
-def _png_icc(data):
+def _png_icc(data: bytes) -> bytes | None:
     """Return a PNG's profile, None where there is none: libpng drops those that it finds fault with."""
     profile = next((data[start:end] for name, start, end in png_header(data) if name == b"iCCP"), b"")
     compressed = profile.partition(b"\0")[2][1:]
@@ -187,7 +193,7 @@ def _png_icc(data):
         return None
 
 
-def _key_colour_alpha(image, data):
+def _key_colour_alpha(image: Uint8Or16, data: bytes) -> Uint8 | None:
     """Return the alpha of a grey PNG whose tRNS chunk names one transparent value, which OpenCV drops; else None."""
     depth, colours = data[24:26]
     if colours != _GREY:
@@ -201,7 +207,7 @@ def _key_colour_alpha(image, data):
     return np.where(image == value, 0, 255).astype(np.uint8)
 
 
-def _upright(image, orientation):
+def _upright(image: Uint8, orientation: int) -> Uint8:
     """Apply an EXIF orientation (1 to 8)."""
     if orientation in (5, 6, 7, 8):
         image = cv2.transpose(image)
@@ -212,7 +218,7 @@ def _upright(image, orientation):
     return image
 
 
-_DECODERS = {
+_DECODERS: dict[str, Callable[[bytes], _Decoded]] = {
     "JPEG": _decode_jpeg,
     "PNG": _decode_png,
     "WebP": _decode_webp,

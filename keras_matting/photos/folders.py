@@ -4,10 +4,11 @@ import fnmatch
 import os
 import re
 from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_matting.files import printable
+from keras_matting.files import StrPath, printable
 from keras_matting.photos.files import EXTENSIONS
 
 _GLOB_SIGNS = "*?["
@@ -38,15 +39,15 @@ class Listing:
     """Photos in order, the folder that their names are relative to, and all `LeftOut`, in order, too."""
 
     root: Path
-    photos: tuple
-    left_out: tuple = ()
+    photos: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
-    def unreadable(self):
+    def unreadable(self) -> list[LeftOut]:
         """What may hold photos and could not be read: a broken link, a folder without permission."""
         return [one for one in self.left_out if one.kind == "unreadable"]
 
-    def told(self):
+    def told(self) -> list[str]:
         """Return the lines that tell what was left out: formats are counted, what could not be read is named."""
         lines = []
         formats = Counter(one.reason for one in self.left_out if one.kind == "format")
@@ -62,18 +63,20 @@ class Listing:
         return lines + [f"not read: {printable(one.path)}: {one.reason}" for one in self.unreadable]
 
 
-def none_found(source, listing):
+def none_found(source: object, listing: Listing) -> str:
     """Return the sentence for a listing without photos, with what was left out."""
     told = f" ({'; '.join(listing.told())})" if listing.left_out else ""
     return f"Expected photos ({', '.join(EXTENSIONS)}) in {source}; found none{told}."
 
 
-def is_glob(source):
+def is_glob(source: str) -> bool:
     """Tell whether a name has one of the signs of a glob."""
     return not set(_GLOB_SIGNS).isdisjoint(source)
 
 
-def list_folder(folder, extensions=EXTENSIONS, *, apart_from=None, once=True):
+def list_folder(
+    folder: StrPath, extensions: Collection[str] = EXTENSIONS, *, apart_from: StrPath | None = None, once: bool = True
+) -> Listing:
     """Return the `Listing` of a folder and its subfolders.
 
     Hidden files and folders are passed over. Links are followed; each real folder is read once, under its own path
@@ -84,7 +87,9 @@ def list_folder(folder, extensions=EXTENSIONS, *, apart_from=None, once=True):
     return _list(Path(folder), ("**", "*"), extensions, apart_from, once)
 
 
-def list_glob(pattern, extensions=EXTENSIONS, *, apart_from=None):
+def list_glob(
+    pattern: StrPath, extensions: Collection[str] = EXTENSIONS, *, apart_from: StrPath | None = None
+) -> Listing:
     """Return the `Listing` of a glob with `*`, `?`, `[...]` and `**`, in which extensions match in any case.
 
     As for `list_folder`: "photos/**/*.jpg" means the photos of `photos` that are called .jpg.
@@ -98,7 +103,9 @@ def list_glob(pattern, extensions=EXTENSIONS, *, apart_from=None):
     return _list(root, parts, extensions, apart_from, True)
 
 
-def _list(root, parts, extensions, apart_from, once):
+def _list(
+    root: Path, parts: Sequence[str], extensions: Collection[str], apart_from: StrPath | None, once: bool
+) -> Listing:
     reading = _Reading(extensions, apart_from)
     folders = [_Folder(root, os.path.realpath(root))]
     for part in parts[:-1]:
@@ -126,12 +133,13 @@ class _Folder:
 class _Reading:
     """What one listing has come across: files as (path, real path, whether it is a link), and what is left out."""
 
-    def __init__(self, extensions, apart_from):
-        self.files, self.left_out = [], []
+    def __init__(self, extensions: Collection[str], apart_from: StrPath | None) -> None:
+        self.files: list[tuple[Path, str, bool]] = []
+        self.left_out: list[LeftOut] = []
         self._extensions = extensions
         self._apart = None if apart_from is None else Path(os.path.realpath(apart_from))
 
-    def below(self, folders):
+    def below(self, folders: Sequence[_Folder]) -> list[_Folder]:
         """Return the folders and all below them, each real one once: first what no link leads to, then the rest."""
         found, seen, linked = [], set(), list(folders)
         while linked:
@@ -146,7 +154,7 @@ class _Reading:
                     (linked if is_link else waiting).append(child)
         return found
 
-    def matching(self, folders, part):
+    def matching(self, folders: Sequence[_Folder], part: str) -> list[_Folder]:
         """Return the folders in those given that a part of a glob names, each real one once."""
         if not is_glob(part):
             named = [Path(folder.path, part) for folder in folders]
@@ -157,13 +165,13 @@ class _Reading:
             chosen = [child for child, _ in sorted(children, key=lambda child: child[1])]
         return list({folder.real: folder for folder in reversed(chosen)}.values())[::-1]
 
-    def read(self, folder, pattern):
+    def read(self, folder: _Folder, pattern: str) -> None:
         """Add the files of a folder whose names match."""
         for entry in self._entries(folder):
             if _matches(entry.name, pattern) and not self._is_folder(entry):
                 self._add(entry, folder)
 
-    def _add(self, entry, folder):
+    def _add(self, entry: os.DirEntry[str], folder: _Folder) -> None:
         extension = extension_of(entry.name)
         wanted = extension in self._extensions
         if not wanted and extension and extension not in _PICTURES:
@@ -187,7 +195,7 @@ class _Reading:
             if not self._is_apart(real):
                 self.files.append((path, real, is_link))
 
-    def _subfolders(self, folder):
+    def _subfolders(self, folder: _Folder) -> Iterator[tuple[_Folder, bool]]:
         """Yield (subfolder, whether it is a link)."""
         for entry in self._entries(folder):
             if self._is_folder(entry):
@@ -195,7 +203,7 @@ class _Reading:
                 real = os.path.realpath(path) if entry.is_symlink() else os.path.join(folder.real, entry.name)  # noqa: PTH118
                 yield _Folder(path, real), entry.is_symlink()
 
-    def _entries(self, folder):
+    def _entries(self, folder: _Folder) -> list[os.DirEntry[str]]:
         """Return what lies in a folder and is not hidden, in order; nothing if it cannot be read."""
         if self._is_apart(folder.real):
             return []
@@ -206,34 +214,34 @@ class _Reading:
             self.left_out.append(LeftOut(folder.path, "unreadable", error.strerror or str(error)))
             return []
 
-    def _is_apart(self, real):
+    def _is_apart(self, real: str) -> bool:
         return self._apart is not None and Path(real).is_relative_to(self._apart)
 
     @staticmethod
-    def _is_folder(entry):
+    def _is_folder(entry: os.DirEntry[str]) -> bool:
         try:
             return entry.is_dir()
         except OSError:  # of a link that leads where we may not look; `_add` tells it
             return False
 
 
-def extension_of(name):
+def extension_of(name: str) -> str:
     """Return a file's extension in lower case, "" where what follows the last dot is none."""
     found = _EXTENSION.search(name, 1)
     return found[0].lower() if found else ""
 
 
-def _matches(name, pattern):
+def _matches(name: str, pattern: str) -> bool:
     """Tell whether a file's name matches; its extension does in any case: cameras write .JPG."""
     return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatchcase(_with_low_suffix(name), _with_low_suffix(pattern))
 
 
-def _with_low_suffix(name):
+def _with_low_suffix(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     return stem + dot + suffix.lower()
 
 
-def _begins_like_a_picture(path):
+def _begins_like_a_picture(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             data = file.read(16)
@@ -242,16 +250,16 @@ def _begins_like_a_picture(path):
     return data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or data[4:8] == b"ftyp"
 
 
-def _target(path):
+def _target(path: Path) -> str:
     try:
         return printable(os.readlink(path))  # noqa: PTH115 - as it stands there
     except OSError:
         return "something"
 
 
-def _most_first(item):
+def _most_first(item: tuple[str, int]) -> tuple[int, bool, str]:
     return -item[1], item[0] == _NO_EXTENSION, item[0]
 
 
-def _count(number, noun):
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,12 +5,15 @@ spare: of 25 megapixels an RGBA cut-out takes 13 bytes a pixel, of a photo with 
 """
 
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 from keras_matting import cgroups
 from keras_matting.errors import ImageError
+from keras_matting.files import StrPath
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import refine
+from keras_matting.photos.options import Options
 
 MIB = 2**20
 _PLAIN = 20
@@ -25,7 +28,7 @@ _WITHOUT_SPARE = 3 / 4  # of a cost: what most photos take; by itself one is ref
 _STATM = Path("/proc/self/statm")
 
 
-def of_file(data, options, extension=".png"):
+def of_file(data: bytes, options: Options, extension: str = ".png") -> int:
     """Return the bytes that a photo takes from its file's bytes to its output's; `ImageError` if it is no photo.
 
     `options`: `matting.OutputOptions`. `extension` is that of the output.
@@ -35,7 +38,7 @@ def of_file(data, options, extension=".png"):
     return of_photo(width * height, options, deep or (extension == ".webp" and options.kind not in _OPAQUE))
 
 
-def of_photo(pixels, options, unpacked=False):
+def of_photo(pixels: int, options: Options, unpacked: bool = False) -> int:
     """Return the same, of so many pixels."""
     cost = _PER_PHOTO + pixels * (_UNPACKED if unpacked else _PLAIN)
     if options.refine:
@@ -45,7 +48,7 @@ def of_photo(pixels, options, unpacked=False):
     return cost
 
 
-def usable(limit=None):
+def usable(limit: int | None = None) -> int | None:
     """Return how many bytes photos may take: of `limit`, by default what this process can have at all, what is left.
 
     None where neither is known.
@@ -54,12 +57,12 @@ def usable(limit=None):
     return None if limit is None else left(limit, held())
 
 
-def left(limit, held):
+def left(limit: int, held: int) -> int:
     """Return what photos may take of `limit` in a process that holds so many bytes by itself."""
     return max(0, int(limit * (1 - _SPARE)) - held)
 
 
-def held():
+def held() -> int:
     """Return how many bytes of memory this process holds: its models, above all; 0 where the system does not tell."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -73,24 +76,25 @@ class Room:
     Each photo is known by a key. A photo that nothing is known of (a cost of None) is taken for one that fills it all.
     """
 
-    def __init__(self, total):
-        self.total, self._costs = total, {}
+    def __init__(self, total: int | None) -> None:
+        self.total = total
+        self._costs: dict[Hashable, int] = {}
 
-    def fits(self, cost):
+    def fits(self, cost: int | None) -> bool:
         """Whether a photo can begin now: always if it would be the only one."""
         if self.total is None or not self._costs:
             return True
         return cost is not None and cost + sum(self._costs.values()) <= self.total
 
-    def take(self, key, cost):
+    def take(self, key: Hashable, cost: int | None) -> None:
         """Begin a photo."""
         self._costs[key] = min(self.total, cost if cost is not None else self.total) if self.total is not None else 0
 
-    def give(self, key):
+    def give(self, key: Hashable) -> None:
         """End it."""
         self._costs.pop(key, None)
 
-    def refusal(self, cost):
+    def refusal(self, cost: int | None) -> ImageError | None:
         """Return the `ImageError` that says that a photo does not fit even by itself, or None."""
         if self.total is None or cost is None or cost * _WITHOUT_SPARE <= self.total:
             return None
@@ -101,13 +105,13 @@ class Room:
         )
 
 
-def require_room(data, options, extension=".png"):
+def require_room(data: bytes, options: Options, extension: str = ".png") -> None:
     """Raise `ImageError` if what `of_file` says of these bytes is more than there is."""
     if refusal := Room(usable()).refusal(of_file(data, options, extension)):
         raise refusal
 
 
-def of_path(path, options, extension=".png"):
+def of_path(path: StrPath, options: Options, extension: str = ".png") -> int | None:
     """Return what `of_file` says of a file: None where it cannot be read twice, 0 where it is no photo."""
     path = Path(path)
     if not path.is_file():

@@ -2,11 +2,14 @@
 
 import re
 import struct
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from typing import TypeAlias
 
 from keras_matting.errors import ImageError
 from keras_matting.photos import pillow
 
+Tags: TypeAlias = Mapping[int, Sequence[int]]  # bytes where a TIFF says that they are bytes
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
 _ORIENTATION = 0x0112
 _MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cost time
@@ -21,13 +24,13 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _TIFF_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
 
 
-def extensions():
+def extensions() -> tuple[str, ...]:
     """Return the extensions of the files that can be read here."""
     heif = (".heic", ".heif", ".hif") if find_spec("pillow_heif") else ()
     return (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"), *heif)
 
 
-def probe(data):
+def probe(data: bytes) -> tuple[str, int, int]:
     """Return (format, width, height) from the first bytes; raises `ImageError` if it is no image we read."""
     kind = _kind_of(data)
     try:
@@ -39,7 +42,7 @@ def probe(data):
     return kind, width, height
 
 
-def exif_orientation(data):
+def exif_orientation(data: bytes) -> int:
     """Return the EXIF orientation (1 to 8) that a JPEG's or PNG's first bytes ask for; 1 where they say nothing."""
     try:
         if data[:2] == b"\xff\xd8":
@@ -52,7 +55,7 @@ def exif_orientation(data):
     return 1
 
 
-def orientation_of(exif):
+def orientation_of(exif: bytes) -> int:
     """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
     try:
         directory = tiff_directory(exif.removeprefix(b"Exif\0\0"), {_ORIENTATION})
@@ -62,7 +65,7 @@ def orientation_of(exif):
     return orientation if orientation in range(1, 9) else 1
 
 
-def jpeg_segments(data):
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield (marker, position) of the segments before the pixels; raises `IndexError` where the file is broken."""
     for marker, position in jpeg_markers(data):
         if marker == _PIXELS:
@@ -73,7 +76,7 @@ def jpeg_segments(data):
     raise IndexError
 
 
-def jpeg_markers(data):
+def jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield (marker, position) of what has a length, and of the end of the image."""
     position = 2
     for _ in range(_MOST_SEGMENTS):
@@ -88,7 +91,7 @@ def jpeg_markers(data):
     raise ImageError(f"Expected a JPEG of at most {_MOST_SEGMENTS} segments; received more. Save it again.")
 
 
-def jpeg_length(data, position):
+def jpeg_length(data: bytes, position: int) -> int:
     """Return the length that the segment at a position says."""
     (length,) = struct.unpack_from(">H", data, position + 2)
     if length < 2:
@@ -96,7 +99,7 @@ def jpeg_length(data, position):
     return length
 
 
-def png_chunks(data):
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, start, end) of the content of a PNG's chunks, as far as they are whole."""
     position = 8
     while position + 12 <= len(data):
@@ -108,7 +111,7 @@ def png_chunks(data):
         position = end + 4
 
 
-def png_header(data):
+def png_header(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, start, end) of the chunks before the pixels."""
     for name, start, end in png_chunks(data):
         if name == b"IDAT":
@@ -116,7 +119,7 @@ def png_header(data):
         yield name, start, end
 
 
-def require_standard_range(kind, data):
+def require_standard_range(kind: str, data: bytes) -> None:
     """Raise `ImageError` where a PNG, AVIF or HEIC says that it holds high dynamic range: read plainly, it is dull.
 
     The transfer function is named by ITU-T H.273: in PNG's cICP chunk, or in the "nclx" of the others.
@@ -133,7 +136,7 @@ def require_standard_range(kind, data):
         )
 
 
-def tiff_directory(data, wanted):
+def tiff_directory(data: bytes, wanted: Collection[int]) -> Tags:
     """Return {tag: values} of whole numbers, or bytes, of the wanted tags in a TIFF structure's first directory.
 
     Of a repeated tag, the first: decoders take it, so the checks must too. One without values is none.
@@ -149,7 +152,7 @@ def tiff_directory(data, wanted):
     start += struct.calcsize(order + count_format)
     if start + count * entry_bytes > len(data):
         raise struct.error
-    tags = {}
+    tags: dict[int, Sequence[int]] = {}
     for at in range(start, start + count * entry_bytes, entry_bytes):
         tag, kind, length = struct.unpack_from(f"{order}HH{offset_format}", data, at)
         if tag in wanted and kind in _TIFF_TYPES and length and tag not in tags:
@@ -157,7 +160,7 @@ def tiff_directory(data, wanted):
     return tags
 
 
-def _tiff_values(data, at, order, kind, length, offset_format):
+def _tiff_values(data: bytes, at: int, order: str, kind: int, length: int, offset_format: str) -> Sequence[int]:
     letter = _TIFF_TYPES[kind]
     size = struct.calcsize(f"{order}{letter}") * length
     if size > struct.calcsize(order + offset_format):
@@ -169,7 +172,7 @@ def _tiff_values(data, at, order, kind, length, offset_format):
     return struct.unpack_from(f"{order}{length}{letter}", data, at)
 
 
-def _kind_of(data):
+def _kind_of(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     for signature, kind in _SIGNATURES:
@@ -188,7 +191,7 @@ def _kind_of(data):
     raise ImageError(f"Expected an image ({', '.join(FORMATS)}); received something else. Convert it first.")
 
 
-def _jpeg_size(data):
+def _jpeg_size(data: bytes) -> tuple[int, int]:
     for marker, position in jpeg_segments(data):
         if marker in FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
@@ -196,11 +199,11 @@ def _jpeg_size(data):
     raise IndexError
 
 
-def _png_size(data):
+def _png_size(data: bytes) -> tuple[int, int]:
     return struct.unpack_from(">II", data, 16)
 
 
-def _bmp_size(data):
+def _bmp_size(data: bytes) -> tuple[int, int]:
     (header_bytes,) = struct.unpack_from("<I", data, 14)
     if header_bytes == 12:  # OS/2
         return struct.unpack_from("<HH", data, 18)
@@ -208,7 +211,7 @@ def _bmp_size(data):
     return width, abs(height)
 
 
-def _webp_size(data):
+def _webp_size(data: bytes) -> tuple[int, int]:
     chunk = data[12:16]
     if chunk == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
@@ -221,16 +224,16 @@ def _webp_size(data):
     raise IndexError
 
 
-def _tiff_size(data):
+def _tiff_size(data: bytes) -> tuple[int, int]:
     tags = tiff_directory(data, {0x0100, 0x0101})
     return tags[0x0100][0], tags[0x0101][0]
 
 
-def _avif_size(data):
+def _avif_size(data: bytes) -> tuple[int, int]:
     return pillow.open_avif(data).size
 
 
-def _heif_size(data):
+def _heif_size(data: bytes) -> tuple[int, int]:
     return pillow.open_heif(data).size
 
 
@@ -243,7 +246,7 @@ _SIGNATURES = (
     (b"II+\0\x08\0\0\0", "TIFF"),  # BigTIFF
     (b"MM\0+\0\x08\0\0", "TIFF"),
 )
-_SIZES = {
+_SIZES: dict[str, Callable[[bytes], tuple[int, int]]] = {
     "JPEG": _jpeg_size,
     "PNG": _png_size,
     "WebP": _webp_size,

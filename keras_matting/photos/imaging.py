@@ -3,11 +3,22 @@
 Photos are large: what needs floating point is computed in bands of rows, so that it costs little beyond its output.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from keras_matting.arrays import Float32, Floats, Uint8, Uint16
 from keras_matting.errors import UsageError
 from keras_matting.photos import colour_profiles
+
+if TYPE_CHECKING:
+    from keras_matting.model_folder import Preset
+    from keras_matting.photos.files import Photo
 
 _INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 # Below this range a map is constant but for noise, and stretching it would invent a subject.
@@ -16,7 +27,7 @@ PAPER = 255  # hidden or see-through pixels of a photo are shown to the model on
 _BAND_PIXELS = 2**16  # stays in a core's cache
 
 
-def prepare(photo, preset):
+def prepare(photo: Photo, preset: Preset) -> Float32:
     """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says.
 
     A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted. Colours of a
@@ -34,12 +45,12 @@ def prepare(photo, preset):
     return image * scale.astype(np.float32) - offset
 
 
-def on_paper(photo):
+def on_paper(photo: Photo) -> Uint8:
     """Return the photo's uint8 (H, W, 3) as it looks: itself, or on white where it has alpha."""
     return photo.rgb if photo.alpha is None else composite(photo.rgb, photo.alpha, PAPER)
 
 
-def within_alpha(matte, photo):
+def within_alpha(matte: Float32, photo: Photo) -> Float32:
     """Return the matte times the photo's own alpha, if it has one: what was transparent stays so."""
     if photo.alpha is None:
         return matte
@@ -49,7 +60,7 @@ def within_alpha(matte, photo):
     return within
 
 
-def restore(matte, photo, preset):
+def restore(matte: Floats, photo: Photo, preset: Preset) -> Float32:
     """Return the photo's matte, float32 (H, W) in [0, 1], from the model's (height, width, 1).
 
     Applies the preset's output rule, then scales to the photo's size. A constant map stays what it is under
@@ -63,7 +74,7 @@ def restore(matte, photo, preset):
     return np.clip(matte, 0, 1, out=matte)
 
 
-def apply_output_rule(matte, preset):
+def apply_output_rule(matte: Float32, preset: Preset) -> Float32:
     """Return one raw output as the preset wants it: itself, or stretched to [0, 1]."""
     if preset.output == "min-max":
         low, high = matte.min(), matte.max()
@@ -72,21 +83,21 @@ def apply_output_rule(matte, preset):
     return matte
 
 
-def harden(matte):
+def harden(matte: Float32) -> Float32:
     """Return the matte, float32 (H, W), as 0 and 1 without specks: opened, smoothed, cut at a half, as rembg does."""
     opened = cv2.morphologyEx(matte, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
     smooth = cv2.GaussianBlur(opened, (5, 5), sigmaX=2, dst=opened)
     return np.greater_equal(smooth, 0.5, out=smooth)
 
 
-def cut_out(rgb, matte):
+def cut_out(rgb: Uint8, matte: Float32) -> Uint8:
     """Return straight (not premultiplied) RGBA, uint8 (H, W, 4): the photo's own colours, the matte as alpha."""
     rgba = np.empty((*rgb.shape[:2], 4), np.uint8)
     cv2.mixChannels([rgb, to_uint8(matte)], [rgba], [0, 0, 1, 1, 2, 2, 3, 3])
     return rgba
 
 
-def composite(rgb, matte, background):
+def composite(rgb: Uint8, matte: Floats | Uint8, background: npt.ArrayLike) -> Uint8:
     """Return uint8 (H, W, 3): `rgb` over `background`, a colour or an RGB image of any size (cropped to cover).
 
     `matte` (H, W) is a float in [0, 1], or an alpha of uint8.
@@ -103,12 +114,12 @@ def composite(rgb, matte, background):
     return result
 
 
-def to_uint8(matte):
+def to_uint8(matte: Floats) -> Uint8:
     """Return a float matte (H, W) or image (H, W, 3) in [0, 1] as uint8, rounded."""
     return cv2.convertScaleAbs(matte, alpha=255)
 
 
-def to_uint16(matte):
+def to_uint16(matte: Float32) -> Uint16:
     """Return a float matte in [0, 1] as uint16, rounded."""
     result = np.empty(matte.shape, np.uint16)
     for rows in _bands(matte):
@@ -116,7 +127,7 @@ def to_uint16(matte):
     return result
 
 
-def cover(image, size):
+def cover(image: Uint8, size: Sequence[int]) -> Uint8:
     """Return `image` centre-cropped to the aspect of (height, width), then scaled to that size; itself if it has it."""
     if image.shape[:2] == tuple(size):
         return image
@@ -129,7 +140,7 @@ def cover(image, size):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _bands(image):
+def _bands(image: npt.NDArray[np.generic]) -> Iterator[slice]:
     """Yield slices of a few rows each that cover an image (H, W, ...)."""
     height, width = image.shape[:2]
     step = max(1, _BAND_PIXELS // width)

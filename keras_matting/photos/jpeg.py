@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError
 from keras_matting.photos.headers import FRAMES, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
 
@@ -37,7 +38,7 @@ class ScansError(ImageError):
     limit = MAX_SCANS
 
 
-def decode(data):
+def decode(data: bytes) -> tuple[Uint8, bytes | None, int]:
     """Return (RGB, ICC profile or None, EXIF orientation) of JPEG bytes.
 
     What browsers show whole is read: stray bytes between segments, a missing end. Raises `ImageError` where pixels are
@@ -57,7 +58,7 @@ def decode(data):
     return _rgb_of_inks(pixels) if pixels.shape[2] == 4 else pixels, icc, exif_orientation(data)
 
 
-def with_icc(data, icc):
+def with_icc(data: bytes, icc: bytes) -> bytes:
     """Return JPEG bytes with an ICC profile in as many segments as it needs."""
     parts = [icc[at : at + _ICC_SEGMENT] for at in range(0, len(icc), _ICC_SEGMENT)]
     if len(parts) > 255:
@@ -70,16 +71,16 @@ def with_icc(data, icc):
     return b"".join([data[:at], *segments, data[at:]])
 
 
-def _segment(marker, content):
+def _segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
 
 
-def _rgb_of_inks(inks):
+def _rgb_of_inks(inks: Uint8) -> Uint8:
     """Return RGB of cyan, magenta, yellow and black as Adobe writes them: inverted."""
     return np.dstack([cv2.multiply(inks[..., ink], inks[..., 3], scale=1 / 255) for ink in range(3)])
 
 
-def _pixels_of_odd_file(data, colours):
+def _pixels_of_odd_file(data: bytes, colours: str) -> Uint8:
     """Decode what is whole but for bytes before its end that belong to nothing.
 
     They are left out, not skipped by the decoder: zeros in place of lost pixels are pixels to it, of a kind.
@@ -102,19 +103,19 @@ def _pixels_of_odd_file(data, colours):
     raise ImageError(_DAMAGED)
 
 
-def _pixels_by_opencv(data):
+def _pixels_by_opencv(data: bytes) -> Uint8:
     """Decode what simplejpeg does not: samplings that hardly any encoder writes.
 
     OpenCV takes what follows lost pixels for pixels, so two files whose rests differ look different then.
     """
     files = [data[:-2] + rest + _END for rest in (b"", b"\x55" * 64)]
     first, second = (cv2.imdecode(np.frombuffer(file, np.uint8), _AS_STORED) for file in files)
-    if first is None or not np.array_equal(first, second):
+    if first is None or second is None or not np.array_equal(first, second):
         raise ImageError(_DAMAGED)
     return first
 
 
-def _check_scans(data):
+def _check_scans(data: bytes) -> int:
     """Return the number of components; raise `ImageError` if the scans are too many or leave something out.
 
     A progressive file that was cut between two scans is no damaged one to a decoder, only a blurred one.
@@ -137,7 +138,7 @@ def _check_scans(data):
     return len(bits)
 
 
-def _note_scan(bits, data, at, progressive):
+def _note_scan(bits: dict[int, Uint8], data: bytes, at: int, progressive: bool) -> None:
     """Note, for each component's 64 coefficients, how many low bits are still to come."""
     count = data[at + 4]
     first, last, low = data[at + 5 + 2 * count], data[at + 6 + 2 * count], data[at + 7 + 2 * count] & 15
@@ -146,7 +147,7 @@ def _note_scan(bits, data, at, progressive):
             bits[component][slice(first, last + 1) if progressive else slice(None)] = low if progressive else 0
 
 
-def _as_written(data):
+def _as_written(data: bytes) -> bytes:
     """Return the file as a careful encoder would have written it: tables, frame, scans and an end."""
     parts, start, progressive = [b"\xff\xd8"], None, False
     for marker, at in jpeg_markers(data):
@@ -164,13 +165,14 @@ def _as_written(data):
                 segment[9] = 1  # the version: there is no other
             elif segment[4:9] == b"Adobe" and segment[15:16] > b"\2":
                 segment[15] = 1  # what unknown colours are taken for: YCbCr
-            parts.append(segment)
+            parts.append(bytes(segment))
     return b"".join([*parts, b"" if start is None else data[start:], _END])
 
 
-def _icc_of(data):
+def _icc_of(data: bytes) -> bytes | None:
     """Return the profile that a JPEG's segments make up; None where one is missing."""
-    parts, count = {}, 0
+    parts: dict[int, bytes] = {}
+    count = 0
     for marker, at in jpeg_segments(data):
         content = data[at + 4 : at + 2 + jpeg_length(data, at)] if marker == _ICC else b""
         if content.startswith(_ICC_NAME) and len(content) > len(_ICC_NAME) + 2:

@@ -4,18 +4,28 @@ By it a file of somebody else's is not overwritten, and a run that goes on knows
 file that it is in: PNG has it as a text, JPEG as a comment, WebP as a chunk of its own. Names stand in it as digests.
 """
 
+from __future__ import annotations
+
 import json
 import struct
 import zlib
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from keras_matting.files import name_bytes, printable
+from keras_matting.arrays import Uint8
+from keras_matting.files import StrPath, name_bytes, printable
 from keras_matting.photos.files import Photo
 
+if TYPE_CHECKING:
+    from keras_matting.model_folder import Preset
+from keras_matting.photos.options import Options
+
+Mark: TypeAlias = dict[str, str | bool]
+_Content: TypeAlias = bytes | Uint8
 _KEYWORD = b"keras-matting\0"
 _WEBP_CHUNK = b"kmat"
 _LONGEST = 1 << 12  # bytes; a mark has a few hundred
@@ -32,7 +42,7 @@ _REASONS = {
 }
 
 
-def made_by(preset, options):
+def made_by(preset: Preset, options: Options) -> Mark:
     """Return how a model's `Preset` and `OutputOptions` make an output; the engine is not part of it."""
     return {
         "kind": options.kind,
@@ -44,24 +54,24 @@ def made_by(preset, options):
     }
 
 
-def made_of(path, data):
+def made_of(path: StrPath, data: bytes) -> Mark:
     """Return what identifies a photo: its name, and the bytes of its file."""
     return {"name": name_digest(path), "photo": _digest(data)}
 
 
-def name_digest(path):
+def name_digest(path: StrPath) -> str:
     """Return the digest of a file's name, without its folder."""
     return _digest(name_bytes(Path(path).name))
 
 
-def why_otherwise(mark, wanted):
+def why_otherwise(mark: Mark | None, wanted: Mark) -> str | None:
     """Return in a few words why an output with this mark is not what is `wanted` (made_by and made_of), else None."""
     if not mark:
         return "of unknown making"
     return next((reason for key, reason in _REASONS.items() if mark.get(key) != wanted.get(key)), None)
 
 
-def why_not_own(target, photo=None):
+def why_not_own(target: StrPath, photo: StrPath | None = None) -> str | None:
     """Return why a file that is there must not be replaced: it is no output of ours, or one of another photo's.
 
     None where it may be, or where there is none.
@@ -77,7 +87,7 @@ def why_not_own(target, photo=None):
     return None
 
 
-def marked(data, mark):
+def marked(data: bytes, mark: Mark) -> bytes:
     """Return a PNG's, JPEG's or WebP's bytes with a mark, a dictionary of plain values, instead of what it had."""
     text = _KEYWORD + json.dumps(mark).encode()
     if data[:4] == b"\x89PNG":
@@ -92,7 +102,7 @@ def marked(data, mark):
     return data
 
 
-def read_mark(path):
+def read_mark(path: StrPath) -> Mark | None:
     """Return the mark of an image file, or None if it has none or cannot be read."""
     try:
         with Path(path).open("rb") as file:
@@ -109,12 +119,12 @@ def read_mark(path):
     return mark if isinstance(mark, dict) else None
 
 
-def is_marked(data):
+def is_marked(data: bytes) -> bool:
     """Tell whether the first bytes of a file have a mark."""
     return _KEYWORD in data
 
 
-def _marked_webp(data, text):
+def _marked_webp(data: bytes, text: bytes) -> bytes:
     """Put the mark into a chunk before the pixels, which only WebP's extended form has room for."""
     chunk = _WEBP_CHUNK + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2)
     if data[12:16] == b"VP8X":
@@ -127,7 +137,7 @@ def _marked_webp(data, text):
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _webp_header(data):
+def _webp_header(data: bytes) -> tuple[int, int, int]:
     """Return (flags of the extended form, width, height) of a WebP of one chunk, lossless or not."""
     if data[12:16] == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
@@ -136,7 +146,7 @@ def _webp_header(data):
     return 0, width & 0x3FFF, height & 0x3FFF
 
 
-def _digest_of_background(options):
+def _digest_of_background(options: Options) -> str:
     if isinstance(options.background, Photo):
         alpha = b"" if options.background.alpha is None else np.ascontiguousarray(options.background.alpha)
         rgb = np.ascontiguousarray(options.background.rgb)
@@ -146,12 +156,12 @@ def _digest_of_background(options):
     return _digest(str(array.shape).encode(), array)
 
 
-def _digest(*parts):
+def _digest(*parts: _Content) -> str:
     digest = blake2b(digest_size=8)
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
 
 
-def _crc(chunk):
+def _crc(chunk: bytes) -> bytes:
     return struct.pack(">I", zlib.crc32(chunk))

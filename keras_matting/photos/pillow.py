@@ -4,19 +4,29 @@ Their own classes are opened, not `Image.open`: its check for bombs warns where 
 and its registry is everyone's.
 """
 
+from __future__ import annotations
+
 import io
 import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError, first_line
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pillow_heif import HeifFile
+
+_Opened = TypeVar("_Opened")
 _FAILURES = (OSError, ValueError, SyntaxError, IndexError, EOFError, struct.error, RuntimeError)
 _BITFIELDS = 3
 _NEEDS_HEIF = "Expected pillow-heif to read HEIC and HEIF; it is not installed. Run: pip install '.[heif]'"
 
 
-def decode_bmp(data):
+def decode_bmp(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None]:
     """Return (RGB, alpha or None, ICC profile or None) of a BMP of any header: OpenCV misreads several."""
     from PIL.BmpImagePlugin import BmpImageFile
 
@@ -28,7 +38,7 @@ def decode_bmp(data):
     return _read("BMP", BmpImageFile, data)
 
 
-def open_avif(data):
+def open_avif(data: bytes) -> Image:
     """Return Pillow's image of AVIF bytes, not decoded yet."""
     from PIL import features
 
@@ -39,7 +49,7 @@ def open_avif(data):
     return _opened("AVIF", AvifImageFile, data)
 
 
-def open_heif(data):
+def open_heif(data: bytes) -> HeifFile:
     """Return pillow-heif's image of HEIC or HEIF bytes, upright and not decoded yet."""
     try:
         import pillow_heif
@@ -48,14 +58,14 @@ def open_heif(data):
     return _opened("HEIC", lambda file: pillow_heif.open_heif(file, convert_hdr_to_8bit=True), data)
 
 
-def decode_avif(data):
+def decode_avif(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None, int]:
     """Return (RGB, alpha or None, ICC profile or None, EXIF orientation) of the first image of AVIF bytes."""
     image = open_avif(data)
     orientation = image.getexif().get(0x0112, 1)
     return *_arrays("AVIF", image), orientation if orientation in range(1, 9) else 1
 
 
-def decode_heif(data):
+def decode_heif(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None]:
     """Return (RGB, alpha or None, ICC profile or None) of the primary image of HEIC or HEIF bytes, upright."""
     image = open_heif(data)
     try:
@@ -65,18 +75,18 @@ def decode_heif(data):
     return _arrays("HEIC", decoded)
 
 
-def _read(kind, opener, data):
+def _read(kind: str, opener: Callable[[io.BytesIO], Image], data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None]:
     return _arrays(kind, _opened(kind, opener, data))
 
 
-def _opened(kind, opener, data):
+def _opened(kind: str, opener: Callable[[io.BytesIO], _Opened], data: bytes) -> _Opened:
     try:
         return opener(io.BytesIO(data))
     except _FAILURES as error:
         raise _damaged(kind, error) from None
 
 
-def _arrays(kind, image):
+def _arrays(kind: str, image: Image) -> tuple[Uint8, Uint8 | None, bytes | None]:
     try:
         if image.mode not in ("RGB", "RGBA"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -86,7 +96,7 @@ def _arrays(kind, image):
     return array[..., :3], array[..., 3] if array.shape[2] == 4 else None, image.info.get("icc_profile")
 
 
-def _damaged(kind, error):
+def _damaged(kind: str, error: Exception) -> ImageError:
     return ImageError(
         f"Expected a whole {kind} file, as Pillow reads them; received: {first_line(error)}. Save it again as PNG."
     )

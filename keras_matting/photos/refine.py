@@ -1,12 +1,16 @@
 """Optional finishing with pymatting: clean foreground colours, and a sharper matte in the unknown band."""
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from keras_matting.arrays import Bools, Float32, Floats, Uint8
 from keras_matting.errors import ImageError, UsageError, first_line
 
+_Array = TypeVar("_Array", Uint8, Float32)
 KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
 BAND_FRACTION = 1 / 100  # of the photo's longer side: how far the band reaches beyond uncertain pixels
 # Closed-form matting solves for every pixel: a megapixel takes some ten seconds and a gigabyte.
@@ -16,7 +20,7 @@ _BAND_PIXELS = 2**16
 _WINDOW = 3  # closed-form matting looks at 3x3 pixels
 
 
-def estimate_foreground(rgb, matte):
+def estimate_foreground(rgb: Uint8, matte: Floats) -> Uint8:
     """Return the colours that the subject has by itself, uint8 (H, W, 3), where the background shines through.
 
     Multi-level estimation (Germer et al., https://arxiv.org/abs/2006.14970). `rgb` uint8 (H, W, 3), `matte` float
@@ -43,7 +47,7 @@ def estimate_foreground(rgb, matte):
     return result
 
 
-def _fill(photo, soft, matte, layers):
+def _fill(photo: Uint8, soft: Uint8, matte: Floats, layers: tuple[Float32, Float32]) -> None:
     """Put the subject's colours where `soft` says; `layers`: estimated (foreground, background), perhaps smaller."""
     height, width = matte.shape
     same_size = layers[0].shape[:2] == matte.shape
@@ -63,7 +67,7 @@ def _fill(photo, soft, matte, layers):
         photo[rows][wanted] = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
 
 
-def _enlarged(layer, rows, size):
+def _enlarged(layer: Float32, rows: slice, size: tuple[int, int]) -> Float32:
     """Return rows of `layer` (h, w, 3) as they are when it is scaled to `size` (height, width), linearly."""
     height, width = size
     y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * (layer.shape[0] / height) - 0.5
@@ -72,7 +76,7 @@ def _enlarged(layer, rows, size):
     return cv2.remap(layer, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _scaled(image, scale, interpolation=cv2.INTER_AREA):
+def _scaled(image: _Array, scale: float, interpolation: int = cv2.INTER_AREA) -> _Array:
     """Return the image with its sides times `scale`, itself where that is 1."""
     if scale == 1:
         return image
@@ -88,7 +92,7 @@ class Thresholds:
     background: float = 10 / 255
     erode_px: int = 10
 
-    def trimap(self, matte):
+    def trimap(self, matte: Floats) -> Float32:
         """Return float32 (H, W): 1, 0, or 0.5 where the matte (H, W) in [0, 1] is uncertain."""
         kernel = np.ones((max(1, self.erode_px),) * 2, np.uint8)
         sure, empty = (
@@ -100,7 +104,7 @@ class Thresholds:
         return trimap
 
 
-def refine_matte(rgb, matte, thresholds=None):
+def refine_matte(rgb: Uint8, matte: Float32, thresholds: Thresholds | None = None) -> Float32:
     """Return the matte solved anew where it is uncertain, float32 (H, W); elsewhere it is unchanged.
 
     `thresholds`: the `Thresholds` that tell where, by default a band around soft pixels. Closed-form matting (Levin et
@@ -128,7 +132,7 @@ def refine_matte(rgb, matte, thresholds=None):
     return refined
 
 
-def _pymatting():
+def _pymatting() -> ModuleType:
     """Import it: when first used on a machine it compiles itself (a minute, once), and needs a place to keep that."""
     try:
         import pymatting
@@ -140,7 +144,7 @@ def _pymatting():
     return pymatting
 
 
-def trimap_of(matte):
+def trimap_of(matte: Floats) -> Float32:
     """Return float32 (H, W): 1 and 0 where the matte is certain, 0.5 in a band around where it is not."""
     certain = ((matte <= KNOWN_BACKGROUND) | (matte >= KNOWN_FOREGROUND)).astype(np.uint8)
     radius = max(1, round(max(matte.shape) * BAND_FRACTION))
@@ -150,7 +154,7 @@ def trimap_of(matte):
     return trimap
 
 
-def _bounding_box(mask, margin):
+def _bounding_box(mask: Uint8 | Bools, margin: int) -> tuple[slice, slice]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (
         slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),

@@ -4,11 +4,14 @@ They are split once into halves that share no photo: engines are calibrated on o
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError, UsageError
+from keras_matting.files import StrPath
 from keras_matting.photos.files import Photo, decode
 from keras_matting.photos.folders import list_folder, none_found
 
@@ -26,17 +29,17 @@ _DEMO = ("astronaut", "cat", "coffee")
 _DEMO_GARMENTS = 3
 
 
-def sample_photos(half="gate"):
+def sample_photos(half: str = "gate") -> dict[str, Photo]:
     """Return {name: `Photo`} of a half of the samples, those of scikit-image where it is installed."""
     return named_photos(FOLDER / half) | _of_scikit_image(_OF_SCIKIT_IMAGE[half])
 
 
-def demo_photos():
+def demo_photos() -> dict[str, Photo]:
     """Return {name: `Photo`} of a few to look at: some garments, and people and things where there are any."""
     return named_photos(FOLDER / "gate", _DEMO_GARMENTS) | _of_scikit_image(_DEMO)
 
 
-def _of_scikit_image(names):
+def _of_scikit_image(names: Sequence[str]) -> dict[str, Photo]:
     try:
         from skimage import data
     except ImportError:
@@ -44,12 +47,12 @@ def _of_scikit_image(names):
     return {name: Photo(_rgb(getattr(data, name)())) for name in names}
 
 
-def _rgb(image):
+def _rgb(image: Uint8 | tuple[Uint8, ...]) -> Uint8:
     image = image[0] if isinstance(image, tuple) else image  # of a stereo pair, the left
     return np.ascontiguousarray(np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3)))
 
 
-def folder_photos(folder, limit=None):
+def folder_photos(folder: StrPath, limit: int | None = None) -> list[Photo]:
     """Return the `Photo`s of a folder in order, at most `limit`; what was left out is logged.
 
     Raises `UsageError` if there is none, `ImageError` that names the first that cannot be read.
@@ -57,7 +60,7 @@ def folder_photos(folder, limit=None):
     return list(named_photos(folder, limit).values())
 
 
-def named_photos(folder, limit=None):
+def named_photos(folder: StrPath, limit: int | None = None) -> dict[str, Photo]:
     """Return what `folder_photos` returns as {path within the folder: `Photo`}."""
     listing = list_folder(folder)
     if not listing.photos:
@@ -67,7 +70,7 @@ def named_photos(folder, limit=None):
     return {str(path.relative_to(folder)): _read(path) for path in listing.photos[:limit]}
 
 
-def _read(path):
+def _read(path: Path) -> Photo:
     try:
         return decode(path.read_bytes())
     except OSError as error:

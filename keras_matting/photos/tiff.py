@@ -6,18 +6,21 @@ a word. So libtiff, by Pillow, is given plain grey bytes, a few strips at a time
 
 import io
 import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import ImageError
 from keras_matting.photos import jpeg
 from keras_matting.photos import tiff_layout as tiff
-from keras_matting.photos.headers import probe, tiff_directory
+from keras_matting.photos.headers import Tags, probe, tiff_directory
 
 _BAND_BYTES = 1 << 22
 
 
-def decode(data):
+def decode(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None, int]:
     """Return (RGB, alpha or None, tiff.ICC profile or None, orientation) of the first page of TIFF bytes.
 
     Samples of 16 bits are scaled to 8, colours that were multiplied by their alpha divided again; a sample of
@@ -34,18 +37,22 @@ def decode(data):
     for top, samples in _bands(data, layout, tags):
         bottom = top + samples[0].shape[0]
         rgb[top:bottom] = _colours(samples, layout, palette)
-        if alpha is not None:
+        if alpha is not None and layout.alpha is not None:
             alpha[top:bottom] = to_8_bits(samples[layout.alpha])
     icc, (orientation, *_) = tags.get(tiff.ICC), tags.get(tiff.ORIENTATION, (1,))
     return rgb, alpha, icc if isinstance(icc, bytes) else None, orientation if orientation in range(1, 9) else 1
 
 
-def to_8_bits(values):
+def to_8_bits(values: Uint8Or16) -> Uint8:
     """Return uint16 values, of either byte order, as uint8: 65535 becomes 255, not clipped but rounded."""
-    return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return (
+        values.astype(np.uint8, copy=False)
+        if values.dtype == np.uint8
+        else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    )
 
 
-def _bands(data, layout, tags):
+def _bands(data: bytes, layout: tiff.Layout, tags: Tags) -> Iterator[tuple[int, dict[int, Uint8Or16]]]:
     """Yield (first row, {index: samples of one kind}) for bands of rows of a few megabytes."""
     wanted = [*range(layout.colours), *([] if layout.alpha is None else [layout.alpha])]
     down = layout.offsets.shape[1]
@@ -64,7 +71,7 @@ def _bands(data, layout, tags):
             yield start * layout.rows + first, band
 
 
-def _colours(samples, layout, palette):
+def _colours(samples: Mapping[int, Uint8Or16], layout: tiff.Layout, palette: Uint8 | None) -> Uint8:
     """Return the RGB, or grey, that samples mean."""
     if palette is not None:
         return palette[samples[0]]
@@ -72,7 +79,7 @@ def _colours(samples, layout, palette):
     colours = [samples[index] for index in range(layout.colours)]
     if layout.photometric == tiff.WHITE_IS_0:
         colours = [full - colours[0]]
-    if layout.is_associated:
+    if layout.is_associated and layout.alpha is not None:
         alpha = samples[layout.alpha].astype(np.uint32)
         colours = [_divided(colour, alpha, full) for colour in colours]
     colours = [to_8_bits(colour) for colour in colours]
@@ -82,19 +89,19 @@ def _colours(samples, layout, palette):
     return np.stack(colours if len(colours) == 3 else colours * 3, axis=-1)
 
 
-def _divided(colour, alpha, full):
+def _divided(colour: Uint8Or16, alpha: npt.NDArray[np.uint32], full: int) -> Uint8Or16:
     """Return a colour that was multiplied by alpha as it was before."""
     straight = (colour.astype(np.uint32) * full + alpha // 2) // np.maximum(alpha, 1)
     return np.minimum(straight, full).astype(np.uint8 if full == 255 else np.uint16)
 
 
-def _palette(values):
+def _palette(values: Sequence[int]) -> Uint8:
     """Return RGB of 8 bits for every index."""
     colours = np.array(values, np.uint16).reshape(3, -1).T
     return colours.astype(np.uint8) if colours.max() < 256 else to_8_bits(colours)  # some writers leave 8 bits
 
 
-def _pixels(data, layout, tags, plane, strips):
+def _pixels(data: bytes, layout: tiff.Layout, tags: Tags, plane: int, strips: range) -> Uint8Or16:
     """Return the samples (rows, width, samples) of a plane's strips: uint8, or uint16; depths below 8 as 8 bits."""
     if layout.compression == tiff.JPEG:
         return _joined(layout, strips, lambda down, across: _jpeg_tile(data, layout, tags, plane, down, across))
@@ -111,7 +118,7 @@ def _pixels(data, layout, tags, plane, strips):
     return _summed(pixels, layout) if layout.is_predicted else pixels
 
 
-def _joined(layout, strips, read):
+def _joined(layout: tiff.Layout, strips: range, read: Callable[[int, int], Uint8]) -> Uint8:
     """Return tiles side by side and below each other, without what hangs over the page."""
     width = layout.width if layout.compression == tiff.JPEG else layout.row_bytes(layout.width)
     bands = []
@@ -121,14 +128,14 @@ def _joined(layout, strips, read):
     return bands[0] if len(bands) == 1 else np.concatenate(bands)
 
 
-def _plain_tile(data, layout, plane, down, across):
+def _plain_tile(data: bytes, layout: tiff.Layout, plane: int, down: int, across: int) -> Uint8:
     row_bytes = layout.row_bytes(layout.tile_width)
     rows = min(layout.rows, int(layout.counts[plane, down, across]) // row_bytes)
     values = np.frombuffer(data, np.uint8, rows * row_bytes, int(layout.offsets[plane, down, across]))
     return values.reshape(rows, row_bytes, 1)
 
 
-def _jpeg_tile(data, layout, tags, plane, down, across):
+def _jpeg_tile(data: bytes, layout: tiff.Layout, tags: Tags, plane: int, down: int, across: int) -> Uint8:
     """Return a JPEG strip's pixels; its own size is checked before it is decoded."""
     tables = tags.get(tiff.JPEG_TABLES, b"\xff\xd8\xff\xd9")
     if not isinstance(tables, bytes):
@@ -144,7 +151,7 @@ def _jpeg_tile(data, layout, tags, plane, down, across):
     return jpeg.decode(stream)[0][:, : layout.tile_width, : layout.samples]
 
 
-def _decompressed(data, layout, tags, plane, strips):
+def _decompressed(data: bytes, layout: tiff.Layout, tags: Tags, plane: int, strips: range) -> Uint8:
     """Return the bytes (rows, bytes of a row) of compressed strips, of fax compression grey (rows, width)."""
     from PIL.TiffImagePlugin import TiffImageFile
 
@@ -174,7 +181,7 @@ def _decompressed(data, layout, tags, plane, strips):
         raise ImageError(tiff.BROKEN) from None
 
 
-def _tiff(directory, chunks, tiled):
+def _tiff(directory: Mapping[int, int], chunks: Sequence[bytes], tiled: bool) -> bytes:
     """Return a TIFF of one page: numbers by tag, and the bytes of its strips or tiles."""
     entries, places, number = 2 + len(directory), 8, len(chunks)
     lists = places + 2 + 12 * entries + 4
@@ -189,15 +196,15 @@ def _tiff(directory, chunks, tiled):
     return b"".join([*head, *chunks])
 
 
-def _unpacked(rows, layout):
+def _unpacked(rows: Uint8, layout: tiff.Layout) -> Uint8:
     """Return samples below 8 bits one a byte: spread over 0 to 255, but for those that point into a palette."""
     bits = layout.bits
     values = np.unpackbits(rows, axis=1).reshape(len(rows), -1, bits)[:, : layout.width]
-    values = np.packbits(values, axis=2)[..., 0] >> (8 - bits)
+    values = np.packbits(values, axis=2)[..., 0] >> np.uint8(8 - bits)
     return values if layout.photometric == tiff.PALETTE else values * np.uint8(255 // (2**bits - 1))
 
 
-def _summed(pixels, layout):
+def _summed(pixels: Uint8Or16, layout: tiff.Layout) -> Uint8Or16:
     """Undo the horizontal predictor, tile by tile."""
     summed = np.empty_like(pixels, pixels.dtype.newbyteorder("="))
     for left in range(0, layout.width, layout.tile_width):

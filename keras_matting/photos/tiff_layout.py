@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_matting.arrays import Int64
 from keras_matting.errors import ImageError
+from keras_matting.photos.headers import Tags
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 OFFSETS, SAMPLES, ROWS_PER_STRIP, COUNTS, FAX3_OPTIONS, FAX4_OPTIONS = 273, 277, 278, 279, 292, 293
@@ -46,29 +48,29 @@ class Layout:
     order: str
     rows: int
     tile_width: int
-    offsets: np.ndarray
-    counts: np.ndarray
+    offsets: Int64
+    counts: Int64
     alpha: int | None
     is_associated: bool
 
     @property
-    def colours(self):
+    def colours(self) -> int:
         """The number of samples that are colours; they come first."""
         return COLOURS[self.photometric]
 
-    def row_bytes(self, pixels):
+    def row_bytes(self, pixels: int) -> int:
         """Return the bytes of so many pixels in a row."""
         return -(-pixels * self.samples * self.bits // 8)
 
-    def rows_of(self, down):
+    def rows_of(self, down: int) -> int:
         """Return the number of the page's rows in a strip."""
         return min(self.rows, self.height - down * self.rows)
 
 
-def layout_of(tags, data):
+def layout_of(tags: Tags, data: bytes) -> Layout:
     """Return the `Layout` that tags tell; raises `ImageError` where it is unknown or points outside of the file."""
 
-    def first(tag, default):
+    def first(tag: int, default: int) -> int:
         return tags[tag][0] if tags.get(tag) else default
 
     width, height, photometric = tags[WIDTH][0], tags[HEIGHT][0], tags[PHOTOMETRIC][0]
@@ -105,12 +107,12 @@ def layout_of(tags, data):
     return _checked(layout, tiled, len(data))
 
 
-def unknown(what):
+def unknown(what: str) -> ImageError:
     """Return the error for a TIFF that is not of the kinds known here."""
     return ImageError(f"Expected a TIFF of a kind that photos have; received {what}. Convert it to PNG.")
 
 
-def _known_bits(tags, count):
+def _known_bits(tags: Tags, count: int) -> int:
     """Return the bits of every sample."""
     every = tuple(tags.get(BITS, (1,)))
     bits = every[0]
@@ -123,7 +125,7 @@ def _known_bits(tags, count):
     return bits
 
 
-def _check_colours(tags, photometric, count, bits, is_associated):
+def _check_colours(tags: Tags, photometric: int, count: int, bits: int, is_associated: bool) -> None:
     if photometric not in COLOURS:
         raise unknown(_NAMES.get(photometric, f"photometric interpretation {photometric}"))
     if count < COLOURS[photometric]:
@@ -138,7 +140,7 @@ def _check_colours(tags, photometric, count, bits, is_associated):
         raise unknown("a palette of another size")
 
 
-def _check_compression(tags, compression, photometric, bits, predictor, planes):
+def _check_compression(tags: Tags, compression: int, photometric: int, bits: int, predictor: int, planes: int) -> None:
     if compression not in (NONE, JPEG, PACKBITS, *FAX, *_PREDICTED):
         raise unknown(f"compression {compression}")
     if predictor not in (1, 2) or (predictor == 2 and bits < 8):
@@ -153,17 +155,18 @@ def _check_compression(tags, compression, photometric, bits, predictor, planes):
         raise unknown("JPEG compression of other samples than grey or colours of 8 bits")
 
 
-def _places(tags, tiled, shape):
+def _places(tags: Tags, tiled: bool, shape: tuple[int, int, int]) -> tuple[Int64, Int64]:
     """Return (offsets, counts), each of a shape; counts of 0 where the file does not say."""
     offsets, counts = (tags.get(tag, ()) for tag in ((TILE_OFFSETS, TILE_COUNTS) if tiled else (OFFSETS, COUNTS)))
     number = shape[0] * shape[1] * shape[2]
     if len(offsets) < number or (counts and len(counts) < number):
         raise ImageError(BROKEN)
     counts = counts or (0,) * number
-    return [np.array(tuple(values[:number]), np.uint64).astype(np.int64).reshape(shape) for values in (offsets, counts)]
+    first, second = (np.array(tuple(values[:number]), np.uint64).astype(np.int64) for values in (offsets, counts))
+    return first.reshape(shape), second.reshape(shape)
 
 
-def _checked(layout, tiled, file_bytes):
+def _checked(layout: Layout, tiled: bool, file_bytes: int) -> Layout:
     """Return the layout, its counts filled in; raises `ImageError` where a strip is short or ends after the file."""
     counts = layout.counts
     if layout.compression == NONE:

@@ -1,0 +1,27 @@
+"""What is asked of an output, as the rooms below `matting` see it."""
+
+from typing import Protocol
+
+
+class Options(Protocol):
+    """Of `matting.OutputOptions`, what decides how much memory an output takes and how it was made."""
+
+    @property
+    def kind(self) -> str:
+        """One of `matting.OUTPUTS`."""
+
+    @property
+    def background(self) -> object:
+        """A colour, an image or a `Photo`; None without."""
+
+    @property
+    def refine(self) -> object:
+        """Whether, or by which `refine.Thresholds`, the unknown band is solved anew."""
+
+    @property
+    def foreground(self) -> bool:
+        """Whether the subject's own colours are estimated."""
+
+    @property
+    def harden(self) -> bool:
+        """Whether the matte is made 0 and 1."""
