@@ -119,8 +119,9 @@ def test_lists_name_files_relative_to_their_folder(read, data, name, text):
     assert source.samples[1].alpha == data / "mask" / "b.png"
 
 
-def test_a_list_without_alphas_is_unlabelled(read, data):
-    path = write_list(data, "image,alpha\nimage/a.png,\nimage/b.png,", "list.csv")
+@pytest.mark.parametrize("column", ["alpha", "mask"])
+def test_a_list_without_alphas_is_unlabelled(read, data, column):
+    path = write_list(data, f"image,{column}\nimage/a.png,\nimage/b.png,", "list.csv")
     source = read(f"list:{path}")
     assert source.kind == "unlabelled"
 

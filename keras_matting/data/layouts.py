@@ -101,7 +101,8 @@ def read_list(path):
         raise UsageError(f"Expected paths under image and alpha in {path}; received {other!r}.")
     samples, problems = {}, []
     for image, alpha in zip(images, alphas, strict=True):
-        sample = Sample(Path(image).with_suffix("").as_posix(), path.parent / image, alpha and path.parent / alpha)
+        truth = path.parent / alpha if alpha else None
+        sample = Sample(Path(image).with_suffix("").as_posix(), path.parent / image, truth)
         missing = [file for file in (sample.image, sample.alpha) if file and not file.is_file()]
         if missing:
             problems.append(Problem("missing file", sample.stem, str(missing[0])))
