@@ -4,17 +4,20 @@ What comes out are 8-bit masks in the cache folder, 255 on clothing, so that all
 """
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_matting.arrays import Uint8
 from keras_matting.data import coco
 from keras_matting.data.base import Problem, Sample
-from keras_matting.data.layouts import files_by_stem, matched, read_pairs, require_folder
+from keras_matting.data.layouts import Found, files_by_stem, matched, read_pairs, require_folder
 from keras_matting.data.prepare import cached, in_threads
 from keras_matting.errors import UsageError, first_line
-from keras_matting.files import write_atomically
+from keras_matting.files import StrPath, write_atomically
 from keras_matting.machine import missing_package
 from keras_matting.photos.files import encode
 
@@ -30,7 +33,7 @@ CCP_NOT_CLOTHING = {"null": 0, "hair": 19, "skin": 41}
 _CCP_MASKS = Path("annotations") / "pixel-level"
 
 
-def read_ccp(folder, cache_dir):
+def read_ccp(folder: StrPath, cache_dir: Path) -> Found:
     """Return (samples, problems) of Clothing Co-Parsing: folder pairs, or `photos/` and `annotations/pixel-level/`.
 
     Photos without a label map (about half of the original set has none) are not used.
@@ -43,21 +46,21 @@ def read_ccp(folder, cache_dir):
     labels, label_problems = files_by_stem(require_folder(folder / _CCP_MASKS), (".mat",))
     images = {stem: path for stem, path in images.items() if stem in labels}
 
-    def decode(stem):
+    def decode(stem: str) -> Path | Problem:
         try:
             return cached(labels[stem], "ccp clothing", cache_dir, lambda: encode(_ccp_mask(labels[stem]), ".png"))
         except Exception as error:  # SciPy raises whatever its parser stumbles over
             return Problem("unreadable", stem, f"{labels[stem]}: {first_line(error)}")
 
-    masks = dict(zip(labels, in_threads(decode, labels, "label maps"), strict=True))
-    damaged = [mask for mask in masks.values() if isinstance(mask, Problem)]
+    decoded = dict(zip(labels, in_threads(decode, labels, "label maps"), strict=True))
+    masks = {stem: mask for stem, mask in decoded.items() if not isinstance(mask, Problem)}
+    damaged = [mask for mask in decoded.values() if isinstance(mask, Problem)]
     for problem in damaged:
-        del masks[problem.stem]
         images.pop(problem.stem, None)
     return matched(images, image_problems, masks, [*label_problems, *damaged])
 
 
-def read_fashionpedia(json_path, images, categories, cache_dir):
+def read_fashionpedia(json_path: StrPath, images: StrPath, categories: Sequence[str], cache_dir: Path) -> Found:
     """Return (samples, problems) of a COCO-style JSON: the union of an image's instances is its alpha.
 
     `categories`: names, or those parts of names that commas separate ("shirt" of "shirt, blouse"); none: all but the
@@ -87,14 +90,14 @@ def read_fashionpedia(json_path, images, categories, cache_dir):
     return sorted(samples, key=lambda sample: sample.stem), problems
 
 
-def _is_file(path):
+def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name that is too long
         return False
 
 
-def _decode(json_path, wanted, folder):
+def _decode(json_path: Path, wanted: Sequence[str], folder: Path) -> None:
     """Write the masks of all images into `folder`, and at last the index that says that they are complete."""
     try:
         content = json.loads(json_path.read_bytes())
@@ -106,7 +109,7 @@ def _decode(json_path, wanted, folder):
             f"received: {first_line(error)} ({type(error).__name__})."
         ) from None
 
-    def write(numbered):
+    def write(numbered: tuple[int, coco.AnnotatedImage]) -> coco.Fault | None:
         number, image = numbered
         target = folder / f"{number:06}.png"
         if target.is_file():  # from a run that was interrupted
@@ -128,7 +131,9 @@ def _decode(json_path, wanted, folder):
     write_atomically(folder / "index.json", json.dumps(index).encode())
 
 
-def _chosen_categories(categories, wanted, json_path):
+def _chosen_categories(
+    categories: Sequence[dict[str, Any]], wanted: Sequence[str], json_path: Path
+) -> tuple[set[coco.Id], dict[coco.Id, str]]:
     """Return the ids of the wanted categories, with {id: name} of all."""
     names = {category["id"]: category["name"] for category in categories}
     if not wanted:
@@ -142,17 +147,17 @@ def _chosen_categories(categories, wanted, json_path):
     return {number for number, known in aliases.items() if known.intersection(wanted)}, names
 
 
-def _aliases(name):
+def _aliases(name: str) -> set[str]:
     """Return the names that a category answers to: its own, and what commas separate in it."""
     return {part.strip().casefold() for part in (name, *name.split(","))}
 
 
-def _is_part(category):
+def _is_part(category: dict[str, Any]) -> bool:
     supercategory = category.get("supercategory")
     return supercategory in PART_SUPERCATEGORIES if supercategory else category["name"] in PARTS
 
 
-def _ccp_mask(path):
+def _ccp_mask(path: Path) -> Uint8:
     from scipy.io import loadmat
 
     labels = loadmat(path, variable_names=["groundtruth"]).get("groundtruth")
@@ -163,6 +168,6 @@ def _ccp_mask(path):
     return np.where(np.isin(labels, list(CCP_NOT_CLOTHING.values())), 0, 255).astype(np.uint8)
 
 
-def _require(package, purpose):
+def _require(package: str, purpose: str) -> None:
     if reason := missing_package(package, "train"):
         raise UsageError(f"{purpose} cannot be read: {reason}")

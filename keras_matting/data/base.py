@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_matting.arrays import Uint8
 from keras_matting.data.masks import decode_truth
 from keras_matting.errors import ImageError
 from keras_matting.photos.files import decode
@@ -43,20 +44,20 @@ class Source:
 
     name: str
     kind: str
-    samples: tuple
-    backgrounds: tuple = ()
+    samples: tuple[Sample, ...]
+    backgrounds: tuple[Sample, ...] = ()
     weight: float = 1.0
-    problems: tuple = ()
+    problems: tuple[Problem, ...] = ()
 
 
-def read_truth(sample):
+def read_truth(sample: Sample) -> Uint8 | None:
     """Decode the alpha of a sample alone, uint8 (H, W), or None where it has no truth; raises as `read_sample` does."""
     if sample.alpha is None:
         return decode(sample.image.read_bytes()).alpha
     return decode_truth(sample.alpha.read_bytes())
 
 
-def read_sample(sample):
+def read_sample(sample: Sample) -> tuple[Uint8, Uint8 | None]:
     """Decode a sample: (rgb, alpha), uint8 (H, W, 3), upright, and uint8 (H, W), or None where it has no truth.
 
     The alpha of a cut-out is its alpha channel, that of a mask file its `masks.decode_truth`. Raises `ImageError` where
@@ -65,7 +66,7 @@ def read_sample(sample):
     photo = decode(sample.image.read_bytes())
     if sample.alpha is None:
         return photo.rgb, photo.alpha
-    alpha = read_truth(sample)
+    alpha = decode_truth(sample.alpha.read_bytes())
     if alpha.shape != photo.rgb.shape[:2]:
         raise ImageError(
             f"Expected a mask of {photo.rgb.shape[1]}x{photo.rgb.shape[0]} like {sample.image.name}; "

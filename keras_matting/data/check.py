@@ -2,13 +2,16 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
 
+from keras_matting.arrays import Uint8
 from keras_matting.data import masks
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.prepare import in_threads
@@ -30,15 +33,15 @@ class Finding:
     sample: Sample
     is_background: bool = False
     problem: Problem | None = None
-    size: tuple = ()
+    size: tuple[int, ...] = ()
     foreground: float | None = None
     is_soft: bool = False
     digest: bytes = b""
-    thumbnail: np.ndarray | None = None
+    thumbnail: Uint8 | None = None
     signs: np.uint64 | None = None
 
 
-def check(sources):
+def check(sources: Sequence[Source]) -> dict[str, list[dict[str, Any]]]:
     """Decode everything and return the report as a dictionary of plain values.
 
     "sources": per source its name, kind and counts, the median size (width, height), the mean share of foreground and
@@ -61,7 +64,7 @@ def check(sources):
     }
 
 
-def sheet_groups(sources, count, seed=0):
+def sheet_groups(sources: Sequence[Source], count: int, seed: int = 0) -> list[Group]:
     """Return `count` random samples, as many of each source, as `Group`s of a contact sheet.
 
     A group is a photo, its alpha and its cut-out; of composites: the cut-out, its alpha, and it on a background; of
@@ -79,7 +82,7 @@ def sheet_groups(sources, count, seed=0):
     return groups
 
 
-def _pictures(sample, background):
+def _pictures(sample: Sample, background: Sample | None) -> tuple[Uint8, ...]:
     rgb, alpha = read_sample(sample)
     if alpha is None:
         return (rgb,)
@@ -89,18 +92,17 @@ def _pictures(sample, background):
     return shown, alpha, composite(rgb, alpha / np.float32(255), read_sample(background)[0])
 
 
-def _inspect(source, sample, is_background):
+def _inspect(source: Source, sample: Sample, is_background: bool) -> Finding:
     try:
         rgb, alpha = read_sample(sample)
     except (MattingError, OSError, cv2.error, MemoryError) as error:
         problem = Problem("unreadable", sample.stem, f"{sample.image}: {first_line(error)}")
         return Finding(source, sample, is_background, problem)
     is_cutout = source.kind == "composite" and not is_background
-    if is_cutout and alpha is None:
-        alpha = np.full(rgb.shape[:2], 255, np.uint8)
     height, width = rgb.shape[:2]
     digest = blake2b(f"{width}x{height}".encode(), digest_size=16)
     if is_cutout:  # compare what is seen of it, not what hides behind transparent pixels
+        alpha = np.full((height, width), 255, np.uint8) if alpha is None else alpha
         rgb = composite(rgb, alpha / np.float32(255), 128)
     digest.update(rgb)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
@@ -118,20 +120,22 @@ def _inspect(source, sample, is_background):
     )
 
 
-def _mask_problem(sample, alpha):
+def _mask_problem(sample: Sample, alpha: Uint8) -> Problem | None:
     found = masks.fault(alpha)
     return found and Problem(found[0], sample.stem, found[1])
 
 
-def _gradient_signs(grey):
+def _gradient_signs(grey: Uint8) -> np.uint64:
     """Return 64 bits: whether each of 8x8 cells is darker than its right neighbour (the "difference hash")."""
     cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     return np.packbits(cells[:, 1:] > cells[:, :-1]).view(np.uint64)[0]
 
 
-def _duplicates(findings):
+def _duplicates(findings: Sequence[Finding]) -> list[tuple[Source, Problem]]:
     """Return [(source, problem)] for every photo that an earlier one equals or looks like."""
-    first, unique, problems = {}, [], []
+    first: dict[bytes, Finding] = {}
+    unique: list[Finding] = []
+    problems: list[tuple[Source, Problem]] = []
     for finding in findings:
         earlier = first.setdefault(finding.digest, finding)
         if earlier is finding:
@@ -141,12 +145,12 @@ def _duplicates(findings):
     return problems + [_like("near duplicate", unique[late], unique[early]) for late, early in _look_alikes(unique)]
 
 
-def _look_alikes(findings):
+def _look_alikes(findings: Sequence[Finding]) -> list[tuple[int, int]]:
     """Return [(index, index of an earlier one that it looks like)], by the hashes' bands, so without all pairs."""
     if not findings:
         return []
     signs = np.array([finding.signs for finding in findings])
-    thumbnails = np.stack([finding.thumbnail for finding in findings]).astype(np.int16)
+    thumbnails = np.stack([one.thumbnail for one in findings if one.thumbnail is not None]).astype(np.int16)
     earlier = np.full(len(findings), -1)
     for band in signs.view(np.uint16).reshape(-1, _BANDS).T:
         alike = defaultdict(list)
@@ -163,14 +167,14 @@ def _look_alikes(findings):
     return [(int(late), int(early)) for late, early in enumerate(earlier) if early >= 0]
 
 
-def _like(kind, finding, earlier):
+def _like(kind: str, finding: Finding, earlier: Finding) -> tuple[Source, Problem]:
     other = (
         earlier.sample.stem if earlier.source is finding.source else f"{earlier.sample.stem} of {earlier.source.name}"
     )
     return finding.source, Problem(kind, finding.sample.stem, other)
 
 
-def _counts(source, findings):
+def _counts(source: Source, findings: Sequence[Finding]) -> dict[str, Any]:
     seen = [finding for finding in findings if finding.size and not finding.is_background]
     shares = [finding.foreground for finding in seen if finding.foreground is not None]
     return {

@@ -1,15 +1,21 @@
 """COCO's annotations: every number is checked before it is drawn, since pycocotools' C code checks none."""
 
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from keras_matting.arrays import Bools, Uint8
 from keras_matting.photos.files import MAX_MEGAPIXELS
 
 READING = 2  # goes up when the same JSON gives other masks or problems: what an earlier version read is read anew
 _CORNERS = 3  # of a polygon, at least
+
+Id: TypeAlias = int | str
+Fault: TypeAlias = tuple[str, str, str]  # kind, stem and detail of a `data.base.Problem`
 
 
 @dataclass
@@ -19,15 +25,17 @@ class AnnotatedImage:
     file_name: str
     height: object
     width: object
-    annotations: list = field(default_factory=list)
+    annotations: list[tuple[str, object]] = field(default_factory=list)
 
     @property
-    def stem(self):
+    def stem(self) -> str:
         """The name that samples and problems have."""
         return PurePosixPath(self.file_name).with_suffix("").as_posix()
 
 
-def read(content, chosen, known):
+def read(
+    content: Mapping[str, Any], chosen: Collection[Id], known: Collection[Id]
+) -> tuple[list[AnnotatedImage], list[Fault]]:
     """Return (`AnnotatedImage`s with an instance of the `chosen` categories, problems as (kind, stem, detail)).
 
     `content`: the JSON. `known`: the ids of all categories. Images are left out that are named or numbered twice, and
@@ -35,7 +43,8 @@ def read(content, chosen, known):
     one. Raises `KeyError` or `TypeError` where images or annotations are no lists.
     """
     images, problems = _images(_list(content, "images"))
-    unknown, bare = Counter(), defaultdict(list)
+    unknown: Counter[str] = Counter()
+    bare: dict[Id, list[tuple[str, object]]] = defaultdict(list)
     for number, annotation in enumerate(_list(content, "annotations")):
         if not isinstance(annotation, dict):
             problems.append(("unreadable", f"annotation {number}", f"expected an object; received {annotation!r:.60}"))
@@ -47,28 +56,27 @@ def read(content, chosen, known):
         elif category in chosen:
             if not _is_id(image) or image not in images:
                 problems.append(("annotation without image", name, f"{name} is of the image {image!r:.60}"))
-            elif images[image] is not None:  # whose problem is told
+            elif used := images[image]:  # else its problem is told
                 segmentation = annotation.get("segmentation")
-                target = bare[image] if segmentation in (None, []) else images[image].annotations
+                target = bare[image] if segmentation in (None, []) else used.annotations
                 target.append((name, segmentation))
     for category, count in unknown.items():
         problems.append(("unknown category", category, f"{count} annotations are of category {category}: not used"))
     drawn = [image for image in images.values() if image and image.annotations]
-    for image, annotations in bare.items():
-        if not images[image].annotations:
+    for key, annotations in bare.items():
+        if (used := images[key]) and not used.annotations:
             names = ", ".join(name for name, _ in annotations[:3])
-            problems.append(("no segmentation", images[image].stem, f"{names} of {images[image].file_name}"))
+            problems.append(("no segmentation", used.stem, f"{names} of {used.file_name}"))
     return drawn, problems
 
 
-def draw(image):
+def draw(image: AnnotatedImage) -> Uint8:
     """Return uint8 (height, width): 255 where any of the image's segmentations (polygons or run lengths) is.
 
     Raises `ValueError` that names the annotation which cannot be drawn.
     """
     height, width = image.height, image.width
-    sides = [side for side in (height, width) if _is_whole(side) and side > 0]
-    if len(sides) < 2 or height * width > MAX_MEGAPIXELS * 1e6:
+    if not (_is_side(height) and _is_side(width)) or height * width > MAX_MEGAPIXELS * 1e6:
         first = image.annotations[0][0]
         raise ValueError(
             f"{first} is on an image of {width!r:.30}x{height!r:.30}; expected sides of at most {MAX_MEGAPIXELS} "
@@ -84,7 +92,7 @@ def draw(image):
     return union * np.uint8(255)
 
 
-def _drawn(segmentation, height, width):
+def _drawn(segmentation: object, height: int, width: int) -> Bools:
     if isinstance(segmentation, list):
         return _of_polygons(segmentation, height, width)
     if isinstance(segmentation, dict):
@@ -92,7 +100,7 @@ def _drawn(segmentation, height, width):
     raise ValueError(f"expected polygons or run lengths; received {segmentation!r:.60}")
 
 
-def _of_polygons(polygons, height, width):
+def _of_polygons(polygons: list[Any], height: int, width: int) -> Bools:
     from pycocotools import mask as coco
 
     reach = max(height, width)  # further out no annotator draws; nearer, pycocotools clips
@@ -109,7 +117,7 @@ def _of_polygons(polygons, height, width):
     return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).astype(bool)
 
 
-def _of_runs(segmentation, height, width):
+def _of_runs(segmentation: dict[str, Any], height: int, width: int) -> Bools:
     """Draw run lengths: background and object in turn, down the columns."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     runs = _runs(counts) if isinstance(counts, (str, bytes)) else counts
@@ -121,7 +129,7 @@ def _of_runs(segmentation, height, width):
     return np.repeat(values, np.array(runs, np.int64)).reshape(width, height).T
 
 
-def _runs(counts):
+def _runs(counts: str | bytes) -> list[int]:
     """Return the list of run lengths that COCO's compressed ones stand for.
 
     Five bits a character from "0" on, the low ones first; 0x20 says that more follow, 0x10 of the last is the sign.
@@ -139,9 +147,11 @@ def _runs(counts):
     return runs.tolist()
 
 
-def _images(entries):
+def _images(entries: Iterable[object]) -> tuple[dict[Id, AnnotatedImage | None], list[Fault]]:
     """Return ({id: `AnnotatedImage`, or None where it is not to be used}, problems)."""
-    images, problems, by_name = {}, [], defaultdict(list)
+    images: dict[Id, AnnotatedImage | None] = {}
+    problems: list[Fault] = []
+    by_name: dict[str, list[Id]] = defaultdict(list)
     for number, entry in enumerate(entries):
         entry = entry if isinstance(entry, dict) else {}
         key, file_name = entry.get("id"), entry.get("file_name")
@@ -166,19 +176,23 @@ def _images(entries):
     return images, problems
 
 
-def _list(content, name):
+def _list(content: Mapping[str, Any], name: str) -> list[Any]:
     if not isinstance(content[name], list):
         raise TypeError(f"{name} is no list")
     return content[name]
 
 
-def _is_id(value):
+def _is_id(value: object) -> TypeGuard[Id]:
     return isinstance(value, (int, str))
 
 
-def _is_number(value):
+def _is_side(value: object) -> TypeGuard[float]:
+    return _is_whole(value) and value > 0
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_whole(value):
+def _is_whole(value: object) -> TypeGuard[float]:
     return _is_number(value) and abs(value) < 2**53 and value == int(value)

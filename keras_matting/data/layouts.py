@@ -2,18 +2,22 @@
 
 import csv
 import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from keras_matting.data.base import Problem, Sample
 from keras_matting.errors import UsageError
+from keras_matting.files import StrPath
 from keras_matting.photos.files import EXTENSIONS
-from keras_matting.photos.folders import list_folder
+from keras_matting.photos.folders import LeftOut, list_folder
 
+Found: TypeAlias = tuple[list[Sample], list[Problem]]
 IMAGE_FOLDERS = ("image", "images")
 MASK_FOLDERS = ("mask", "masks", "alpha")
 
 
-def require_folder(path):
+def require_folder(path: StrPath) -> Path:
     """Return `path` as a `Path`; raises `UsageError` unless it is a folder."""
     path = Path(path)
     if not path.is_dir():
@@ -21,13 +25,14 @@ def require_folder(path):
     return path
 
 
-def files_by_stem(folder, extensions=EXTENSIONS):
+def files_by_stem(folder: Path, extensions: Collection[str] = EXTENSIONS) -> tuple[dict[str, Path], list[Problem]]:
     """Return ({stem: path} in order, problems) of the files below a folder; a stem keeps its subfolders.
 
     Hidden files are left out. Of files that differ in their extension only, the first is taken.
     """
     listing = list_folder(folder, extensions, once=False)
-    found, problems = {}, [_problem(one, folder) for one in listing.left_out if _is_told(one, extensions)]
+    found: dict[str, Path] = {}
+    problems = [_problem(one, folder) for one in listing.left_out if _is_told(one, extensions)]
     for path in listing.photos:
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
@@ -37,12 +42,12 @@ def files_by_stem(folder, extensions=EXTENSIONS):
     return found, problems
 
 
-def _is_told(left_out, extensions):
+def _is_told(left_out: LeftOut, extensions: Collection[str]) -> bool:
     """Tell whether a file that is not read is a problem: a picture beside label maps is none."""
     return left_out.kind == "unreadable" or extensions is EXTENSIONS
 
 
-def _problem(left_out, folder):
+def _problem(left_out: LeftOut, folder: Path) -> Problem:
     name = left_out.path.relative_to(folder)
     stem = name.with_suffix("").as_posix() if name.name else folder.name
     if left_out.kind == "format":
@@ -50,13 +55,13 @@ def _problem(left_out, folder):
     return Problem("unreadable", stem, f"{left_out.path}: {left_out.reason}")
 
 
-def read_photos(folder):
+def read_photos(folder: StrPath) -> Found:
     """Return (samples without truth, problems) of a folder."""
     found, problems = files_by_stem(require_folder(folder))
     return [Sample(stem, path) for stem, path in found.items()], problems
 
 
-def read_pairs(folder):
+def read_pairs(folder: StrPath) -> Found:
     """Return (samples, problems) of a folder with `image/` and `mask/`, matched by stem."""
     folder = require_folder(folder)
     images, masks = _subfolder(folder, IMAGE_FOLDERS), _subfolder(folder, MASK_FOLDERS)
@@ -68,7 +73,12 @@ def read_pairs(folder):
     return matched(*files_by_stem(images), *files_by_stem(masks))
 
 
-def matched(images, image_problems, masks, mask_problems):
+def matched(
+    images: Mapping[str, Path],
+    image_problems: Sequence[Problem],
+    masks: Mapping[str, Path],
+    mask_problems: Sequence[Problem],
+) -> Found:
     """Return (samples, problems) of {stem: photo} and {stem: mask}; what lacks its other half is a problem."""
     problems = [*image_problems, *mask_problems]
     problems += [Problem("image without mask", stem, str(images[stem])) for stem in images if stem not in masks]
@@ -76,14 +86,14 @@ def matched(images, image_problems, masks, mask_problems):
     return [Sample(stem, path, masks[stem]) for stem, path in images.items() if stem in masks], problems
 
 
-def read_list(path):
+def read_list(path: StrPath) -> Found:
     """Return (samples, problems) of a CSV or JSONL file with the columns image and alpha (or mask).
 
     Paths are relative to the list's folder. Either every row has an alpha, or none has. Raises `UsageError`.
     """
     path = Path(path)
     rows = _rows(path)
-    images = [row.get("image") for row in rows]
+    images = [row.get("image", "") for row in rows]
     alphas = [row.get("alpha") or row.get("mask") for row in rows]
     if not rows:
         raise UsageError(f"Expected rows with a column image in {path}; it has no rows.")
@@ -99,7 +109,8 @@ def read_list(path):
         )
     if other := next((value for value in (*images, *alphas) if value and not isinstance(value, str)), None):
         raise UsageError(f"Expected paths under image and alpha in {path}; received {other!r}.")
-    samples, problems = {}, []
+    samples: dict[str, Sample] = {}
+    problems: list[Problem] = []
     for image, alpha in zip(images, alphas, strict=True):
         truth = path.parent / alpha if alpha else None
         sample = Sample(Path(image).with_suffix("").as_posix(), path.parent / image, truth)
@@ -113,11 +124,11 @@ def read_list(path):
     return list(samples.values()), problems
 
 
-def _subfolder(folder, names):
+def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _rows(path):
+def _rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a list as dictionaries with lower-case keys."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -134,5 +145,5 @@ def _rows(path):
         raise UsageError(f"Expected {path} to hold one row or one JSON object a line; received: {error}.") from None
 
 
-def _first_empty(values):
+def _first_empty(values: Sequence[object]) -> int:
     return next((number for number, value in enumerate(values, 1) if not value), 1)

@@ -6,9 +6,11 @@ into the cache or by itself, reads it by `decode_truth`, and what trains or comp
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError
-from keras_matting.photos.files import decode
+from keras_matting.photos.files import Photo, decode
 
 COLOURED = "coloured mask"  # what data sets call the problem
 # The largest difference between a grey pixel's channels: JPEG rounds them apart by 2 or 3, and the palest of VOC's
@@ -26,12 +28,12 @@ _TINY = 512  # of 65535
 class NotAMatteError(ImageError):
     """A mask file that says something else; `kind` is what data sets call the problem."""
 
-    def __init__(self, kind, message):
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-def decode_truth(data):
+def decode_truth(data: bytes) -> Uint8:
     """Return the alpha that the bytes of a mask file carry, uint8 (H, W).
 
     Raises `NotAMatteError` where it has colours and no alpha channel that varies: what they stand for is not to be
@@ -48,13 +50,13 @@ def decode_truth(data):
     return alpha
 
 
-def _peak_of_16_bits(data):
+def _peak_of_16_bits(data: bytes) -> int:
     """Return the largest number of a 16-bit file, 0 of any other."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return int(image.max()) if image is not None and image.dtype == np.uint16 else 0
 
 
-def _truth(photo):
+def _truth(photo: Photo) -> Uint8:
     if photo.alpha is not None and (_varies(photo.alpha) or not _varies(photo.rgb)):
         return photo.alpha
     chroma = photo.rgb.max(axis=2) - photo.rgb.min(axis=2)
@@ -68,7 +70,7 @@ def _truth(photo):
     return cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2GRAY)
 
 
-def fault(alpha):
+def fault(alpha: Uint8) -> tuple[str, str] | None:
     """Return (kind, detail) of what is wrong with a mask's values, uint8 (H, W), or None.
 
     Kinds: "empty mask", "all-white mask", "0/1 mask", "class map" (few flat levels, none of which is opaque enough to
@@ -92,7 +94,7 @@ def fault(alpha):
     return None
 
 
-def misleading(alpha):
+def misleading(alpha: Uint8) -> tuple[str, str] | None:
     """Return the `fault` of a mask that would teach, or be compared as, something else than was drawn; else None."""
     found = fault(alpha)
     if found and found[0] == "faint mask":
@@ -100,11 +102,11 @@ def misleading(alpha):
     return found if found and found[0] in ("0/1 mask", "class map") else None
 
 
-def _varies(values):
+def _varies(values: Uint8) -> bool:
     return values.min() != values.max()
 
 
-def _flat_levels(alpha):
+def _flat_levels(alpha: Uint8) -> list[int]:
     """Return the values between 0 and 255 that flat areas have, if these are few and are much of what is not 0."""
     counts = np.bincount(alpha.ravel(), minlength=256)
     is_plain = np.count_nonzero(counts) <= _MOST_CLASSES // 2 and counts[0]  # no JPEG, whose black may be 1 or 2
@@ -119,7 +121,7 @@ def _flat_levels(alpha):
     return [int(level) for level in levels]
 
 
-def _trimap_level(counts, flat):
+def _trimap_level(counts: npt.NDArray[np.intp], flat: npt.NDArray[np.intp]) -> list[int]:
     """Return [the grey] of a trimap: black, white and one level between, and nothing else."""
     values = np.flatnonzero(counts)
     if len(values) == 3 and values[0] == 0 and values[2] == 255 and 100 <= values[1] <= 155:
@@ -127,7 +129,7 @@ def _trimap_level(counts, flat):
     return []
 
 
-def _looks_inverted(alpha):
+def _looks_inverted(alpha: Uint8) -> bool:
     """Whether the frame is white, but where the subject leaves it, and something is black: few subjects fill it."""
     frame = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
     return bool((frame > 255 - _NEARLY).mean() > 0.85 and (alpha < _NEARLY).mean() > 0.02)

@@ -5,15 +5,19 @@ stay as they are where they are JPEG or opaque PNG, cut-outs where they are RGBA
 all of at most 8 bits a channel. All else becomes such a PNG under the cache folder; a mask in colours is left out.
 """
 
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from keras_matting.data.base import Problem
+from keras_matting.arrays import Uint8
+from keras_matting.data.base import Problem, Sample
 from keras_matting.data.masks import NotAMatteError, decode_truth
 from keras_matting.errors import ImageError, first_line
 from keras_matting.files import name_bytes, write_atomically
@@ -21,6 +25,8 @@ from keras_matting.machine import usable_cores
 from keras_matting.photos.files import decode, encode, exif_orientation, probe
 from keras_matting.photos.imaging import on_paper
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _HEADER_BYTES = 1 << 16  # holds size and EXIF of nearly every file; where it does not, the whole file is read
 _RENDERING = 2  # goes up when the same file becomes another PNG: what an earlier version made is made anew
 _GREY, _RGBA = 0, 6  # PNG's colour types; 2 is RGB, 3 a palette, 4 grey with alpha
@@ -28,38 +34,38 @@ _GREY, _RGBA = 0, 6  # PNG's colour types; 2 is RGB, 3 a palette, 4 grey with al
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's first bytes say. `size`: (width, height) as stored. `colours`, `bits`: a PNG's, else None."""
+    """What a file's first bytes say. `size`: (width, height) as stored. `colours`, `bits`: a PNG's, else -1 and 0."""
 
     kind: str
-    size: tuple
+    size: tuple[int, int]
     orientation: int
-    colours: int | None = None
-    bits: int | None = None
+    colours: int = -1
+    bits: int = 0
     has_key_colour: bool = False
 
     @property
-    def upright_size(self):
+    def upright_size(self) -> tuple[int, int]:
         """The size once the EXIF orientation is applied."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
 
-def read_header(path):
+def read_header(path: Path) -> Header:
     """Read the `Header` of an image file; raises `ImageError` if it is none."""
     with path.open("rb") as file:
         data = file.read(_HEADER_BYTES)
         try:
-            kind, *size = probe(data)
+            kind, width, height = probe(data)
         except ImageError:
             data += file.read()
-            kind, *size = probe(data)
-    header = Header(kind, tuple(size), exif_orientation(data))
+            kind, width, height = probe(data)
+    header = Header(kind, (width, height), exif_orientation(data))
     if kind != "PNG":
         return header
     has_key = data.find(b"tRNS", 33, data.find(b"IDAT")) > 0
     return replace(header, colours=data[25], bits=data[24], has_key_colour=has_key)
 
 
-def prepare(samples, cache_dir, *, cutouts=False):
+def prepare(samples: Sequence[Sample], cache_dir: Path, *, cutouts: bool = False) -> tuple[list[Sample], list[Problem]]:
     """Return (samples that fit, problems): sizes compared, orientations read, odd formats converted.
 
     `samples` as found on disk; `cutouts`: their alpha channel is their truth.
@@ -69,14 +75,14 @@ def prepare(samples, cache_dir, *, cutouts=False):
     return [result for result in results if not isinstance(result, Problem)], problems
 
 
-def in_threads(function, items, title):
+def in_threads(function: Callable[[_Item], _Result], items: Collection[_Item], title: str) -> list[_Result]:
     """Return `function` of each item, in order, by as many threads as there are cores; what takes long shows a bar."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         bar = tqdm(pool.map(function, items), title, len(items), unit="file", disable=None, delay=2, leave=False)
         return list(bar)
 
 
-def cached(path, tag, cache_dir, make):
+def cached(path: Path, tag: str, cache_dir: Path, make: Callable[[], bytes]) -> Path:
     """Return the cache's PNG for a file, of the bytes that `make()` returns where it is not there yet.
 
     It is keyed by the file's path, size and time, and by `tag`: what is made of it.
@@ -90,7 +96,7 @@ def cached(path, tag, cache_dir, make):
     return target
 
 
-def _prepared(sample, cache_dir, cutouts):
+def _prepared(sample: Sample, cache_dir: Path, cutouts: bool) -> Sample | Problem:
     """Return the sample, ready, or the `Problem` with it."""
     reading = sample.image
     try:
@@ -114,7 +120,7 @@ def _prepared(sample, cache_dir, cutouts):
     return Problem("size mismatch", sample.stem, f"{sample.image} has {sizes[0]}, its mask {sizes[1]}")
 
 
-def _readable(path, role, cache_dir):
+def _readable(path: Path, role: str, cache_dir: Path) -> tuple[Path, Header]:
     """Return (path, header) of the file itself or, where the pipeline could not read it, of its copy in the cache."""
     header = read_header(path)
     if not _KEPT[role](header):
@@ -123,24 +129,24 @@ def _readable(path, role, cache_dir):
     return path, header
 
 
-def _is_photo(header):
+def _is_photo(header: Header) -> bool:
     opaque_png = header.kind == "PNG" and header.bits <= 8 and header.colours < 4 and not header.has_key_colour
     return header.kind == "JPEG" or opaque_png
 
 
-def _is_cutout(header):
+def _is_cutout(header: Header) -> bool:
     return header.colours == _RGBA and header.bits == 8 and header.orientation == 1
 
 
-def _is_mask(header):
+def _is_mask(header: Header) -> bool:
     return header.colours == _GREY and header.bits <= 8 and not header.has_key_colour and header.orientation == 1
 
 
-def _opaque(data):
+def _opaque(data: bytes) -> Uint8:
     return on_paper(decode(data))
 
 
-def _rgba(data):
+def _rgba(data: bytes) -> Uint8:
     photo = decode(data)
     return photo.rgb if photo.alpha is None else np.dstack([photo.rgb, photo.alpha])
 
@@ -149,7 +155,7 @@ _KEPT = {"photo": _is_photo, "cut-out": _is_cutout, "mask": _is_mask}
 _RENDERED = {"photo": _opaque, "cut-out": _rgba, "mask": decode_truth}
 
 
-def _without_orientation(path):
+def _without_orientation(path: Path) -> bytes:
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     if image is None:

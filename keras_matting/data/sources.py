@@ -1,16 +1,17 @@
 """Where samples come from: folders, annotated sets, lists and cut-outs, read into one shape (no framework here)."""
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from keras_matting.data.annotations import read_ccp, read_fashionpedia
 from keras_matting.data.base import Problem, Sample, Source, read_sample
-from keras_matting.data.layouts import read_list, read_pairs, read_photos
+from keras_matting.data.layouts import Found, read_list, read_pairs, read_photos
 from keras_matting.data.prepare import prepare
 from keras_matting.errors import UsageError
-from keras_matting.files import name_bytes
+from keras_matting.files import StrPath, name_bytes
 from keras_matting.model_folder import models_home
 
 __all__ = ["Problem", "Sample", "Source", "read_sample", "read_source", "read_sources", "split"]
@@ -18,12 +19,12 @@ __all__ = ["Problem", "Sample", "Source", "read_sample", "read_source", "read_so
 GRAMMAR = "[KIND:]PATH[,PATH...][@WEIGHT]"
 
 
-def read_sources(specs, cache_dir=None, *, allow_empty=False):
+def read_sources(specs: Iterable[str], cache_dir: StrPath | None = None, *, allow_empty: bool = False) -> list[Source]:
     """Return the `Source` of each spec, as `--data` takes several; see `read_source`."""
     return [read_source(spec, cache_dir, allow_empty=allow_empty) for spec in specs]
 
 
-def read_source(spec, cache_dir=None, *, allow_empty=False):
+def read_source(spec: str, cache_dir: StrPath | None = None, *, allow_empty: bool = False) -> Source:
     """Read the data that a spec names into a `Source`, by its files' headers.
 
     `spec`: `[KIND:]PATH[,PATH...][@WEIGHT]`, of kind
@@ -48,7 +49,7 @@ def read_source(spec, cache_dir=None, *, allow_empty=False):
     return source
 
 
-def split(source, validation_fraction, salt=""):
+def split(source: Source, validation_fraction: float, salt: str = "") -> tuple[Source, Source]:
     """Return (train, validation), two sources that share no sample and no background.
 
     A stem's hash decides, so files added later move none of those that were there. Each side gets at least one
@@ -57,11 +58,18 @@ def split(source, validation_fraction, salt=""):
     """
     if not 0 <= validation_fraction < 1:
         raise UsageError(f"Expected a validation fraction from 0 to below 1; received {validation_fraction}.")
-    parts = [_split(files, validation_fraction, salt, source.name) for files in (source.samples, source.backgrounds)]
-    return tuple(replace(source, samples=files, backgrounds=photos) for files, photos in zip(*parts, strict=True))
+    samples, backgrounds = (
+        _split(files, validation_fraction, salt, source.name) for files in (source.samples, source.backgrounds)
+    )
+    train, validation = (
+        replace(source, samples=files, backgrounds=photos) for files, photos in zip(samples, backgrounds, strict=True)
+    )
+    return train, validation
 
 
-def _split(samples, fraction, salt, name):
+def _split(
+    samples: tuple[Sample, ...], fraction: float, salt: str, name: str
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     if not fraction or not samples:
         return samples, ()
     if len(samples) < 2:
@@ -75,12 +83,12 @@ def _split(samples, fraction, salt, name):
     return tuple(sample for sample in samples if sample.stem not in chosen), tuple(validation)
 
 
-def _place(stem, salt):
+def _place(stem: str, salt: str) -> float:
     """Return a number in [0, 1) that the stem and the salt decide."""
     return int.from_bytes(sha256(name_bytes(f"{salt}\0{stem}")).digest()[:6], "big") / 2**48
 
 
-def _parse(spec):
+def _parse(spec: str) -> tuple[str, str, str, float]:
     """Return (name, kind, paths as text, weight) of a spec; the name is the spec without its weight."""
     head, sign, tail = spec.rpartition("@")
     name, weight = spec, 1.0
@@ -103,7 +111,7 @@ def _parse(spec):
     return name, kind, path, weight
 
 
-def _nothing_usable(source):
+def _nothing_usable(source: Source) -> str:
     if not source.problems:
         return f"Expected photos in {source.name}; found none."
     first = source.problems[0]
@@ -113,14 +121,14 @@ def _nothing_usable(source):
     )
 
 
-def _source(found, cache_dir, **options):
+def _source(found: Found, cache_dir: Path, **options: bool) -> Source:
     samples, problems = found
     samples, misfits = prepare(samples, cache_dir, **options)
     labelled = bool(samples) and samples[0].alpha is not None
     return Source("", "labelled" if labelled else "unlabelled", tuple(samples), problems=(*problems, *misfits))
 
 
-def _composite(paths, cache_dir):
+def _composite(paths: str, cache_dir: Path) -> Source:
     folders = paths.split(",")
     if len(folders) != 2:
         raise UsageError(f"Expected composite:RGBA_DIR,BACKGROUNDS_DIR; received {paths!r}.")
@@ -130,14 +138,14 @@ def _composite(paths, cache_dir):
     return Source("", "composite", cutouts.samples, photos.samples, problems=problems)
 
 
-def _fashionpedia(paths, cache_dir):
+def _fashionpedia(paths: str, cache_dir: Path) -> Source:
     json_path, *rest = paths.split(",")
     if not rest:
         raise UsageError(f"Expected fashionpedia:JSON,IMAGES[,CATEGORY...]; received {paths!r}.")
     return _source(read_fashionpedia(json_path, rest[0], rest[1:], cache_dir), cache_dir)
 
 
-_KINDS = {
+_KINDS: dict[str, Callable[[str, Path], Source]] = {
     "pairs": lambda path, cache_dir: _source(read_pairs(path), cache_dir),
     "ccp": lambda path, cache_dir: _source(read_ccp(path, cache_dir), cache_dir),
     "fashionpedia": _fashionpedia,
