@@ -1,15 +1,21 @@
 """A file of official weights into a Keras model, by the reader that its suffix asks for."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_matting.errors import UsageError, WeightsError
-from keras_matting.files import stub_told
+from keras_matting.files import StrPath, stub_told
 from keras_matting.weights import onnx, pytorch
+
+if TYPE_CHECKING:
+    import keras
 
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".onnx")
 
 
-def import_checkpoint(model, path):
+def import_checkpoint(model: keras.Model, path: StrPath) -> list[str]:
     """Load an official file into `model`: `.pth`, `.pt`, `.ckpt` (PyTorch) or `.onnx` (batch norms folded or not).
 
     PyTorch files need the `torch` extra and are read with `weights_only=True`. Returns the names of the variables

@@ -2,29 +2,32 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import keras
 
 from keras_matting.errors import UsageError, first_line
-from keras_matting.files import stub_told
+from keras_matting.files import StrPath, stub_told
 
+_Loaded = TypeVar("_Loaded")
 _WEIGHTS = "model.weights.h5"
 _CONFIG = "config.json"
 _REMEDY = "Copy or download it again, or choose the model that it was saved from."
 
 
-def read_keras(path):
+def read_keras(path: StrPath) -> keras.Model:
     """Return the model that a `.keras` file holds, not compiled; raises `UsageError`."""
     return _told(path, lambda: keras.saving.load_model(path, compile=False), (_CONFIG, _WEIGHTS))
 
 
-def load_weights(model, path):
+def load_weights(model: keras.Model, path: StrPath) -> None:
     """Set the weights of `model` from a `.keras` file of the same architecture; raises `UsageError`."""
     _told(path, lambda: model.load_weights(path), (_WEIGHTS,), f" of {model.name}")
 
 
-def _told(path, load, members, whose=""):
+def _told(path: StrPath, load: Callable[[], _Loaded], members: Sequence[str], whose: str = "") -> _Loaded:
     expected = f"Expected a Keras model{whose} in {path}"
     if not Path(path).is_file():
         raise UsageError(f"{expected}; it does not exist or is no file.")
@@ -39,7 +42,7 @@ def _told(path, load, members, whose=""):
         raise UsageError(f"{expected}; received: {first_line(error).rstrip('.')}. {_REMEDY}") from error
 
 
-def _require_whole(path, members):
+def _require_whole(path: StrPath, members: Sequence[str]) -> None:
     """Raise `ValueError` unless the file is a ZIP archive with these members, all of which have their checksums."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -5,23 +5,32 @@ first, inputs in order) and their layers with parameters meet in the same order.
 `load_state_dict`, and `verify` compares the results with ONNX Runtime.
 """
 
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+import keras
 import numpy as np
+import numpy.typing as npt
 import onnx
 from keras import layers
 from onnx import numpy_helper
 
 from keras_matting import telemetry
 from keras_matting.errors import WeightsError, first_line
+from keras_matting.files import StrPath
 from keras_matting.models import inference_model
 from keras_matting.models.layers import BATCH_NORM_EPSILON, IBNorm
 from keras_matting.weights.pytorch import load_state_dict, pytorch_name
 
+_Tensor: TypeAlias = npt.NDArray[np.generic]
+_Record: TypeAlias = tuple[str, list[_Tensor]]  # "linear" or "norm", and its parameters
+_Node = TypeVar("_Node", bound=Hashable)
 # Float32 noise between two runtimes over a hundred layers is about 1e-6; a wrong weight shows above 1e-2.
 VERIFY_TOLERANCE = 1e-4
 _FREE_SIDE = 128  # the size to verify at, where the file leaves height and width open
 
 
-def load_onnx(model, path):
+def load_onnx(model: keras.Model, path: StrPath) -> list[str]:
     """Set the variables of `model` from the ONNX file at `path`; return the names of those that it cannot contain.
 
     A folded batch norm becomes the identity with the convolution's bias, so evaluation equals the file's. An
@@ -36,7 +45,7 @@ def load_onnx(model, path):
     return sorted({pytorch_name(variable) for variable in model.weights} - names)
 
 
-def verify(model, path):
+def verify(model: keras.Model, path: StrPath) -> float:
     """Raise `WeightsError` unless `model` computes the same matte as the ONNX file; return the largest difference."""
     with telemetry.switched_off():
         import onnxruntime
@@ -64,7 +73,7 @@ def verify(model, path):
     return difference
 
 
-def _read(path):
+def _read(path: StrPath) -> onnx.GraphProto:
     try:
         return onnx.load(path).graph
     except Exception as error:
@@ -73,7 +82,7 @@ def _read(path):
         ) from error
 
 
-def _parameters_in_order(graph, path):
+def _parameters_in_order(graph: onnx.GraphProto, path: StrPath) -> list[_Record]:
     """Return [(operator, its parameter arrays)] of all nodes with parameters, from the input to the first output."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
@@ -82,7 +91,7 @@ def _parameters_in_order(graph, path):
     nodes = list(graph.node)
     producer = {output: index for index, node in enumerate(nodes) for output in node.output}
 
-    def inputs_of(index):
+    def inputs_of(index: int) -> list[int]:
         return [producer[name] for name in nodes[index].input if name in producer]
 
     if not graph.output or graph.output[0].name not in producer:
@@ -95,7 +104,7 @@ def _parameters_in_order(graph, path):
     return [record for _, record in records if record]
 
 
-def _record(node, constants):
+def _record(node: onnx.NodeProto, constants: Mapping[str, _Tensor]) -> _Record | None:
     """Return (kind, arrays in PyTorch's layouts) of a node with parameters, else None."""
     arrays = [constants[name] for name in node.input[1:] if name in constants]
     if node.op_type == "Conv" and arrays:
@@ -110,18 +119,19 @@ def _record(node, constants):
     return None
 
 
-def _layers_in_order(tensor):
+def _layers_in_order(tensor: keras.KerasTensor) -> list[keras.Layer]:
     """Return the Keras layers with weights that feed `tensor`, in the order of `_parameters_in_order`."""
 
-    def inputs_of(operation):
+    def inputs_of(operation: keras.Operation) -> list[keras.Operation]:
         return [x._keras_history.operation for x in operation._inbound_nodes[0].input_tensors]
 
     return [layer for layer in _post_order(tensor._keras_history.operation, inputs_of) if layer.weights]
 
 
-def _post_order(root, inputs_of):
+def _post_order(root: _Node, inputs_of: Callable[[_Node], Sequence[_Node]]) -> list[_Node]:
     """Return all nodes that feed `root`, each after its inputs; inputs are visited in order, depth first."""
-    order, seen, stack = [], {root}, [(root, iter(inputs_of(root)))]
+    order: list[_Node] = []
+    seen, stack = {root}, [(root, iter(inputs_of(root)))]
     while stack:
         node, pending = stack[-1]
         source = next((source for source in pending if source not in seen), None)
@@ -134,9 +144,13 @@ def _post_order(root, inputs_of):
     return order
 
 
-def _pair(keras_layers, records, model_name, path):
+def _pair(
+    keras_layers: Iterable[keras.Layer], records: Iterable[_Record], model_name: str, path: StrPath
+) -> dict[str, _Tensor]:
     """Return a PyTorch state dict that gives each Keras layer the next record, in step."""
-    records, state, folded_bias = list(records), {}, None
+    records = list(records)
+    state: dict[str, _Tensor] = {}
+    folded_bias: _Tensor | None = None
     for layer in keras_layers:
         kind = "norm" if isinstance(layer, (layers.BatchNormalization, IBNorm)) else "linear"
         prefix = f"{layer.name}.bnorm" if isinstance(layer, IBNorm) else layer.name
@@ -170,7 +184,7 @@ def _pair(keras_layers, records, model_name, path):
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
-def _identity_norm(prefix, channels, bias):
+def _identity_norm(prefix: str, channels: int, bias: _Tensor | None) -> dict[str, _Tensor]:
     """Return parameters with which a batch norm only adds `bias`: its scale 1 / sqrt(variance + epsilon) is 1."""
     ones, zeros = np.ones(channels, "float32"), np.zeros(channels, "float32")
     arrays = (ones, zeros if bias is None else bias, zeros, ones - np.float32(BATCH_NORM_EPSILON))
