@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from keras_matting.machine import usable_cores
 
@@ -16,11 +18,11 @@ _WORKING = ("user", "nice", "system", "irq", "softirq")
 class Load:
     """The processor time that others than this process and its children took, lap by lap."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._before, self._load_before = _processor_seconds(), _load_average()
-        self.laps = []
+        self.laps: list[dict[str, float]] = []
 
-    def lap(self, keep=True):
+    def lap(self, keep: bool = True) -> None:
         """Note what others took since the last lap, in cores; "stolen" is what the hypervisor gave to other guests.
 
         Where it is not to `keep`, a lap only begins.
@@ -33,7 +35,7 @@ class Load:
         others = max(0.0, spent["all"] - spent["own"])
         self.laps.append({"others": round(others, 2), "stolen": round(max(0.0, spent["stolen"]), 2)})
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """Return what goes into the report: load averages, cores taken in each round, and whether that was much."""
         taken = [lap["others"] + lap["stolen"] for lap in self.laps]
         mean, cores = (sum(taken) / len(taken) if taken else None), usable_cores()
@@ -46,14 +48,14 @@ class Load:
         }
 
 
-def sentence(summary):
+def sentence(summary: Mapping[str, Any]) -> str:
     """Return "The machine was busy: ...", or "" where it was not or cannot be known."""
     if not summary["busy"]:
         return ""
     return f"The machine was busy: {summary['cores_taken']:.1f} of {summary['cores']} cores were used by others."
 
 
-def described(summary):
+def described(summary: Mapping[str, Any]) -> str:
     """Return the load in a line, with `sentence` where the machine was busy."""
     average, taken = summary["load_average"], summary["cores_taken"]
     told = "" if average is None else f"Load average {average['before'][0]} before, {average['after'][0]} after. "
@@ -62,11 +64,11 @@ def described(summary):
     return told + ("" if taken is None else f"Others used {taken:.1f} of {summary['cores']} cores.")
 
 
-def _load_average():
+def _load_average() -> list[float] | None:
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
-def _processor_seconds():
+def _processor_seconds() -> dict[str, float] | None:
     """Return seconds now, worked by this process and its children ("own"), by all, and stolen; None where not counted.
 
     Of the processors that this process may use only: what others do on the rest costs nothing here.
@@ -86,7 +88,7 @@ def _processor_seconds():
     return {"time": time.monotonic(), "own": own, "all": working / ticks, "stolen": stolen / ticks}
 
 
-def _process_seconds(pid):
+def _process_seconds(pid: int | str) -> float:
     """Return the processor seconds of a process, its live children's and its dead ones'; 0 if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

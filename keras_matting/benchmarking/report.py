@@ -1,16 +1,19 @@
 """A benchmark as a table and as a picture."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from keras_matting.benchmarking.load import described
 from keras_matting.benchmarking.worker import BASELINES
 from keras_matting.errors import UsageError
+from keras_matting.files import StrPath
 
 PLOTS = (".png", ".svg", ".pdf")
 
 
-def markdown(report):
+def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as Markdown: one row an engine and batch, then the verdict, the refused and the skipped.
 
     "against the fastest" is `comparison.compare`'s ratio and interval; the bound is `selection.photos_above`'s.
@@ -34,7 +37,7 @@ def markdown(report):
     return "\n".join(lines) + "\n"
 
 
-def _row(result, speed, verdict, with_gpu):
+def _row(result: Mapping[str, Any], speed: Mapping[str, Any], verdict: Mapping[str, Any], with_gpu: bool) -> str:
     error, (low, high) = result["error"], speed["ci95_ms"]
     name = f"*{result['engine']}*" if result["engine"] in BASELINES else result["engine"]
     cells = (
@@ -60,11 +63,11 @@ def _row(result, speed, verdict, with_gpu):
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _above(seen):
+def _above(seen: Mapping[str, Any] | None) -> str:
     return "-" if seen is None else f"{seen['above']} of {seen['photos']}: at most {seen['share_at_most']:.1%}"
 
 
-def _times(compared, batch):
+def _times(compared: Mapping[str, Any] | None, batch: int) -> str:
     """Return how many times as long as the fastest it takes, at the batch that the objective looks at."""
     if compared is None or compared["batch"] != batch:
         return "-"
@@ -74,19 +77,19 @@ def _times(compared, batch):
     return f"{compared['ratio']:.2f} ({low:.2f} to {high:.2f}), {compared['state']}"
 
 
-def _label(engine, comparisons):
+def _label(engine: str, comparisons: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{engine}\n{_times(comparisons[engine], comparisons[engine]['batch'])}" if engine in comparisons else engine
 
 
-def _megabytes(value):
-    return "-" if value is None else value
+def _megabytes(value: float | None) -> str:
+    return "-" if value is None else str(value)
 
 
-def _error(value):
+def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
-def require_plots(path):
+def require_plots(path: StrPath) -> None:
     """Raise `UsageError` unless `plot` can draw a file of that name."""
     if find_spec("matplotlib") is None:
         raise UsageError("Plots need matplotlib: pip install matplotlib, or leave --plot out.")
@@ -94,7 +97,7 @@ def require_plots(path):
         raise UsageError(f"Expected a plot as {', '.join(PLOTS)}; received {path}.")
 
 
-def plot(report, path):
+def plot(report: Mapping[str, Any], path: StrPath) -> None:
     """Draw images per second by engine and batch, with intervals, as the picture `path`, one of `PLOTS`.
 
     Under each engine's name stands its time against the fastest's in the same rounds.

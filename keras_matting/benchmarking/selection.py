@@ -1,9 +1,12 @@
 """Which engine to serve: a gate on accuracy first, then the objective; among equals what else costs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from keras_matting.arrays import Float64
 from keras_matting.benchmarking.comparison import MARGIN, compare, fastest, upper_bound
 from keras_matting.errors import UsageError
 
@@ -27,7 +30,9 @@ class Gate:
     max_share: float | None = None
 
 
-def select(results, objective, gate=Gate(), margin=MARGIN):
+def select(
+    results: Sequence[Mapping[str, Any]], objective: str, gate: Gate = Gate(), margin: float = MARGIN
+) -> dict[str, Any]:
     """Return the verdict over `results`, each {"engine", "error", "speed" (one for each batch), "peak_memory_mb", ...}.
 
     "latency" looks at the smallest batch, "throughput" at each engine's best. Among the fastest engine and those shown
@@ -61,7 +66,7 @@ def select(results, objective, gate=Gate(), margin=MARGIN):
 _STATES = ("fastest", "equal", "slower", "undecided")
 
 
-def refusal(error, gate):
+def refusal(error: Mapping[str, Any], gate: Gate) -> str | None:
     """Return why the gate refuses an engine's `error`, or None."""
     if not error["finite"]:
         return "its output has NaN or infinity"
@@ -74,7 +79,7 @@ def refusal(error, gate):
     return None
 
 
-def photos_above(error, gate):
+def photos_above(error: Mapping[str, Any], gate: Gate) -> dict[str, Any]:
     """Return {"above", "photos", "limit", "share_at_most"}: how many photos are above the bound of the worst photo.
 
     `share_at_most`: the 95 % upper confidence bound of the share of such photos to come.
@@ -85,13 +90,13 @@ def photos_above(error, gate):
     return {"above": above, "photos": len(maes), "limit": gate.worst_photo_mae, "share_at_most": bound}
 
 
-def described(seen):
+def described(seen: Mapping[str, Any]) -> str:
     """Return what `photos_above` found: "0 of 30 photos above 0.02: at most 9.5 % of such photos (95 %)"."""
     share = 100 * seen["share_at_most"]
     return f"{seen['above']} of {seen['photos']} photos above {seen['limit']}: at most {share:.1f} % of such (95 %)"
 
 
-def _deciding(speeds, objective):
+def _deciding(speeds: Sequence[Mapping[str, Any]], objective: str) -> Mapping[str, Any]:
     """Return the speed of the batch that the objective looks at."""
     if objective == "latency":
         return min(speeds, key=lambda speed: speed["batch"])
@@ -99,11 +104,11 @@ def _deciding(speeds, objective):
     return by_batch[fastest({batch: _ms_per_image(speed) for batch, speed in by_batch.items()})]
 
 
-def _ms_per_image(speed):
+def _ms_per_image(speed: Mapping[str, Any]) -> Float64:
     return np.array([np.nan if ms is None else ms / speed["batch"] for ms in speed["rounds_ms"]])
 
 
-def _cheapest(equal):
+def _cheapest(equal: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], str]:
     """Return (the result among engines of equal speed that costs least, by what it was chosen)."""
     left = equal
     for key, name, alike in _COSTS:
@@ -114,7 +119,13 @@ def _cheapest(equal):
     return min(left, key=lambda result: round(result["error"]["mae"], ERROR_DIGITS)), "error"
 
 
-def _reason(equal, others, comparisons, objective, margin):
+def _reason(
+    equal: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
+    comparisons: Mapping[str, Mapping[str, Any]],
+    objective: str,
+    margin: float,
+) -> str:
     winner, cost = _cheapest(equal)
     engine = winner["engine"]
     if len(equal) > 1:
@@ -128,7 +139,7 @@ def _reason(equal, others, comparisons, objective, margin):
     )
 
 
-def _listed(names, comparisons, best):
+def _listed(names: Sequence[str], comparisons: Mapping[str, Mapping[str, Any]], best: str) -> str:
     parts = []
     for name in names:
         low, high = comparisons[name]["ci95"]

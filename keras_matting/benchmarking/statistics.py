@@ -1,12 +1,16 @@
 """What a list of latencies, and a pair of outputs, amount to."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from keras_matting.arrays import Float32
 from keras_matting.benchmarking.comparison import bootstrap
 from keras_matting.photos.refine import trimap_of
 
 
-def speed(rounds, batch):
+def speed(rounds: Sequence[Sequence[float] | None], batch: int) -> dict[str, Any]:
     """Return the statistics of latencies in milliseconds, given as one list a round, None where it sat out.
 
     The interval is a bootstrap over rounds, since calls within a round share the machine's mood: rounds are resampled,
@@ -32,7 +36,7 @@ def speed(rounds, batch):
     }
 
 
-def error(outputs, reference):
+def error(outputs: Float32, reference: Float32) -> dict[str, Any]:
     """Return how far an engine's outputs (N, ...) are from Keras's in float32, over photos.
 
     For mattes also over the band where Keras itself is uncertain: there differences are seen. `photo_maes` has each
@@ -41,7 +45,11 @@ def error(outputs, reference):
     difference = np.abs(outputs.astype(np.float64) - reference)
     finite = bool(np.isfinite(outputs).all())
     per_photo = difference.reshape(len(difference), -1).mean(axis=1)
-    result = {"finite": finite, "mae": _number(per_photo.mean()), "worst_photo_mae": _number(per_photo.max())}
+    result: dict[str, Any] = {
+        "finite": finite,
+        "mae": _number(per_photo.mean()),
+        "worst_photo_mae": _number(per_photo.max()),
+    }
     result["max"] = _number(difference.max())
     result["photo_maes"] = [_number(mae) for mae in per_photo]
     if reference.ndim == 4 and reference.shape[-1] == 1:
@@ -50,6 +58,6 @@ def error(outputs, reference):
     return result
 
 
-def _number(value):
+def _number(value: float | np.floating) -> float | None:
     """Return a float that JSON can hold: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
