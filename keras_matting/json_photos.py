@@ -8,16 +8,18 @@ import base64
 import json
 import os
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from keras_matting.errors import ImageError, MattingError, UsageError
-from keras_matting.files import name_bytes, printable, require_replaceable, swap, write_atomically
+from keras_matting.files import StrPath, name_bytes, printable, require_replaceable, swap, write_atomically
 from keras_matting.photos import base64_text
 from keras_matting.photos import files as photo_files
+from keras_matting.photos.folders import Listing
 from keras_matting.predict import find_photos, name_key, outputs
 
 LINES = (".ndjson", ".jsonl")
@@ -41,17 +43,19 @@ class Report(NamedTuple):
     """What became of the items: how many were written, and {which: why} of the others."""
 
     written: int
-    failed: dict
+    failed: dict[str, str]
 
 
-def photo_id(name):
+def photo_id(name: StrPath) -> str:
     """Return the UUID of a photo's path within its folder."""
     # uuid5 takes text only, which a name that is not UTF-8 is not.
     digest = sha1(_NAMESPACE.bytes + name_bytes(Path(name).as_posix()), usedforsecurity=False).digest()
     return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
-def write_json(folder, path, on_left_out=lambda listing: None):
+def write_json(
+    folder: StrPath, path: StrPath, on_left_out: Callable[[Listing], object] = lambda listing: None
+) -> Report:
     """Write the photos of a folder and its subfolders as JSON; return a `Report`. One photo is in memory at a time.
 
     `on_left_out` is called with the folder's `Listing`. A photo that cannot be read is told in the report.
@@ -75,7 +79,7 @@ def write_json(folder, path, on_left_out=lambda listing: None):
     return report
 
 
-def _write_items(file, listing, as_lines):
+def _write_items(file: TextIO, listing: Listing, as_lines: bool) -> Report:
     written, failed = 0, {}
     file.write("" if as_lines else '{"items": [\n')
     for photo in listing.photos:
@@ -91,7 +95,7 @@ def _write_items(file, listing, as_lines):
     return Report(written, failed)
 
 
-def read_json(path, out_dir, photos_dir=None, *, overwrite=False):
+def read_json(path: StrPath, out_dir: StrPath, photos_dir: StrPath | None = None, *, overwrite: bool = False) -> Report:
     """Write the images of a JSON file into a folder; return a `Report`.
 
     `path`: what `write_json` wrote, or what the service answered to it. `photos_dir`: the folder of `write_json`, from
@@ -101,7 +105,9 @@ def read_json(path, out_dir, photos_dir=None, *, overwrite=False):
     """
     out_dir = Path(out_dir)
     names = _names(photos_dir, out_dir)
-    written, failed, taken = 0, {}, {}
+    written = 0
+    failed: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for place, item in _items(Path(path)):
         try:
             name = _id_of(item)
@@ -117,7 +123,7 @@ def read_json(path, out_dir, photos_dir=None, *, overwrite=False):
     return Report(written, failed)
 
 
-def _names(photos_dir, out_dir):
+def _names(photos_dir: StrPath | None, out_dir: Path) -> dict[str, Path]:
     if photos_dir is None:
         return {}
     listing = find_photos(str(photos_dir), out_dir)
@@ -126,7 +132,7 @@ def _names(photos_dir, out_dir):
     return {photo_id(photo.relative_to(root)): name for photo, name in named}
 
 
-def _items(path):
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield (which it is, item) of a JSON file, those of a document or those of its lines."""
     try:
         if path.suffix in LINES:
@@ -141,7 +147,7 @@ def _items(path):
         raise UsageError(f'Expected {path} as {{"items": [...]}} or as lines of items; received: {error}.') from None
 
 
-def _lines(path):
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the lines of a file; one that is no JSON, as the last of an answer that was cut off, as its `ValueError`.
 
     Raises that error if no line is JSON.
@@ -160,7 +166,7 @@ def _lines(path):
         raise error
 
 
-def _id_of(item):
+def _id_of(item: Any) -> str:
     """Return the id of an item; raises `ImageError` if it has none."""
     if isinstance(item, ValueError):
         raise ImageError(str(item))
@@ -171,7 +177,7 @@ def _id_of(item):
     return name
 
 
-def _file_of(item, name, out_dir):
+def _file_of(item: Any, name: str | Path, out_dir: Path) -> tuple[Path, bytes]:
     """Return (path, bytes) of an item's image. An id is a name from elsewhere: it must be one, within the folder."""
     data = _image_of(item)
     kind, _, _ = photo_files.probe(data)
@@ -184,7 +190,7 @@ def _file_of(item, name, out_dir):
     return target, data
 
 
-def _check_id(name, path):
+def _check_id(name: str, path: str) -> None:
     """Raise `ImageError` if an id cannot be the name of a file, or of one in a subfolder."""
     separators = "/\\" if os.name == "nt" else "/"
     parts = path.replace(separators[-1], "/").split("/")
@@ -205,20 +211,20 @@ def _check_id(name, path):
         raise ImageError(f"Expected an id that is a name for a file; {reason}.")
 
 
-def _write(target, data, overwrite):
+def _write(target: Path, data: bytes, overwrite: bool) -> None:
     if not overwrite and target.exists() and not _holds(target, data):
         raise UsageError(f"{printable(target)} exists; choose another folder, or add --overwrite")
     write_atomically(target, data)
 
 
-def _holds(path, data):
+def _holds(path: Path, data: bytes) -> bool:
     try:
         return path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:
         return False
 
 
-def _image_of(item):
+def _image_of(item: Any) -> bytes:
     problem = item.get("problem")
     if isinstance(problem, dict):
         raise ImageError(str(problem.get("detail", "a problem")))
@@ -230,11 +236,11 @@ def _image_of(item):
         raise ImageError("Expected an image in base64; received none.") from None
 
 
-def _shown(name):
+def _shown(name: str) -> str:
     short = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
     return printable(short)
 
 
-def _check_name(path):
+def _check_name(path: Path) -> None:
     if path.suffix not in (".json", *LINES):
         raise UsageError(f"Expected a file of .json, {', '.join(LINES)}; received {path}.")
