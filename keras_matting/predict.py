@@ -4,23 +4,30 @@ import json
 import time
 import unicodedata
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn, TypeAlias
 
 import cv2
 import numpy as np
 
+from keras_matting.arrays import Float32
 from keras_matting.errors import MattingError, UsageError, first_line
-from keras_matting.files import write_atomically
+from keras_matting.files import StrPath, write_atomically
 from keras_matting.machine import usable_cores
-from keras_matting.matting import OutputOptions, output_profile, read_file
+from keras_matting.matting import OutputOptions, Session, output_profile, read_file
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
-from keras_matting.photos.folders import is_glob, list_folder, list_glob, none_found
+from keras_matting.photos.files import Photo
+from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
+from keras_matting.photos.marks import Mark
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
 FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
+
+_Decoded: TypeAlias = tuple[Photo, Float32, Mark, float]  # photo, model input, its output's mark, milliseconds
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,14 @@ class Result:
     infer_ms: float | None = None
     encode_ms: float | None = None
 
-    def as_json(self):
+    def as_json(self) -> str:
         """Return one line of JSON without the fields that do not apply."""
         return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
 
 
-def plan(source, target, extension, on_left_out=lambda listing: None):
+def plan(
+    source: StrPath, target: StrPath, extension: str, on_left_out: Callable[[Listing], object] = lambda listing: None
+) -> list[Task]:
     """Return the `Task`s for INPUT and OUTPUT as the command line takes them.
 
     `source`: a file, a folder (its tree is kept), or a glob. `target`: a file with an image's extension if `source` is
@@ -78,12 +87,12 @@ def plan(source, target, extension, on_left_out=lambda listing: None):
     else:
         if target.exists() and not target.is_dir():
             raise UsageError(f"Expected an output folder; {target} is a file.")
-        root, photos = path.parent, [path]
+        listing = Listing(path.parent, (path,))
         if not one_file:
             listing = find_photos(source, target)
             on_left_out(listing)
-            root, photos = listing.root, listing.photos
-        tasks = [Task(*pair) for pair in zip(photos, outputs(root, photos, target, extension), strict=True)]
+        targets = outputs(listing.root, listing.photos, target, extension)
+        tasks = [Task(*pair) for pair in zip(listing.photos, targets, strict=True)]
     read = {task.source.resolve() for task in tasks}
     for task in tasks:
         if task.target.resolve() in read:
@@ -91,7 +100,7 @@ def plan(source, target, extension, on_left_out=lambda listing: None):
     return tasks
 
 
-def find_photos(source, target):
+def find_photos(source: str, target: Path) -> Listing:
     """Return the `Listing` of a folder or a glob, without what is in `target`; raises `UsageError` without photos."""
     if Path(source).is_dir():
         if target.resolve() == Path(source).resolve():
@@ -106,7 +115,7 @@ def find_photos(source, target):
     return listing
 
 
-def require_own_outputs(tasks):
+def require_own_outputs(tasks: Iterable[Task]) -> None:
     """Raise `UsageError` if no task has an output that may be written: all are there and none is ours, of its photo."""
     refusals = []
     for task in tasks:
@@ -117,7 +126,7 @@ def require_own_outputs(tasks):
     raise UsageError(f"{refusals[0]}{more}. Add --overwrite, choose another output, or quote the glob: '*.jpg'.")
 
 
-def outputs(root, photos, target, extension):
+def outputs(root: Path, photos: Sequence[Path], target: Path, extension: str) -> list[Path]:
     """Return an output for each photo, no two the same: a.png, or a.jpg.png where several would be called so.
 
     Names that differ in case only, or in how an accent is written, are the same on some disks, and so they are here.
@@ -135,19 +144,19 @@ def outputs(root, photos, target, extension):
     return chosen
 
 
-def name_key(path):
+def name_key(path: StrPath) -> str:
     """Return what is the same of two paths that are one on a disk without case or with accents of its own."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
-def _clashing(paths):
+def _clashing(paths: Sequence[Path]) -> set[str]:
     """Return the keys of the paths that several share, or that are another's folder."""
     counts = Counter(map(name_key, paths))
     folders = {name_key(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
     return {key for key, count in counts.items() if count > 1 or key in folders}
 
 
-def _numbered(paths, extension):
+def _numbered(paths: Sequence[Path], extension: str) -> list[Path]:
     taken, numbered = set(), []
     for path in paths:
         name, number = path, 1
@@ -160,14 +169,14 @@ def _numbered(paths, extension):
 
 
 def run(
-    session,
-    tasks,
-    options=OutputOptions(),
+    session: Session,
+    tasks: Iterable[Task],
+    options: OutputOptions = OutputOptions(),
     *,
-    resume=False,
-    overwrite=False,
-    max_megapixels=photo_files.MAX_MEGAPIXELS,
-):
+    resume: bool = False,
+    overwrite: bool = False,
+    max_megapixels: float = photo_files.MAX_MEGAPIXELS,
+) -> Iterator[Result]:
     """Matte all tasks and yield a `Result` for each, in order, as they are ready.
 
     A photo that cannot be read or written fails alone, and so does one whose output is there and not ours, unless
@@ -178,13 +187,15 @@ def run(
     made_by, room = marks.made_by(session.preset, options), footprint.Room(footprint.usable())
     workers = min(MAX_WORKERS, max(2, usable_cores()))
     with ThreadPoolExecutor(workers, "decode") as decoders, ThreadPoolExecutor(workers, "encode") as encoders:
-        decoding, encoding = deque(), deque()
+        decoding: deque[tuple[Result, Task, Future[_Decoded | None]]] = deque()
+        encoding: deque[tuple[Result, Future[None]]] = deque()
         waiting = ((task, footprint.of_path(task.source, options, task.target.suffix.lower())) for task in tasks)
         following = next(waiting, None)
         try:
             while following or decoding or encoding:
                 while following and len(decoding) < workers and room.fits(following[1]):
                     task, cost = following
+                    reading: Future[_Decoded | None]
                     result = Result(str(task.source), str(task.target), "done")
                     if refusal := room.refusal(cost):
                         reading = decoders.submit(_fail, refusal)
@@ -204,11 +215,15 @@ def run(
                     if not decoding:  # there may be room for more now
                         break
         finally:
-            for *_, pending in (*decoding, *encoding):
-                pending.cancel()
+            for *_, reading in decoding:
+                reading.cancel()
+            for _, writing in encoding:
+                writing.cancel()
 
 
-def _read(session, result, task, made_by, resume, overwrite, max_megapixels):
+def _read(
+    session: Session, result: Result, task: Task, made_by: Mark, resume: bool, overwrite: bool, max_megapixels: float
+) -> _Decoded | None:
     """Decode and prepare one photo: (photo, model input, its output's mark, milliseconds), or None if it is skipped."""
     start = time.perf_counter()
     if not overwrite and (reason := marks.why_not_own(task.target, task.source)):
@@ -223,7 +238,14 @@ def _read(session, result, task, made_by, resume, overwrite, max_megapixels):
     return photo, session.prepare(photo), mark, _ms_since(start)
 
 
-def _infer(session, result, task, decoding, options, encoders):
+def _infer(
+    session: Session,
+    result: Result,
+    task: Task,
+    decoding: Future[_Decoded | None],
+    options: OutputOptions,
+    encoders: ThreadPoolExecutor,
+) -> tuple[Result, Future[None]]:
     """Run the engine on one photo and hand its output to the encoders; return (result, future)."""
     try:
         decoded = decoding.result()
@@ -243,7 +265,9 @@ def _infer(session, result, task, decoding, options, encoders):
     return result, encoders.submit(_write, session, result, task, photo, raw_matte, options, mark)
 
 
-def _write(session, result, task, photo, raw_matte, options, mark):
+def _write(
+    session: Session, result: Result, task: Task, photo: Photo, raw_matte: Float32, options: OutputOptions, mark: Mark
+) -> None:
     start = time.perf_counter()
     image = session.render(photo, raw_matte, options)
     data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
@@ -251,11 +275,11 @@ def _write(session, result, task, photo, raw_matte, options, mark):
     result.encode_ms = _ms_since(start)
 
 
-def _fail(error):
+def _fail(error: BaseException) -> NoReturn:
     raise error
 
 
-def _finish(result, future):
+def _finish(result: Result, future: Future[None]) -> Result:
     try:
         future.result()
     except MattingError as error:
@@ -265,7 +289,7 @@ def _finish(result, future):
     return result
 
 
-def _why_anew(task, wanted):
+def _why_anew(task: Task, wanted: Mark) -> str | None:
     """Return why an output that is there is made anew, or None: it is whole, newer than its photo, made as `wanted`."""
     if reason := marks.why_otherwise(marks.read_mark(task.target), wanted):
         return reason
@@ -278,5 +302,5 @@ def _why_anew(task, wanted):
     return "cut off" if image is None else None
 
 
-def _ms_since(start):
+def _ms_since(start: float) -> float:
     return round((time.perf_counter() - start) * 1000, 2)
