@@ -1,5 +1,7 @@
 """The benchmark itself: one process an engine, interleaved rounds in random order."""
 
+from __future__ import annotations
+
 import json
 import logging
 import platform
@@ -7,15 +9,18 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from keras_matting import machine
 from keras_matting._version import __version__
+from keras_matting.arrays import Float32
 from keras_matting.benchmarking import statistics
 from keras_matting.benchmarking.comparison import MARGIN
 from keras_matting.benchmarking.load import Load, sentence
@@ -24,11 +29,15 @@ from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
 from keras_matting.engines import ENGINES, device_name, unavailable_reason
 from keras_matting.errors import EngineError, UsageError
+from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset, Verdict
 from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo
 
 _LOGGER = logging.getLogger(__name__)
 
+# By engine and batch, the calls of each round in milliseconds, None where it sat out
+_Calls: TypeAlias = dict[tuple[str, int], list[list[float] | None]]
 ROUNDS = 9
 MAX_ROUNDS = 72
 ROUND_S = 0.5
@@ -38,18 +47,18 @@ _VERSIONS = ("tensorflow", "tensorflow_cpu", "keras", "onnx", "onnxruntime", "on
 
 
 def benchmark(
-    model_dir,
-    photos,
+    model_dir: StrPath,
+    photos: Mapping[str, Photo],
     *,
-    names=None,
-    batches=(1, 4),
-    objective="latency",
-    gate=Gate(),
-    margin=MARGIN,
-    rounds=ROUNDS,
-    max_rounds=MAX_ROUNDS,
-    time_baselines=True,
-):
+    names: Sequence[str] | None = None,
+    batches: Sequence[int] = (1, 4),
+    objective: str = "latency",
+    gate: Gate = Gate(),
+    margin: float = MARGIN,
+    rounds: int = ROUNDS,
+    max_rounds: int = MAX_ROUNDS,
+    time_baselines: bool = True,
+) -> dict[str, Any]:
     """Measure the engines of a model folder on `photos`, {name: `Photo`}, and choose one; return `benchmark.json`.
 
     `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
@@ -70,7 +79,9 @@ def benchmark(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(folder / "inputs.npy", np.stack(list(inputs.values())))
-        workers, errors, reference = {}, {}, None
+        workers: dict[str, WorkerProcess] = {}
+        errors: dict[str, dict[str, Any]] = {}
+        reference: Float32
         for name in (*(baselines() if time_baselines else (REFERENCE,)), *candidates):
             _LOGGER.info("%s: opening and comparing with Keras", name)
             worker = stack.enter_context(WorkerProcess(model_dir, name))
@@ -83,7 +94,8 @@ def benchmark(
                 skipped[name] = str(error)
                 continue
             mattes = _mattes(folder / name, len(photos), preset)
-            reference = mattes if name == REFERENCE else reference
+            if name == REFERENCE:  # the first
+                reference = mattes
             errors[name] = statistics.error(mattes, reference)
             workers[name] = worker
         if not time_baselines:
@@ -109,15 +121,17 @@ def benchmark(
 class WorkerProcess:
     """The parent's end of a `worker`."""
 
-    def __init__(self, model_dir, name):
-        self.name, self.opened = name, {}
+    def __init__(self, model_dir: StrPath, name: str) -> None:
+        self.name = name
+        self.opened: dict[str, Any] = {}  # what it answers to "open"
         command = [sys.executable, "-m", "keras_matting.benchmarking.worker", str(model_dir), name]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def ask(self, op, **arguments):
+    def ask(self, op: str, **arguments: object) -> dict[str, Any]:
         """Send a request and return the answer; raises `EngineError` if the engine failed or the process died."""
+        assert self._process.stdin and self._process.stdout  # pipes, as asked for
         try:
             self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")
             self._process.stdin.flush()
@@ -131,18 +145,18 @@ class WorkerProcess:
             raise EngineError(answer["error"])
         return answer
 
-    def round(self, batch, seconds=ROUND_S, min_calls=2):
+    def round(self, batch: int, seconds: float = ROUND_S, min_calls: int = 2) -> list[float]:
         """Return the latencies of one round, in milliseconds."""
         return self.ask("round", batch=batch, seconds=seconds, min_calls=min_calls)["calls_ms"]
 
-    def __enter__(self):
+    def __enter__(self) -> WorkerProcess:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._process.communicate()  # closes its input, upon which it ends
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """Return what figures depend on: processor, GPU, versions, commit, date."""
     installed = {dist.metadata["Name"]: dist.version for dist in distributions()}
     return {
@@ -156,7 +170,7 @@ def environment():
     }
 
 
-def _wanted(names):
+def _wanted(names: Sequence[str] | None) -> Sequence[str]:
     if names is None:
         return list(ENGINES)
     if unknown := [name for name in names if name not in ENGINES]:
@@ -164,18 +178,26 @@ def _wanted(names):
     return names
 
 
-def _mattes(folder, count, preset):
+def _mattes(folder: Path, count: int, preset: Preset) -> Float32:
     """Return a worker's outputs as users get them: after the preset's output rule."""
     outputs = (np.load(folder / f"{index}.npy") for index in range(count))
     return np.stack([imaging.apply_output_rule(output, preset) for output in outputs])
 
 
-def _measure(workers, errors, batches, rounds, max_rounds, judge):
+def _measure(
+    workers: Mapping[str, WorkerProcess],
+    errors: Mapping[str, dict[str, Any]],
+    batches: Sequence[int],
+    rounds: int,
+    max_rounds: int,
+    judge: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """Return (results, verdict, load) after `rounds`, or more where the verdict is open, in which its rivals take part.
 
     Each time the number of rounds is doubled: the fewer looks at what may be chance, the better.
     """
-    calls, chance, load = {(name, batch): [] for name in workers for batch in batches}, random.Random(0), Load()
+    calls: _Calls = {(name, batch): [] for name in workers for batch in batches}
+    chance, load = random.Random(0), Load()
     for name, batch in calls:
         _warm_up(workers[name], batch)
     order, done = list(calls), 0
@@ -199,7 +221,7 @@ def _measure(workers, errors, batches, rounds, max_rounds, judge):
         ]
 
 
-def _round(workers, calls, order):
+def _round(workers: Mapping[str, WorkerProcess], calls: _Calls, order: Sequence[tuple[str, int]]) -> None:
     """Visit the engines and batches of `order`; the others sit this round out."""
     for _key, rounds in calls.items():
         rounds.append(None)
@@ -207,7 +229,7 @@ def _round(workers, calls, order):
         calls[name, batch][-1] = workers[name].round(batch)
 
 
-def _warm_up(worker, batch):
+def _warm_up(worker: WorkerProcess, batch: int) -> None:
     """Run until the median of two rounds agrees: compilers, caches and clocks have settled."""
     before = np.inf
     for _ in range(MAX_WARM_UPS):
@@ -217,7 +239,7 @@ def _warm_up(worker, batch):
         before = now
 
 
-def _result(name, worker, error, calls):
+def _result(name: str, worker: WorkerProcess, error: dict[str, Any], calls: _Calls) -> dict[str, Any]:
     return {
         "engine": name,
         "error": error,
@@ -229,7 +251,7 @@ def _result(name, worker, error, calls):
     }
 
 
-def _commit():
+def _commit() -> str | None:
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,12 +1,16 @@
 """Engines are judged on photos that they were not calibrated on."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
+from keras_matting.arrays import Float32
 from keras_matting.engines.artefacts import read_manifest
 from keras_matting.engines.base import photo_sha256
 from keras_matting.errors import UsageError
+from keras_matting.files import StrPath
 from keras_matting.model_folder import MANIFEST, engine_dir
 
 
-def require_unseen(model_dir, engines, inputs):
+def require_unseen(model_dir: StrPath, engines: Iterable[str], inputs: Mapping[str, Float32]) -> None:
     """Raise `UsageError` where one of `engines` was calibrated on one of `inputs`, {name: prepared photo}.
 
     What was calibrated by a version that did not note the photos is refused too: nobody knows.
@@ -29,6 +33,6 @@ def require_unseen(model_dir, engines, inputs):
             )
 
 
-def _some(names, shown=3):
+def _some(names: Sequence[object], shown: int = 3) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return f"{', '.join(map(str, names[:shown]))}{more}"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError
-from keras_matting.files import file_sha256, replaced_folder, require_new_folder, require_writable
-from keras_matting.model_folder import PRESET_FILE, models_home
+from keras_matting.files import StrPath, file_sha256, replaced_folder, require_new_folder, require_writable
+from keras_matting.model_folder import PRESET_FILE, Preset, models_home
 from keras_matting.weights import pretrained
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def fetch(name, out_dir, local_file=None, force=False):
+def fetch(name: str, out_dir: StrPath, local_file: StrPath | None = None, force: bool = False) -> Preset:
     """Write the model folder `out_dir` with the official weights of `name`; return its preset."""
     require_new_folder(out_dir, force, PRESET_FILE)
     with tempfile.TemporaryDirectory() as folder:
@@ -23,7 +23,7 @@ def fetch(name, out_dir, local_file=None, force=False):
         return _import(path, pretrained.PRETRAINED[name].preset(name), out_dir, force)
 
 
-def import_file(path, architecture, out_dir, force=False):
+def import_file(path: StrPath, architecture: str, out_dir: StrPath, force: bool = False) -> Preset:
     """Write the model folder `out_dir` with the weights of any checkpoint of `architecture`; return its preset."""
     preset = default_preset(architecture, Path(out_dir).name)
     if Path(path).is_file():
@@ -31,7 +31,7 @@ def import_file(path, architecture, out_dir, force=False):
     return _import(path, preset, out_dir, force)
 
 
-def fetch_on_demand(name):
+def fetch_on_demand(name: str) -> Path:
     """Fetch and export official weights into `models_home()`; raises `UsageError` if `name` is no known model."""
     if name not in pretrained.PRETRAINED:
         raise UsageError(
@@ -58,7 +58,7 @@ def fetch_on_demand(name):
     return models_home() / name
 
 
-def _import(path, preset, out_dir, force):
+def _import(path: StrPath, preset: Preset, out_dir: StrPath, force: bool) -> Preset:
     from keras_matting.models import build_model
     from keras_matting.models.folder import write_model_folder
     from keras_matting.weights.checkpoints import import_checkpoint

