@@ -3,12 +3,18 @@
 What needs Keras is named as "module:attribute" and imported when it is used, so that engines read records without it.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from keras_matting.errors import UsageError
 from keras_matting.model_folder import Preset
+
+if TYPE_CHECKING:
+    import keras
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -27,10 +33,10 @@ class Recipe:
     optimizer: str
     learning_rate: float
     tuning_rate: float
-    optimizer_options: Mapping = field(default_factory=dict)
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
 
-    def optimizer_class(self):
+    def optimizer_class(self) -> Any:
         """Return the class of the optimizer."""
         return _attribute(self.optimizer)
 
@@ -49,18 +55,18 @@ class Architecture:
 
     name: str
     builder: str
-    preset: Mapping
-    recipes: Mapping
+    preset: Mapping[str, Any]
+    recipes: Mapping[str, Recipe]
     size_multiple: int = 1
     backbone: str = ""
-    sensitive_layers: Mapping = field(default_factory=dict)
-    checkpoint_aliases: Mapping = field(default_factory=dict)
+    sensitive_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    checkpoint_aliases: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self, input_size):
+    def build(self, input_size: tuple[int, int]) -> keras.Model:
         """Return the Keras model with fresh weights for `input_size`, (height, width)."""
         return _attribute(self.builder)(input_size)
 
-    def trainer(self, objective, network, sources=()):
+    def trainer(self, objective: str, network: keras.Model, sources: Sequence[str] = ()) -> Any:
         """Return the `Trainer` of a network for an objective; `sources`: the names of its validation sources."""
         return _attribute(self.recipes[objective].trainer)(network, sources)
 
@@ -94,7 +100,7 @@ _MODNET = Architecture(
 )
 
 
-def _u2net(name, sensitive_layers):
+def _u2net(name: str, sensitive_layers: Mapping[str, tuple[str, ...]]) -> Architecture:
     return Architecture(
         name=name,
         builder=f"keras_matting.models.u2net:{name}",
@@ -131,18 +137,18 @@ ARCHITECTURES = {
 }
 
 
-def find(name):
+def find(name: str) -> Architecture:
     """Return the `Architecture` of a name; raises `UsageError` if there is none."""
     if name not in ARCHITECTURES:
         raise UsageError(f"Expected an architecture out of {', '.join(ARCHITECTURES)}; received {name!r}.")
     return ARCHITECTURES[name]
 
 
-def default_preset(architecture, name):
+def default_preset(architecture: str, name: str) -> Preset:
     """Return the preset of `architecture`'s own inference code, called `name`; raises `UsageError` as `find` does."""
     return Preset(name=name, architecture=architecture, **find(architecture).preset)
 
 
-def _attribute(reference):
+def _attribute(reference: str) -> Any:
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)

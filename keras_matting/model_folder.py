@@ -3,15 +3,19 @@
 Read by training, engines, notebooks and the service. The weights themselves are Keras's (`models.folder`).
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from keras_matting.errors import UsageError
-from keras_matting.files import write_atomically
+from keras_matting.files import StrPath, write_atomically
 
 PRESET_FILE = "preset.json"
 KERAS_FILE = "model.keras"
@@ -40,9 +44,9 @@ class Preset:
 
     name: str
     architecture: str
-    input_size: tuple
-    mean: tuple
-    std: tuple
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     scale: str = "255"
     interpolation: str = "linear"
     output: str = "identity"
@@ -51,7 +55,7 @@ class Preset:
     source_sha256: str = ""
     licence: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("input_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, choices in _CHOICES.items():
@@ -70,17 +74,17 @@ class Preset:
             )
 
     @property
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """What an artefact or a measurement must agree in to be of this model: its weights, its input size."""
         return {"weights_sha256": self.weights_sha256, "input_size": list(self.input_size)}
 
-    def save(self, model_dir):
+    def save(self, model_dir: StrPath) -> None:
         """Write `preset.json` into the folder `model_dir`."""
         text = json.dumps(asdict(self), indent=2) + "\n"
         write_atomically(Path(model_dir) / PRESET_FILE, text.encode())
 
     @classmethod
-    def load(cls, model_dir):
+    def load(cls, model_dir: StrPath) -> Preset:
         """Read `preset.json` from the folder `model_dir`; raises `UsageError` if it is missing or malformed."""
         path = Path(model_dir) / PRESET_FILE
         try:
@@ -93,11 +97,11 @@ class Preset:
             raise UsageError(f"Expected {path} to be JSON with the fields {names}; received: {error}.") from None
 
 
-def _are_numbers(values):
+def _are_numbers(values: Sequence[Any]) -> bool:
     return len(values) == 3 and all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
 
-def models_home():
+def models_home() -> Path:
     """Return the folder of fetched models: `$KERAS_MATTING_HOME`, or `~/.cache/keras_matting`."""
     home = os.environ.get("KERAS_MATTING_HOME")
     try:
@@ -109,7 +113,7 @@ def models_home():
         ) from None
 
 
-def find_model_dir(model):
+def find_model_dir(model: StrPath) -> Path | None:
     """Return the folder of `model`, a path or a name, or None if there is none yet.
 
     A name is looked up in `./saved_models`, then in `models_home()`, which is asked for only then.
@@ -123,12 +127,12 @@ def find_model_dir(model):
     return None
 
 
-def engine_dir(model_dir, engine):
+def engine_dir(model_dir: StrPath, engine: str) -> Path:
     """Return the folder where an engine's artefact stands."""
     return Path(model_dir) / "engines" / engine
 
 
-def export_manifest(relative):
+def export_manifest(relative: str) -> str:
     """Return the name of the manifest that lists the exported graph `relative`."""
     return "export-tftrt.json" if relative == TFTRT_SAVED_MODEL else "export.json"
 
@@ -143,10 +147,10 @@ class Verdict:
 
     engine: str | None = None
     stale: str | None = None
-    report: dict = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, model_dir, device):
+    def read(cls, model_dir: StrPath, device: str) -> Verdict:
         """Read the verdict of a model folder.
 
         It holds for the device it was measured on, and for the weights and input size that the preset has now.
@@ -164,21 +168,21 @@ class Verdict:
         return cls(engine, None, report) if engine else cls(stale="no engine passed its gate.")
 
     @staticmethod
-    def write(model_dir, report):
+    def write(model_dir: StrPath, report: dict[str, Any]) -> None:
         """Write a benchmark's report, a dict with "verdict" and "fingerprint", as the folder's `benchmark.json`."""
         write_atomically(Path(model_dir) / BENCHMARK_FILE, (json.dumps(report, indent=2) + "\n").encode())
 
     @staticmethod
-    def fingerprint(preset, device):
+    def fingerprint(preset: Preset, device: str) -> dict[str, Any]:
         """Return what a report must agree in to hold."""
         return {"device": device, **preset.identity}
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         """Why the engine was chosen."""
         return self.report.get("verdict", {}).get("reason", "")
 
-    def fastest_batch(self, engine):
+    def fastest_batch(self, engine: str) -> int | None:
         """Return the batch size of an engine's best images/s, None where that was not measured here."""
         results = [result for result in self.report.get("results", []) if result["engine"] == engine]
         speeds = [row for result in results for row in result["speed"]]

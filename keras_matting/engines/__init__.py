@@ -5,6 +5,7 @@ What a module offers is `base.EngineModule`, and what it opens is an `Engine`.
 
 import logging
 import time
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 
 from keras_matting.engines.base import BuildOptions, Engine
 from keras_matting.errors import EngineError, UsageError
+from keras_matting.files import StrPath
 from keras_matting.machine import cpu_name, gpu_name
 from keras_matting.model_folder import BENCHMARK_FILE, Verdict
 
@@ -46,7 +48,7 @@ class Entry(NamedTuple):
     variant: str
 
 
-def _entries(prefix, module, variants):
+def _entries(prefix: str, module: str, variants: Iterable[str]) -> dict[str, Entry]:
     return {f"{prefix}{variant}": Entry(f"keras_matting.engines.{module}", variant) for variant in variants}
 
 
@@ -66,20 +68,20 @@ LAST_RESORT = "savedmodel"
 _PROBE_CALLS = 2
 
 
-def unavailable_reason(name):
+def unavailable_reason(name: str) -> str | None:
     """Return why the engine `name` cannot run on this machine, or None if it can."""
     entry = _entry(name)
     return import_module(entry.module).unavailable_reason(entry.variant)
 
 
-def build_unavailable_reason(name):
+def build_unavailable_reason(name: str) -> str | None:
     """Return why the engine `name` cannot be built on this machine, or None if it can."""
     entry = _entry(name)
     module = import_module(entry.module)
     return getattr(module, "build_unavailable_reason", module.unavailable_reason)(entry.variant)
 
 
-def build(name, model_dir, options):
+def build(name: str, model_dir: StrPath, options: BuildOptions) -> None:
     """Build the artefact of the engine `name` in the model folder; raises `EngineError` where that is impossible."""
     entry = _entry(name)
     if reason := build_unavailable_reason(name):
@@ -87,7 +89,7 @@ def build(name, model_dir, options):
     import_module(entry.module).build(Path(model_dir), entry.variant, options)
 
 
-def check_current(name, model_dir):
+def check_current(name: str, model_dir: StrPath) -> str | None:
     """Return why the engine `name` has to be built (again) in the model folder, or None if it is there and fits."""
     entry = _entry(name)
     try:
@@ -97,12 +99,12 @@ def check_current(name, model_dir):
     return None
 
 
-def open_engine(name, model_dir):
+def open_engine(name: str, model_dir: StrPath) -> Engine:
     """Return the open `Engine` that `choose_engine` chooses."""
     return choose_engine(name, model_dir).engine
 
 
-def choose_engine(name, model_dir):
+def choose_engine(name: str, model_dir: StrPath) -> Choice:
     """Open the engine `name` of the model folder; return the `Choice`.
 
     "auto" takes the verdict of the folder's benchmark if that was measured on this device and these weights; else it
@@ -117,17 +119,17 @@ def choose_engine(name, model_dir):
     return Choice(import_module(entry.module).open_engine(Path(model_dir), entry.variant), "name")
 
 
-def available():
+def available() -> list[str]:
     """Return the names of the engines that this machine can run."""
     return [name for name in ENGINES if unavailable_reason(name) is None] or ["none"]
 
 
-def device_name():
+def device_name() -> str:
     """Return what benchmarks are filed under: processor and GPU."""
     return f"{cpu_name()}; {gpu_name()}"
 
 
-def _choose_best(model_dir):
+def _choose_best(model_dir: Path) -> Choice:
     verdict = Verdict.read(model_dir, device_name())
     stale = verdict.stale
     if verdict.engine:
@@ -144,9 +146,10 @@ def _choose_best(model_dir):
     return Choice(engine, "probe", " ".join(reasons))
 
 
-def _probe(model_dir):
+def _probe(model_dir: Path) -> tuple[Engine, str]:
     """Open what can run, time two calls of each, keep the fastest; return it and how fast each was."""
-    timed, reasons = [], []
+    timed: list[tuple[float, Engine]] = []
+    reasons: list[str] = []
     for name in (*PROBED, LAST_RESORT):
         if timed and name == LAST_RESORT:
             break
@@ -164,7 +167,7 @@ def _probe(model_dir):
     return timed[0][1], ", ".join(f"{engine.name} {seconds * 1000:.0f} ms" for seconds, engine in timed)
 
 
-def _best_of(engine):
+def _best_of(engine: Engine) -> float:
     """Return the seconds of the faster of a few calls, after one that warms up."""
     batch = np.zeros((1, *engine.size, 3), np.float32)
     engine.predict(batch)
@@ -176,7 +179,7 @@ def _best_of(engine):
     return min(seconds)
 
 
-def _entry(name):
+def _entry(name: str) -> Entry:
     if name not in ENGINES:
         raise UsageError(f"Expected an engine out of auto, {', '.join(ENGINES)}; received {name!r}.")
     return ENGINES[name]

@@ -1,15 +1,19 @@
 """What every engine offers, and the checks that all share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_matting.architectures import ARCHITECTURES
+from keras_matting.arrays import Float32
 from keras_matting.errors import EngineError, first_line
+from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset
 
 
@@ -21,16 +25,16 @@ class Engine(Protocol):
     path: Path  # the artefact on disk, a file or a folder
     size: tuple[int, int]  # (height, width) of its input, in pixels
 
-    def predict(self, batch):
+    def predict(self, batch: Float32) -> Float32:
         """Return mattes float32 (N, H, W, 1) in [0, 1] for a normalised float32 batch (N, H, W, 3).
 
         Raises `EngineError` on a batch of another shape or dtype (see `checked_batch`).
         """
 
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         """Return what it really does: {"precision": ..., "coverage": ...} as the runtime tells it."""
 
-    def close(self):
+    def close(self) -> None:
         """Free what the engine holds; it is not used afterwards."""
 
 
@@ -40,27 +44,27 @@ class EngineModule(Protocol):
     It imports its runtime inside these functions only, so that all engines can be listed anywhere.
     """
 
-    def unavailable_reason(self, variant):
+    def unavailable_reason(self, variant: str) -> str | None:
         """Return why the engine cannot run on this machine, as a sentence with the remedy, or None if it can."""
 
-    def build(self, model_dir, variant, options):
+    def build(self, model_dir: Path, variant: str, options: "BuildOptions") -> None:
         """Leave the engine's artefact in the model folder, through `artefacts.building`; see `BuildOptions`."""
 
-    def check_current(self, model_dir, variant):
+    def check_current(self, model_dir: Path, variant: str) -> None:
         """Raise `EngineError` unless the artefact is there and fits this model, runtime and device."""
 
-    def open_engine(self, model_dir, variant):
+    def open_engine(self, model_dir: Path, variant: str) -> Engine:
         """Return an `Engine`; raises `EngineError` where the artefact is missing, stale or damaged."""
 
 
 class BuildingElsewhere(EngineModule, Protocol):
     """A module that can build where it cannot run, or the other way round."""
 
-    def build_unavailable_reason(self, variant):
+    def build_unavailable_reason(self, variant: str) -> str | None:
         """Return why the engine cannot be built on this machine, or None if it can."""
 
 
-def sensitive_layers(model_dir, precision):
+def sensitive_layers(model_dir: StrPath, precision: str) -> tuple[str, ...]:
     """Return parts of the names of the layers that engines of this model and `precision` leave in float32."""
     architecture = ARCHITECTURES.get(Preset.load(model_dir).architecture)  # None: not one of ours
     return architecture.sensitive_layers.get(precision, ()) if architecture else ()
@@ -73,11 +77,11 @@ class BuildOptions:
     `calibration`: float32 batches (1, H, W, 3) of prepared photos, for int8. `max_batch`: the largest batch to serve.
     """
 
-    calibration: tuple = ()
+    calibration: tuple[Float32, ...] = ()
     max_batch: int = 16
 
     @cached_property
-    def calibration_sha256(self):
+    def calibration_sha256(self) -> str:
         """The SHA-256 of the calibration batches, by which an engine's manifest names them."""
         digest = sha256()
         for batch in self.calibration:
@@ -85,30 +89,30 @@ class BuildOptions:
         return digest.hexdigest()
 
     @property
-    def calibration_fields(self):
+    def calibration_fields(self) -> dict[str, Any]:
         """What an engine's manifest says of its calibration: the digest of all batches, and each photo's."""
         photos = sorted(photo_sha256(photo) for batch in self.calibration for photo in batch)
         return {"calibration_sha256": self.calibration_sha256, "calibration_photos": photos}
 
-    def calibration_for(self, engine):
+    def calibration_for(self, engine: str) -> tuple[Float32, ...]:
         """Return the calibration batches; raises `EngineError` if there are none."""
         if not self.calibration:
             raise EngineError(f"Engine {engine} needs photos to calibrate; pass a folder with --calibration.")
         return self.calibration
 
 
-def photo_sha256(image):
+def photo_sha256(image: Float32) -> str:
     """Return the SHA-256 of a prepared photo (H, W, 3), by which it is known again."""
     return sha256(np.ascontiguousarray(image)).hexdigest()
 
 
-def cannot_open(engine, path, error):
+def cannot_open(engine: str, path: Path, error: Exception) -> EngineError:
     """Return the `EngineError` for an artefact that a runtime refuses."""
     again = "Build" if "engines" in path.parts else "Export"
     return EngineError(f"Engine {engine} cannot open {path}. {again} it again. ({first_line(error)})")
 
 
-def checked_batch(batch, size, engine, fixed_batch=None):
+def checked_batch(batch: npt.ArrayLike, size: Sequence[int], engine: str, fixed_batch: int | None = None) -> Float32:
     """Return `batch` as contiguous float32 (N, height, width, 3); raises `EngineError` on another shape or dtype.
 
     N is at least 1; `fixed_batch` where the graph was exported for one N only.
