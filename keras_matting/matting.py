@@ -1,23 +1,36 @@
 """One photo to its cut-out: a session holds a model folder's engine, and `matte` is the library's front door."""
 
+from __future__ import annotations
+
 import os
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from keras_matting.engines import ENGINES, Choice, choose_engine
+from keras_matting.arrays import Float32, Uint8, Uint8Or16
+from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
-from keras_matting.files import write_atomically
+from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset, find_model_dir
 from keras_matting.photos import colour_profiles, imaging, marks, refine
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.files import Photo
+from keras_matting.photos.refine import Thresholds
 from keras_matting.session_cache import SessionCache
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Background: TypeAlias = Photo | Sequence[int] | npt.NDArray[np.integer]
+# Of an image that is given, and given back
+_Kind = TypeVar("_Kind", bytes, npt.NDArray[np.generic], "Image", str, Path)
 OUTPUTS = ("rgba", "mask", "matte16", "on-color", "on-image")
 
 
@@ -32,12 +45,12 @@ class OutputOptions:
     """
 
     kind: str = "rgba"
-    background: object = None
-    refine: object = False
+    background: Background | None = None
+    refine: bool | Thresholds = False
     foreground: bool = False
     harden: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in OUTPUTS:
             raise UsageError(f"Expected an output out of {', '.join(OUTPUTS)}; received {self.kind!r}.")
         if self.kind in ("on-color", "on-image"):
@@ -46,7 +59,7 @@ class OutputOptions:
             raise UsageError("Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'.")
 
 
-def _check_background(kind, background):
+def _check_background(kind: str, background: Background | None) -> None:
     """Raise `UsageError` unless it is an RGB colour of numbers from 0 to 255, a uint8 image (H, W, 3), or a `Photo`."""
     if isinstance(background, Photo):
         return
@@ -63,25 +76,28 @@ def _check_background(kind, background):
         )
 
 
-def output_profile(photo, options):
+def output_profile(photo: Photo, options: OutputOptions) -> bytes | None:
     """Return the ICC profile (bytes, or None for sRGB) of what `options` make of a photo: its own, if that can be.
 
     A background is a colour or picture that is seen as it is, so where the photo's profile cannot hold it, the photo
     is converted to sRGB instead.
     """
-    if photo.icc is None or options.kind not in ("on-color", "on-image"):
+    background = options.background
+    if photo.icc is None or background is None or options.kind not in ("on-color", "on-image"):
         return photo.icc
-    picture = isinstance(options.background, Photo) or np.ndim(options.background) == 3
-    return photo.icc if colour_profiles.can_hold(photo.icc, None if picture else options.background) else None
+    colour = None if isinstance(background, Photo) or np.ndim(background) == 3 else background
+    return photo.icc if colour_profiles.can_hold(photo.icc, colour) else None
 
 
-def _on_background(photo, matte, options):
+def _on_background(photo: Photo, matte: Float32, options: OutputOptions) -> Uint8:
     """Return the photo over the background, both in the output's profile."""
     icc = output_profile(photo, options)
-    rgb, background, own = colour_profiles.convert(photo.rgb, photo.icc, icc), options.background, None
-    if isinstance(background, Photo):
-        background, own = imaging.on_paper(background), background.icc
-    background = np.asarray(background, np.uint8)
+    rgb = colour_profiles.convert(photo.rgb, photo.icc, icc)
+    own = None
+    if isinstance(options.background, Photo):
+        background, own = imaging.on_paper(options.background), options.background.icc
+    else:
+        background = np.asarray(options.background, np.uint8)
     if background.ndim == 3:
         background = imaging.cover(background, rgb.shape[:2])
         return imaging.composite(rgb, matte, colour_profiles.convert(background, own, icc))
@@ -95,7 +111,7 @@ class Session:
     `engine` is the open one. As a context manager it closes itself.
     """
 
-    def __init__(self, model_dir, engine="auto"):
+    def __init__(self, model_dir: StrPath, engine: str | Engine = "auto") -> None:
         self.model_dir = Path(model_dir)
         self.preset = Preset.load(model_dir)
         self.choice = choose_engine(engine, model_dir) if isinstance(engine, str) else Choice(engine, "name")
@@ -103,11 +119,11 @@ class Session:
         self._is_open = True
         self._turn = threading.Lock()
 
-    def prepare(self, photo):
+    def prepare(self, photo: Photo) -> Float32:
         """Return the model's input for a `Photo`, float32 (height, width, 3)."""
         return imaging.prepare(photo, self.preset)
 
-    def predict(self, batch):
+    def predict(self, batch: Float32) -> Float32:
         """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3).
 
         Raises `EngineError` on NaN or infinity, `UsageError` where the session is closed.
@@ -120,18 +136,18 @@ class Session:
             raise EngineError(f"Engine {self.engine.name} gave NaN or infinity; use another engine or model.")
         return mattes
 
-    def restore(self, photo, raw_matte):
+    def restore(self, photo: Photo, raw_matte: Float32) -> Float32:
         """Return the matte at the photo's size, float32 (H, W) in [0, 1]."""
         return imaging.restore(raw_matte, photo, self.preset)
 
-    def render(self, photo, raw_matte, options=OutputOptions()):
+    def render(self, photo: Photo, raw_matte: Float32, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16".
 
         Its colours are in `output_profile(photo, options)`.
         """
         matte = self.restore(photo, raw_matte)
         if options.refine:
-            thresholds = None if options.refine is True else options.refine
+            thresholds = options.refine if isinstance(options.refine, Thresholds) else None
             matte = refine.refine_matte(imaging.on_paper(photo), matte, thresholds)
         if options.harden:
             matte = imaging.harden(matte)
@@ -145,25 +161,25 @@ class Session:
             return imaging.cut_out(rgb, matte)
         return _on_background(replace(photo, rgb=rgb), matte, options)
 
-    def matte(self, photo, options=OutputOptions()):
+    def matte(self, photo: Photo, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Prepare, predict and render one `Photo`."""
         return self.render(photo, self.predict(self.prepare(photo)[None])[0], options)
 
-    def close(self):
+    def close(self) -> None:
         """Close the engine, once no thread predicts any more; a second call does nothing."""
         with self._turn:
             if self._is_open:
                 self._is_open = False
                 self.engine.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def open_session(model="u2netp", engine="auto"):
+def open_session(model: StrPath = "u2netp", engine: str = "auto") -> Session:
     """Open a model by folder or name; official weights that are not here yet are fetched, converted and exported.
 
     Raises `UsageError` on an unknown model or engine, `EngineError` if the engine cannot run.
@@ -181,7 +197,15 @@ def open_session(model="u2netp", engine="auto"):
 _sessions = SessionCache(open_session, size=4)
 
 
-def matte(image, model="u2netp", engine="auto", output="rgba", background=None, refine=False, foreground=False):
+def matte(
+    image: _Kind,
+    model: StrPath = "u2netp",
+    engine: str = "auto",
+    output: str = "rgba",
+    background: Background | Image | None = None,
+    refine: bool | Thresholds = False,
+    foreground: bool = False,
+) -> _Kind:
     """Cut the subject out of a photo.
 
     `image` is what you have, and you get the same kind back: encoded bytes give PNG bytes; a PIL image gives a PIL
@@ -197,9 +221,9 @@ def matte(image, model="u2netp", engine="auto", output="rgba", background=None, 
     """
     if _is_pil(background):
         background = _photo_of_pil(background)
-    options = OutputOptions(output, background, refine, foreground)
+    options = OutputOptions(output, cast("Background | None", background), refine, foreground)
     if isinstance(image, (str, os.PathLike)):
-        path = _matte_file(Path(os.fsdecode(image)), str(model), engine, options)
+        path: Any = _matte_file(Path(os.fsdecode(image)), str(model), engine, options)
         return str(path) if isinstance(image, str) else path
     photo, give_back = _read(image)
     with _sessions.lend(str(model), engine) as session:
@@ -207,7 +231,7 @@ def matte(image, model="u2netp", engine="auto", output="rgba", background=None, 
     return give_back(result, output_profile(photo, options))
 
 
-def _read(image):
+def _read(image: object) -> tuple[Photo, Callable[[Uint8Or16, bytes | None], Any]]:
     """Return a `Photo`, and how to turn the result and its profile into what the caller passed."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return photo_files.decode(bytes(image)), lambda result, icc: photo_files.encode(result, ".png", icc)
@@ -218,11 +242,11 @@ def _read(image):
     raise UsageError(f"Expected bytes, a path, a PIL image or a NumPy array; received {type(image).__name__}.")
 
 
-def _is_pil(image):
+def _is_pil(image: object) -> TypeGuard[Image]:
     return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
 
 
-def _photo_of_pil(image):
+def _photo_of_pil(image: Image) -> Photo:
     from PIL import ImageOps
 
     if image.mode in ("I", "F"):
@@ -239,7 +263,7 @@ def _photo_of_pil(image):
     return replace(_photo_of_array(np.asarray(upright)), icc=icc)
 
 
-def _pil_of_result(result, icc):
+def _pil_of_result(result: Uint8Or16, icc: bytes | None) -> Image:
     from PIL import Image
 
     image = Image.fromarray(result)
@@ -248,12 +272,12 @@ def _pil_of_result(result, icc):
     return image
 
 
-def read_photo(path, max_megapixels=photo_files.MAX_MEGAPIXELS):
+def read_photo(path: StrPath, max_megapixels: float = photo_files.MAX_MEGAPIXELS) -> Photo:
     """Return the `Photo` in a file; raises `UsageError` if it cannot be read, `ImageError` if it is no photo."""
     return photo_files.decode(read_file(path), max_megapixels)
 
 
-def read_file(path):
+def read_file(path: StrPath) -> bytes:
     """Return the bytes of a photo's file; raises `UsageError` if it cannot be read."""
     try:
         return Path(path).read_bytes()
@@ -261,7 +285,7 @@ def read_file(path):
         raise UsageError(f"Expected a photo at {path}; received: {error.strerror}.") from None
 
 
-def _photo_of_array(array):
+def _photo_of_array(array: npt.NDArray[Any]) -> Photo:
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         array = photo_files.scale_to_8_bits(array)
     if array.ndim == 2:
@@ -275,7 +299,7 @@ def _photo_of_array(array):
     return Photo(np.ascontiguousarray(array))
 
 
-def _matte_file(path, model, engine, options):
+def _matte_file(path: Path, model: str, engine: str, options: OutputOptions) -> Path:
     """Write the output of a photo beside it; return its path."""
     data = read_file(path)
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
@@ -287,7 +311,7 @@ def _matte_file(path, model, engine, options):
     return target
 
 
-def _target_beside(path, label):
+def _target_beside(path: Path, label: str) -> Path:
     """Return where an output goes that replaces nothing but an earlier one of this photo; else raise `UsageError`."""
     extensions = {variant for name in photo_files.EXTENSIONS for variant in (name, name.upper())} - {path.suffix}
     is_shared = any(path.with_suffix(extension).exists() for extension in extensions)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_matting.arrays import Uint8
 
@@ -58,7 +58,7 @@ def is_srgb(icc: bytes | None) -> bool:
     return bool(_distance(_apply(transform, cube), cube) <= _SAME_STEPS)
 
 
-def can_hold(icc: bytes | None, colour: Sequence[int] | None = None) -> bool:
+def can_hold(icc: bytes | None, colour: npt.ArrayLike | None = None) -> bool:
     """Whether sRGB colours can be told in this profile; `colour` (R, G, B): whether this one comes back as it was.
 
     A camera's or scanner's table may lead one way only, and 8 bits of a linear profile hold few dark colours.
