@@ -21,6 +21,7 @@ serve: $(VENV)/serve.installed
 lint: $(VENV)/lint.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/hadolint deploy/docker/Dockerfile deploy/docker/Dockerfile.gpu
 
 $(VENV)/bin/python:
@@ -33,7 +34,7 @@ $(VENV)/%.installed: setup.cfg constraints.txt | $(VENV)/bin/python
 EXTRAS_cpu = cpu,demo,quantize
 EXTRAS_test = cpu,demo,quantize,serve,train,test
 EXTRAS_serve = cpu,serve
-EXTRAS_lint = dev
+EXTRAS_lint = dev,serve
 
 # The oldest Python that floor 0 (CONTRIBUTING.md) runs on; its test is skipped where this was not made.
 floor0-env:
