@@ -5,7 +5,7 @@ class MattingError(Exception):
     """Something the user can mend; the command line prints it as one sentence, without a traceback."""
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """Return the first line of another library's message, cut to a readable length; its type if it has none."""
     lines = str(error).splitlines()
     return lines[0][:200] if lines and lines[0] else type(error).__name__

@@ -68,7 +68,7 @@ class KerasBaseline:
 
     def close(self) -> None:
         """See `Engine.close`: there is nothing to free but the model itself."""
-        del self._call
+        self._call = None  # type: ignore[assignment]
 
 
 class EngineRunner:

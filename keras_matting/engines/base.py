@@ -106,7 +106,7 @@ def photo_sha256(image: Float32) -> str:
     return sha256(np.ascontiguousarray(image)).hexdigest()
 
 
-def cannot_open(engine: str, path: Path, error: Exception) -> EngineError:
+def cannot_open(engine: str, path: Path, error: Exception | str) -> EngineError:
     """Return the `EngineError` for an artefact that a runtime refuses."""
     again = "Build" if "engines" in path.parts else "Export"
     return EngineError(f"Engine {engine} cannot open {path}. {again} it again. ({first_line(error)})")

@@ -1,23 +1,32 @@
 """OpenVINO on the CPU, in float32, bfloat16 and int8; layers that a low precision ruins stay in float32."""
 
+from __future__ import annotations
+
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_matting import telemetry
+from keras_matting.arrays import Float32
 from keras_matting.engines import openvino_mixed
 from keras_matting.engines.artefacts import building, built, exported, read_manifest
-from keras_matting.engines.base import cannot_open, checked_batch, sensitive_layers
+from keras_matting.engines.base import BuildOptions, cannot_open, checked_batch, sensitive_layers
 from keras_matting.errors import EngineError
 from keras_matting.machine import cpu_name, missing_package, runtime
 from keras_matting.model_folder import MANIFEST, ONNX_FILE
+
+if TYPE_CHECKING:
+    import openvino
 
 _IR = "model.xml"
 _BUILT = ("bf16", "int8")
 
 
-def unavailable_reason(variant):
+def unavailable_reason(variant: str) -> str | None:
     """Return why OpenVINO cannot run `variant` here, or None."""
     if reason := missing_package("openvino", "cpu"):
         return reason
@@ -30,14 +39,14 @@ def unavailable_reason(variant):
     return None
 
 
-def build_unavailable_reason(variant):
+def build_unavailable_reason(variant: str) -> str | None:
     """Return why `variant` cannot be built here, or None: int8 needs NNCF, which serving it does not."""
     if reason := unavailable_reason(variant):
         return reason
     return missing_package("nncf", "quantize") if variant == "int8" else None
 
 
-def build(model_dir, variant, options):
+def build(model_dir: Path, variant: str, options: BuildOptions) -> None:
     """Quantise for int8 with the calibration photos; cut out for bf16 what stays in float32; f32 needs nothing."""
     engine, kept = f"openvino-{variant}", sensitive_layers(model_dir, variant)
     path = exported(model_dir, ONNX_FILE, engine)
@@ -65,7 +74,7 @@ def build(model_dir, variant, options):
         ]
 
 
-def check_current(model_dir, variant):
+def check_current(model_dir: Path, variant: str) -> None:
     """Raise `EngineError` unless what `build` makes is there and fits."""
     if variant in _BUILT:
         manifest = read_manifest(built(model_dir, f"openvino-{variant}", _runtime(), cpu_name()) / MANIFEST)
@@ -74,7 +83,7 @@ def check_current(model_dir, variant):
     exported(model_dir, ONNX_FILE, f"openvino-{variant}")
 
 
-def open_engine(model_dir, variant):
+def open_engine(model_dir: Path, variant: str) -> OpenVinoEngine:
     """Compile a model folder's graph for this CPU."""
     engine = f"openvino-{variant}"
     if variant not in _BUILT:
@@ -90,7 +99,7 @@ def open_engine(model_dir, variant):
 class OpenVinoEngine:
     """A model compiled by OpenVINO, whole or as a chain of `pieces`, (file, precision) each."""
 
-    def __init__(self, path, variant, pieces):
+    def __init__(self, path: Path, variant: str, pieces: Sequence[tuple[Path, str]]) -> None:
         self.name, self.path = f"openvino-{variant}", path
         self._requested = [precision for _, precision in pieces]
         try:
@@ -101,11 +110,11 @@ class OpenVinoEngine:
         self.size = (height.get_length(), width.get_length())
         self._fixed_batch = batch.get_length() if batch.is_static else None
 
-    def predict(self, batch):
+    def predict(self, batch: Float32) -> Float32:
         """See `Engine.predict`."""
         return self._chain(checked_batch(batch, self.size, self.name, self._fixed_batch))
 
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         """See `Engine.describe`: the precision in which the compiled convolutions really run, and what was asked for.
 
         The two differ where a processor lacks bfloat16: OpenVINO then computes in float32 without a word.
@@ -122,17 +131,17 @@ class OpenVinoEngine:
             listed += f"; pieces asked for {', '.join(self._requested)}"
         return {"precision": lowest, "coverage": listed}
 
-    def close(self):
+    def close(self) -> None:
         """Drop the compiled model."""
-        self._chain = None
+        self._chain = None  # type: ignore[assignment]
 
 
-def _told(error):
+def _told(error: BaseException) -> str:
     """Return OpenVINO's message without the lines that only say where in its source it was raised."""
     return "\n".join(line for line in str(error).splitlines() if not line.startswith("Exception from"))
 
 
-def _quantised(model, calibration, kept):
+def _quantised(model: openvino.Model, calibration: Sequence[Float32], kept: Sequence[str]) -> openvino.Model:
     with telemetry.switched_off(), warnings.catch_warnings():  # NNCF adds filters for the whole process
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -157,7 +166,7 @@ def _quantised(model, calibration, kept):
 
 
 @contextmanager
-def _errors_only(logger):
+def _errors_only(logger: logging.Logger) -> Iterator[None]:
     """Let a library's logger pass errors only, and put its level back: it is the caller's, too."""
     earlier = logger.level
     logger.setLevel(logging.ERROR)
@@ -167,5 +176,5 @@ def _errors_only(logger):
         logger.setLevel(earlier)
 
 
-def _runtime():
+def _runtime() -> str:
     return runtime("openvino")

@@ -7,13 +7,24 @@ of the two precisions take turns, and what crosses a cut is a float32 tensor tha
 without a copy.
 """
 
+from __future__ import annotations
+
 import xml.etree.ElementTree as ET
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from keras_matting import telemetry
+from keras_matting.arrays import Float32
 from keras_matting.machine import engine_threads
 
+if TYPE_CHECKING:
+    import openvino
+
+# By piece, what it reads or writes
+_Ends: TypeAlias = dict[int, list[Any]]
 # Layers that compute have a precision; what lies between them (activations, sums, resizes) follows its neighbours.
 _COMPUTING = ("Convolution", "GroupConvolution", "MatMul")
 # What makes a tensor larger goes to the next precision, unless a float32 layer reads it: so less crosses a cut.
@@ -22,7 +33,7 @@ COMPILED = ".blob"
 _TAG = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
 
 
-def save(model, kept, folder):
+def save(model: openvino.Model, kept: Sequence[str], folder: Path) -> list[tuple[str, str]]:
     """Write an `openvino.Model` into `folder` as one graph or several; return [(file name, precision)] in order.
 
     `kept`: parts of the names of the computing layers to keep in float32, with what lies between them; the rest is
@@ -46,7 +57,7 @@ def save(model, kept, folder):
     return [(file, precision) for file, _, precision in pieces]
 
 
-def _settle_resizes(model, names):
+def _settle_resizes(model: openvino.Model, names: Collection[str]) -> None:
     """Write the resizes called one of `names` as the older operation that the plugin would replace them with.
 
     A tag is lost where the plugin replaces the node that bears it.
@@ -66,10 +77,10 @@ def _settle_resizes(model, names):
             reader.replace_source_output(older.output(0))
 
 
-def _tag(path, names):
+def _tag(path: Path, names: Collection[str]) -> None:
     """Tag the layers of an IR file that are called one of `names`: they keep their precision."""
     tree = ET.parse(path)
-    for layer in tree.getroot().find("layers"):
+    for layer in tree.getroot().iterfind("layers/layer"):
         if layer.get("name") not in names or layer.get("type") == "Const":
             continue
         info = layer.find("rt_info")
@@ -80,7 +91,7 @@ def _tag(path, names):
     tree.write(path)
 
 
-def _obeyed(path, names):
+def _obeyed(path: Path, names: set[str]) -> bool:
     """Return whether the plugin, asked for bfloat16, computes the layers called `names` in float32.
 
     It is asked as it will be opened: a tag that got lost in what is compiled ahead would be of no use.
@@ -89,7 +100,7 @@ def _obeyed(path, names):
     return all(precision == "f32" for _, layers, precision in nodes if names & set(layers.split(",")))
 
 
-def split(model, kept):
+def split(model: openvino.Model, kept: Sequence[str]) -> list[tuple[openvino.Model, str]]:
     """Cut a model (see `save`) into [(model, precision)], to be run in order; the model itself is used up.
 
     Tensors are passed on by name: every input of a piece is called as an output of an earlier one, or as an input of
@@ -100,7 +111,8 @@ def split(model, kept):
 
     nodes = _places(model, kept)
     place = {node.get_name(): index for node, index in nodes}
-    inputs, outputs = {}, {}
+    inputs: _Ends = {}
+    outputs: _Ends = {}
     for parameter in model.get_parameters():
         inputs.setdefault(place[parameter.get_name()], []).append(parameter)
     for result in model.get_results():
@@ -114,7 +126,7 @@ def split(model, kept):
     ]
 
 
-def _places(model, kept):
+def _places(model: openvino.Model, kept: Sequence[str]) -> list[tuple[openvino.Node, int]]:
     """Return [(node, index of its piece)] in order, odd where it stays in float32; no node reads from a later piece."""
     with telemetry.switched_off():
         from openvino.passes import ConstantFolding, Manager
@@ -124,15 +136,15 @@ def _places(model, kept):
     passes.run_passes(model)
     nodes = [node for node in model.get_ordered_ops() if not _is(node, "Constant")]
 
-    def is_kept(node):
+    def is_kept(node: openvino.Node) -> bool:
         return _is(node, *_COMPUTING) and any(part in node.get_friendly_name() for part in kept)
 
-    leads = {}  # to a kept layer, with no other computing layer on the way
+    leads: dict[str, bool] = {}  # to a kept layer, with no other computing layer on the way
     for node in reversed(nodes):
         leads[node.get_name()] = any(
             is_kept(reader) or (leads[reader.get_name()] and not _is(reader, *_COMPUTING)) for reader in _readers(node)
         )
-    place = {}
+    place: dict[str, int] = {}
     for node in nodes:
         name, before = node.get_name(), [place[source.get_name()] for source in _sources(node)]
         if _is(node, *_COMPUTING):
@@ -146,12 +158,13 @@ def _places(model, kept):
     return [(node, place[node.get_name()]) for node in nodes]
 
 
-def _cut(output, node, place, inputs, outputs):
+def _cut(output: openvino.Output, node: openvino.Node, place: dict[str, int], inputs: _Ends, outputs: _Ends) -> None:
     """Where later pieces read `output`, let them read an input of the same name instead."""
     with telemetry.switched_off():
         from openvino import op
 
-    here, later = place[node.get_name()], {}
+    here = place[node.get_name()]
+    later: _Ends = {}
     for reader in output.get_target_inputs():
         index = place[reader.get_node().get_name()]
         if index != here:
@@ -172,20 +185,20 @@ def _cut(output, node, place, inputs, outputs):
         inputs.setdefault(index, []).append(parameter)
 
 
-def _is(node, *kinds):
+def _is(node: openvino.Node, *kinds: str) -> bool:
     return node.get_type_name() in kinds
 
 
-def _sources(node):
+def _sources(node: openvino.Node) -> list[openvino.Node]:
     sources = (source.get_source_output().get_node() for source in node.inputs())
     return [source for source in sources if not _is(source, "Constant")]
 
 
-def _readers(node):
+def _readers(node: openvino.Node) -> list[openvino.Node]:
     return [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
 
 
-def compile_ahead(path, precision):
+def compile_ahead(path: Path, precision: str) -> Path:
     """Write what OpenVINO makes of a graph for this CPU beside it, and return its path.
 
     Read by a `Chain`, it saves a second of compiling at every start. OpenVINO checks only its own version in it.
@@ -199,9 +212,9 @@ def compile_ahead(path, precision):
     return target
 
 
-def _hints(precision):
+def _hints(precision: str) -> dict[str, str | int]:
     """Return what every compilation is told. Left alone, the plugin computes in bfloat16 where the processor can."""
-    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    hints: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     threads = engine_threads()
     return hints | {"INFERENCE_NUM_THREADS": threads} if threads else hints
 
@@ -213,7 +226,7 @@ class Chain:
     `RuntimeError` where OpenVINO cannot read or compile.
     """
 
-    def __init__(self, pieces):
+    def __init__(self, pieces: Sequence[tuple[Path | openvino.Model, str]]) -> None:
         with telemetry.switched_off():
             import openvino
 
@@ -228,7 +241,7 @@ class Chain:
             self._steps.append((compiled, compiled.create_infer_request(), reads, writes))
         self.input = self._steps[0][0].input(0)
 
-    def __call__(self, batch):
+    def __call__(self, batch: Float32) -> Float32:
         """Return the last graph's output for a contiguous batch."""
         tensors = {self.input.get_any_name(): self._tensor(batch, shared_memory=True)}
         for _, request, reads, writes in self._steps:
@@ -238,7 +251,7 @@ class Chain:
             tensors |= {name: request.get_tensor(name) for name in writes}
         return tensors[writes[0]].data.copy()
 
-    def runtime_nodes(self):
+    def runtime_nodes(self) -> list[tuple[str, str, str]]:
         """Return [(kind, names of the layers it computes, precision)] of what the plugin really runs."""
         return [
             (_info(node, "layerType"), _info(node, "originalLayersNames"), _info(node, "runtimePrecision").lower())
@@ -247,5 +260,5 @@ class Chain:
         ]
 
 
-def _info(node, key):
+def _info(node: openvino.Node, key: str) -> str:
     return node.get_rt_info()[key].astype(str)

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_matting.engines import ENGINES
 from keras_matting.engines.artefacts import built, exported, read_manifest
 from keras_matting.engines.tensorrt import PLAN
 from keras_matting.errors import UsageError
-from keras_matting.files import replaced_folder, require_new_folder
+from keras_matting.files import StrPath, replaced_folder, require_new_folder
 from keras_matting.model_folder import MANIFEST, ONNX_FILE, Preset, engine_dir, export_manifest
 
 MAX_BATCH = 16
@@ -26,7 +27,9 @@ instance_group [ {{ count: 1 kind: {kind} }} ]
 _BATCHING = "dynamic_batching {{ max_queue_delay_microseconds: {delay} }}\n"
 
 
-def export_triton(model_dir, repository, device=None, engine=None, force=False):
+def export_triton(
+    model_dir: StrPath, repository: StrPath, device: str | None = None, engine: str | None = None, force: bool = False
+) -> Path:
     """Write `repository/NAME/{config.pbtxt, 1/model.onnx or 1/model.plan}` of a model folder; return that folder.
 
     `device`: "cpu" (the default) or "gpu". `engine`: one of `PLANNED`, built in the model folder, to be served instead
@@ -54,7 +57,7 @@ def export_triton(model_dir, repository, device=None, engine=None, force=False):
     return target
 
 
-def _plan(model_dir, engine):
+def _plan(model_dir: StrPath, engine: str) -> tuple[Path, dict[str, int | None]]:
     """Return (file, its batch sizes) of a built engine, which need not run on this machine."""
     if engine not in PLANNED:
         raise UsageError(f"Expected an engine out of {', '.join(PLANNED)}; received {engine!r}.")
@@ -68,7 +71,9 @@ def _plan(model_dir, engine):
     return folder / PLAN, {"batch": manifest["batch"], "max_batch": manifest["max_batch"]}
 
 
-def _config(preset, output_shape, platform, device, batch, max_batch):
+def _config(
+    preset: Preset, output_shape: Sequence[int], platform: str, device: str, batch: int | None, max_batch: int
+) -> str:
     """Return `config.pbtxt`; a graph made for one batch size is served as it is, without batching."""
     fixed = [] if batch is None else [batch]
     return _CONFIG.format(
