@@ -4,6 +4,7 @@ import hmac
 import math
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
@@ -16,13 +17,13 @@ _REMEMBERED_CLIENTS = 10_000
 class Admission:
     """Bounds how many of `what` are inside. `seconds_per_photo()` makes the advice when to come back truthful."""
 
-    def __init__(self, what, limit, seconds_per_photo):
+    def __init__(self, what: str, limit: int, seconds_per_photo: Callable[[], float]) -> None:
         self._what, self._limit, self._seconds_per_photo = what, limit, seconds_per_photo
         self.inside = 0
         self._more_photos = 0
 
     @contextmanager
-    def photos(self, count):
+    def photos(self, count: int) -> Iterator[None]:
         """Count the photos of a request that has several, so that the advice knows of them."""
         self._more_photos += count - 1
         try:
@@ -30,7 +31,7 @@ class Admission:
         finally:
             self._more_photos -= count - 1
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         if self.inside >= self._limit:
             seconds = max(1, math.ceil((self.inside + self._more_photos) * self._seconds_per_photo()))
             raise ProblemError(
@@ -38,18 +39,18 @@ class Admission:
             )
         self.inside += 1
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.inside -= 1
 
 
 class Rate:
     """A token bucket for each client: `per_minute` requests, which may come at once; 0 is no limit."""
 
-    def __init__(self, per_minute, clock=time.monotonic):
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute, self._clock = per_minute, clock
-        self._buckets = OrderedDict()  # client: (tokens, when)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: (tokens, when)
 
-    def take(self, client):
+    def take(self, client: str) -> None:
         """Count a request; raises `ProblemError` with the seconds until the next token if the client has none left."""
         if not self._per_minute:
             return
@@ -66,7 +67,7 @@ class Rate:
             )
 
 
-async def check_key(request: Request):
+async def check_key(request: Request) -> None:
     """Raise `ProblemError` unless the request carries the API key, if one is set."""
     key = request.app.state.settings.api_key
     if key is None:
@@ -80,7 +81,7 @@ async def check_key(request: Request):
         )
 
 
-async def admit(request: Request):
+async def admit(request: Request) -> AsyncIterator[None]:
     """Count the request in until it is answered: a FastAPI dependency, resolved before the body is read."""
     await check_key(request)
     state = request.app.state

@@ -1,14 +1,23 @@
 """From a worker's `Done` to an HTTP response, and no further than the client waits for it."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from .negotiation import EXTENSIONS, JSON
+
+if TYPE_CHECKING:
+    from .worker import Done
+
+_Result = TypeVar("_Result")
 
 
 class MatteDocument(BaseModel):
@@ -24,7 +33,7 @@ class MatteDocument(BaseModel):
     timings_ms: dict[str, float]
 
 
-def document(done):
+def document(done: Done) -> dict[str, Any]:
     """Return the members of a `MatteDocument`."""
     return {
         "image": base64.b64encode(done.content).decode(),
@@ -37,7 +46,7 @@ def document(done):
     }
 
 
-def answer(done, media_type):
+def answer(done: Done, media_type: str) -> Response:
     """Return the response for an output, as the image itself or as JSON."""
     headers = {
         "Server-Timing": ", ".join(f"{phase};dur={ms:.1f}" for phase, ms in done.phases_ms.items()),
@@ -50,7 +59,7 @@ def answer(done, media_type):
     return Response(done.content, media_type=media_type, headers=headers)
 
 
-async def unless_disconnected(request, work):
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return the result of a coroutine; if the client leaves first, cancel it and raise `ClientDisconnect`.
 
     The request's body has to have been read.
@@ -66,6 +75,6 @@ async def unless_disconnected(request, work):
         leaving.cancel()
 
 
-async def _disconnection(request):
+async def _disconnection(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -16,7 +17,7 @@ from .observability import Metrics
 from .problems import HANDLERS
 from .routes import batch, inference, matte, rembg, status
 from .settings import ServiceSettings, read_settings
-from .worker import LocalWorker
+from .worker import LocalWorker, Worker
 
 DESCRIPTION = """Cut-outs and mattes of clothing, people and products.
 
@@ -25,7 +26,11 @@ Every error is an RFC 9457 problem document with a stable `code`. Answers carry 
 """
 
 
-def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: None):
+def create_app(
+    settings: ServiceSettings | None = None,
+    make_worker: Callable[..., Worker] = LocalWorker,
+    on_failure: Callable[[Exception], None] = lambda error: None,
+) -> FastAPI:
     """Return the application. Models load after its start; `/readyz` tells when they are ready.
 
     `settings`: `ServiceSettings`, by default the environment's. `make_worker(settings, metrics, log, on_failure)`
@@ -66,13 +71,13 @@ def create_app(settings=None, make_worker=LocalWorker, on_failure=lambda error: 
 
 
 @asynccontextmanager
-async def _lifespan(app):
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.worker.start()
     yield
     await app.state.worker.close()
 
 
-def from_environment():
+def from_environment() -> FastAPI:
     """Return the application with the environment's settings, for `uvicorn --factory`."""
     settings = read_settings()
     observability.log_to_stderr(settings.log_level)

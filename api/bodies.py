@@ -1,11 +1,15 @@
 """What requests carry: a photo as the raw body or in a form with one file, a JSON document, lines of JSON."""
 
 import codecs
+from collections.abc import Mapping
+from typing import Any
 
 import pydantic_core
 import python_multipart.exceptions
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser, parse_options_header
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from .negotiation import NDJSON
 from .problems import ProblemError
@@ -23,11 +27,11 @@ class _InMemory(MultiPartParser):
     spool_max_size = 2**40
     open = False  # after the first boundary, until the last
 
-    def on_part_begin(self):
+    def on_part_begin(self) -> None:
         super().on_part_begin()
         self.open = True
 
-    def on_headers_finished(self):
+    def on_headers_finished(self) -> None:
         """Count a part as a file by what it is, also where it has no name: of a text the bytes would be lost."""
         part = self._current_part
         _, options = parse_options_header(part.content_disposition)
@@ -37,12 +41,12 @@ class _InMemory(MultiPartParser):
             part.content_disposition += b'; filename=""'
         super().on_headers_finished()
 
-    def on_end(self):
+    def on_end(self) -> None:
         super().on_end()
         self.open = False
 
 
-async def read_photo(request):
+async def read_photo(request: Request) -> tuple[bytes, dict[str, str]]:
     """Return (photo's bytes, the form's other fields as a dict) of a request; a raw body has no fields.
 
     Raises `ProblemError`: 400 for a form that cannot be parsed, 422 unless it holds one file called "file".
@@ -58,7 +62,7 @@ async def read_photo(request):
     return photo, fields
 
 
-async def read_form(request):
+async def read_form(request: Request) -> tuple[bytes | None, dict[str, str]]:
     """Return (photo's bytes or None, fields): like `read_photo`, for where the photo may come otherwise."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await request.body(), {}
@@ -75,12 +79,12 @@ async def read_form(request):
     return (await files[0][1].read() if files else None), fields
 
 
-def is_lines(headers):
+def is_lines(headers: Mapping[str, str]) -> bool:
     """Tell whether a request's body is lines of JSON."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() in _LINES
 
 
-def json_of(body, expected="a JSON document"):
+def json_of(body: bytes, expected: str = "a JSON document") -> Any:
     """Return the content of a JSON document in UTF-8, or in UTF-16 with its mark; raises `ProblemError`."""
     try:
         for mark, encoding in _MARKS.items():
@@ -91,7 +95,7 @@ def json_of(body, expected="a JSON document"):
         raise ProblemError("malformed_request", expected, str(error)[:200]) from None
 
 
-async def _parse(request):
+async def _parse(request: Request) -> FormData:
     parser = _InMemory(request.headers, request.stream(), max_files=_MAX_PARTS, max_fields=_MAX_PARTS)
     try:
         form = await parser.parse()

@@ -1,12 +1,15 @@
 """One client's connection: how long it may say nothing, or take nothing, and errors of framing as problems."""
 
+import asyncio
 import json
 import re
 import uuid
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from .problems import MEDIA_TYPE, ProblemError
 
@@ -29,28 +32,31 @@ class Patience:
 class Connection(H11Protocol):
     """uvicorn's, which alone would wait forever for a request's headers, and for a client to read its answer."""
 
-    def __init__(self, *arguments, patience, origins=(), **options):
+    def __init__(self, *arguments: Any, patience: Patience, origins: Collection[str] = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._patience, self._origins = patience, origins
-        self._timer, self._answered, self._unread = None, None, 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._answered: RequestResponseCycle | None = None
+        self._unread = 0
         self._asked_at = self._taken_at = self.loop.time()
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch."""
         super().connection_made(transport)
         self._look()
 
-    def connection_lost(self, exc):
+    def connection_lost(self, exc: Exception | None) -> None:
         """End it."""
-        self._timer.cancel()
+        if self._timer:
+            self._timer.cancel()
         super().connection_lost(exc)
 
-    def resume_writing(self):
+    def resume_writing(self) -> None:
         """Note that the client reads."""
         self._taken_at = self.loop.time()
         super().resume_writing()
 
-    def shutdown(self):
+    def shutdown(self) -> None:
         """End when nothing is asked any more: on a connection that looks idle, a request may be on its way."""
         if self.cycle is None or self.cycle.response_complete:
             self._unset_keepalive_if_required()
@@ -58,13 +64,13 @@ class Connection(H11Protocol):
         else:
             super().shutdown()
 
-    def send_400_response(self, msg):
+    def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with a problem document, and close."""
         problem = ProblemError("malformed_request", "an HTTP/1.1 request", "another, or headers that are too long")
         request_id = uuid.uuid4().hex
         body = json.dumps(problem.document(request_id)).encode()
-        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "X-Request-ID": request_id}
-        headers = [*headers.items(), *self._cors_headers(), ("Connection", "close")]
+        own = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "X-Request-ID": request_id}
+        headers = [*own.items(), *self._cors_headers(), ("Connection", "close")]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer has begun, and is cut
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
@@ -74,7 +80,7 @@ class Connection(H11Protocol):
                 self.transport.write(self.conn.send(event))
         self.transport.close()
 
-    def _cors_headers(self):
+    def _cors_headers(self) -> Iterator[tuple[str, str]]:
         """Yield what lets an allowed origin read the answer: headers that are too long never reach the application."""
         if "*" in self._origins:
             yield "Access-Control-Allow-Origin", "*"
@@ -84,7 +90,7 @@ class Connection(H11Protocol):
             yield "Access-Control-Allow-Origin", found[1].decode()
             yield "Vary", "Origin"
 
-    def _look(self):
+    def _look(self) -> None:
         now = self.loop.time()
         waits_for_headers = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
         if not waits_for_headers or self.cycle is not self._answered:

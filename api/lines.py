@@ -1,11 +1,12 @@
 """Lines out of a stream of chunks."""
 
 from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator
 
 from .problems import ProblemError
 
 
-async def lines_of(chunks, max_bytes):
+async def lines_of(chunks: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[bytes]:
     """Yield the lines of an asynchronous stream of bytes, without their ends; empty ones are passed over.
 
     Raises `ProblemError` at a line of more than `max_bytes`, since where the next begins is not known.
@@ -14,8 +15,8 @@ async def lines_of(chunks, max_bytes):
     async for chunk in chunks:
         rest += chunk
         if b"\n" in chunk:
-            *whole, rest = rest.split(b"\n")
-            whole = deque(whole)  # a line that was taken is not kept here
+            *lines, rest = rest.split(b"\n")
+            whole = deque(lines)  # a line that was taken is not kept here
             while whole:
                 _check(whole[0], max_bytes)
                 if whole[0].strip():
@@ -27,7 +28,7 @@ async def lines_of(chunks, max_bytes):
         yield bytes(rest)
 
 
-def _check(line, max_bytes):
+def _check(line: bytes | bytearray, max_bytes: int) -> None:
     if len(line) > max_bytes:
         raise ProblemError(
             "body_too_large", f"lines of at most {max_bytes} bytes", f"{len(line)} or more", "Scale the image down."

@@ -2,13 +2,18 @@
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 from keras_matting import cgroups
 from keras_matting.photos import footprint
 
 from .problems import ProblemError
+from .settings import ServiceSettings
 
+_Result = TypeVar("_Result")
 MIB = 2**20
 STREAM_BYTES = 64 * MIB  # lines of all streams that are inside, as they came
 _COPIES = 3  # of a body: as it came, as text or parts, and the photos in it
@@ -16,30 +21,29 @@ _OF_BODIES = 1 / 8  # of the limit
 _OF_SMALL = 1 / 8  # of what photos may take
 
 
-def limit(settings):
+def limit(settings: ServiceSettings) -> int:
     """Return the bytes that the service may take in all: as set, else as its control group or the machine says."""
     return int(settings.memory_mib * MIB) or cgroups.usable_memory() or 2**62
 
 
-def for_bodies(settings):
+def for_bodies(settings: ServiceSettings) -> int:
     """Return the bytes that bodies may hold at a time: a share of the limit, or one body if that is more."""
     return max(int(limit(settings) * _OF_BODIES / _COPIES), settings.max_body_bytes)
 
 
-def for_photos(settings, held=None):
+def for_photos(settings: ServiceSettings, held: int | None = None) -> int:
     """Return the bytes that decoded photos may take; `held`: what the process holds already, by default as it is."""
-    whole = limit(settings)
-    free = footprint.usable(whole) if held is None else footprint.left(whole, held)
+    free = footprint.left(limit(settings), footprint.held() if held is None else held)
     return max(0, free - _COPIES * (for_bodies(settings) + STREAM_BYTES))
 
 
 class Bodies:
     """Counts the bytes of the bodies that are inside."""
 
-    def __init__(self, total):
+    def __init__(self, total: int) -> None:
         self._total, self._inside = total, 0
 
-    def take(self, amount):
+    def take(self, amount: int) -> None:
         """Count more bytes in; raises `ProblemError` if that is too much."""
         if self._inside + amount > self._total:
             raise ProblemError(
@@ -47,7 +51,7 @@ class Bodies:
             )
         self._inside += amount
 
-    def give(self, amount):
+    def give(self, amount: int) -> None:
         """Count them out."""
         self._inside -= amount
 
@@ -58,12 +62,12 @@ class PhotoMemory:
     The others come in one after another, each as soon as it fits, so that a large one is not passed by others forever.
     """
 
-    def __init__(self, total, places):
+    def __init__(self, total: int, places: int) -> None:
         self._small = int(total * _OF_SMALL) // places
         self._total = self._left = total - self._small * places
-        self._waiting = deque()  # (cost, future)
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # costs, and what grants them
 
-    def check(self, cost):
+    def check(self, cost: int) -> None:
         """Raise `ProblemError` if a photo of such a cost can never be taken."""
         if cost > self._total:
             raise ProblemError(
@@ -74,7 +78,7 @@ class PhotoMemory:
             )
 
     @asynccontextmanager
-    async def hold(self, cost):
+    async def hold(self, cost: int) -> "AsyncIterator[Hold]":
         """Wait until there is room for a photo, and keep it until the end; yields the `Hold`.
 
         What its threads still do for somebody who has left keeps the room until they are done.
@@ -89,7 +93,7 @@ class PhotoMemory:
         finally:
             held.when_done(lambda: self._give(cost))
 
-    async def _take(self, cost):
+    async def _take(self, cost: int) -> None:
         if not self._waiting and cost <= self._left:
             self._left -= cost
             return
@@ -104,11 +108,11 @@ class PhotoMemory:
                 self._give(cost)
             raise
 
-    def _give(self, cost):
+    def _give(self, cost: int) -> None:
         self._left += cost
         self._grant()
 
-    def _grant(self):
+    def _grant(self) -> None:
         while self._waiting and (self._waiting[0][1].cancelled() or self._waiting[0][0] <= self._left):
             cost, granted = self._waiting.popleft()
             if not granted.cancelled():
@@ -119,15 +123,15 @@ class PhotoMemory:
 class Hold:
     """A photo's room: who runs its steps in threads, and so knows when the last of them is done."""
 
-    def __init__(self):
-        self._running = None
+    def __init__(self) -> None:
+        self._running: Future[Any] | None = None
 
-    async def run(self, pool, function, *arguments):
+    async def run(self, pool: Executor, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run in a thread of `pool`; what has not begun when the caller gives up is not run."""
-        self._running = pool.submit(function, *arguments)
-        return await asyncio.wrap_future(self._running)
+        self._running = running = pool.submit(function, *arguments)
+        return await asyncio.wrap_future(running)
 
-    def when_done(self, act):
+    def when_done(self, act: Callable[[], object]) -> None:
         """Call `act` in this thread, now or as soon as the step that runs is done."""
         if self._running is None or self._running.done():
             act()
@@ -136,6 +140,6 @@ class Hold:
         self._running.add_done_callback(lambda _: _unless_closed(loop, act))
 
 
-def _unless_closed(loop, act):
+def _unless_closed(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:
     with suppress(RuntimeError):  # the service has ended meanwhile
         loop.call_soon_threadsafe(act)

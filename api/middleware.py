@@ -10,8 +10,9 @@ import re
 import time
 import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import observability
 from .bodies import is_lines
@@ -26,10 +27,10 @@ LARGEST_HEADERS = 32 * 1024
 class RequestContext:
     """ASGI middleware. An answer always carries `X-Request-ID`; while draining, it also closes its connection."""
 
-    def __init__(self, app, state):
+    def __init__(self, app: ASGIApp, state: State) -> None:
         self._app, self._state = app, state
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -45,10 +46,10 @@ class RequestContext:
 class Problems:
     """ASGI middleware that answers whatever goes wrong, within a `RequestContext`."""
 
-    def __init__(self, app, state):
+    def __init__(self, app: ASGIApp, state: State) -> None:
         self._app, self._state = app, state
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -73,16 +74,17 @@ class Problems:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope, receive, send, state):
+    def __init__(self, scope: Scope, receive: Receive, send: Send, state: State) -> None:
         self._scope, self._receive, self._send, self._state = scope, receive, send, state
         self._settings = state.settings
         self._headers = Headers(scope=scope)
         self._stream = is_lines(self._headers)
         self._start, self._waited_s, self._received = time.perf_counter(), 0.0, 0
         self._body_is_here, self._held = False, 0
-        self.status, self._sent, self._is_problem = None, 0, False
+        self.status: int | None = None
+        self._sent, self._is_problem = 0, False
 
-    def check_headers(self):
+    def check_headers(self) -> None:
         """Raise `ProblemError` if they are too long, or declare a body that is: before any of it is read."""
         length = sum(len(name) + len(value) for name, value in self._scope["headers"])
         if length > LARGEST_HEADERS:
@@ -99,7 +101,7 @@ class _Exchange:
         if declared.isdigit() and not self._stream:
             self._check_length(int(declared))
 
-    async def receive(self):
+    async def receive(self) -> Message:
         """Receive from the client, within the bounds."""
         if self._body_is_here:  # what comes now is the client's leaving
             return await self._receive()
@@ -122,7 +124,7 @@ class _Exchange:
             self._held += length
         return message
 
-    async def send(self, message):
+    async def send(self, message: Message) -> None:
         """Send to the client, with the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -138,7 +140,7 @@ class _Exchange:
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
-    def finish(self):
+    def finish(self) -> None:
         """Count and log."""
         self._state.bodies.give(self._held)
         seconds = time.perf_counter() - self._start
@@ -157,12 +159,12 @@ class _Exchange:
             client=self._scope["client"][0] if self._scope.get("client") else "",
         )
 
-    def _body_is_coming(self):
+    def _body_is_coming(self) -> bool:
         """Whether a body was announced and not read to its end: who is refused may go on sending forever."""
         announced = self._headers.get("content-length", "0") != "0" or "transfer-encoding" in self._headers
         return announced and not self._body_is_here
 
-    async def _discard(self):
+    async def _discard(self) -> None:
         """Read what a refused client still sends: closing at once would lose the answer."""
         try:
             async with asyncio.timeout(_LINGER_S):
@@ -171,10 +173,10 @@ class _Exchange:
         except TimeoutError:
             pass
 
-    def _patience_s(self):
+    def _patience_s(self) -> float:
         return max(0.0, self._settings.body_grace_s + self._received / _BYTES_PER_S - self._waited_s)
 
-    def _check_length(self, length):
+    def _check_length(self, length: int) -> None:
         if length > self._settings.max_body_bytes:
             raise ProblemError(
                 "body_too_large",
@@ -184,6 +186,6 @@ class _Exchange:
             )
 
 
-def _request_id(headers):
+def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex

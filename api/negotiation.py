@@ -1,5 +1,9 @@
 """The media types of answers, and which one an `Accept` header asks for (RFC 9110, 12.5.1)."""
 
+from collections.abc import Iterator, Sequence
+
+from fastapi import Request
+
 from .problems import ProblemError
 
 EXTENSIONS = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
@@ -7,7 +11,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 
-def formats_of(kind):
+def formats_of(kind: str) -> tuple[str, ...]:
     """Return the media types that can hold an output of this kind, the service's favourite first."""
     if kind == "matte16":  # only PNG has 16 bits
         return ("image/png", JSON)
@@ -16,7 +20,7 @@ def formats_of(kind):
     return ("image/png", "image/webp", "image/jpeg", JSON)
 
 
-def choose(request, offered):
+def choose(request: Request, offered: Sequence[str]) -> str:
     """Return the offered media type that the request likes best; raises `ProblemError` if it takes none of them."""
     accept = ", ".join(request.headers.getlist("accept"))  # several lines are one list
     ranges = list(_parse(accept or "*/*"))
@@ -29,7 +33,7 @@ def choose(request, offered):
     return best
 
 
-def _parse(accept):
+def _parse(accept: str) -> Iterator[tuple[str, str, float]]:
     """Yield (type, subtype, weight) of the header's media ranges; what cannot be read is passed over."""
     for part in accept.split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -41,7 +45,7 @@ def _parse(accept):
             continue
 
 
-def _weight(offer, ranges):
+def _weight(offer: str, ranges: Sequence[tuple[str, str, float]]) -> float:
     """Return the weight of the most specific range that holds the offer, 0 if none does."""
     kind, _, subtype = offer.partition("/")
     for wanted in ((kind, subtype), (kind, "*"), ("*", "*")):

@@ -1,12 +1,20 @@
 """What operators see: Prometheus metrics and one JSON line a request. Never an image, a file's name or a key."""
 
+from __future__ import annotations
+
 import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+if TYPE_CHECKING:
+    from .worker import Worker
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 _PACKAGE = "keras_matting"
 LOGGER = f"{_PACKAGE}.service"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
@@ -17,7 +25,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 class Metrics:
     """The service's metrics in a registry of their own, so that several applications can live in one process."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._make(Counter, "requests", "Answered requests", ("route", "method", "status"))
@@ -29,42 +37,44 @@ class Metrics:
         self._admitted = self._make(Gauge, "admitted", "Requests inside")
         self._waiting = self._make(Gauge, "waiting", "Photos that wait for an engine")
         self._ready = self._make(Gauge, "ready", "1 if the model can be asked", ("model", "engine"))
-        self._seconds_per_photo = None
+        self._seconds_per_photo: float | None = None
 
-    def _make(self, kind, name, text, labels=(), **options):
+    def _make(
+        self, kind: Callable[..., _Metric], name: str, text: str, labels: Sequence[str] = (), **options: Any
+    ) -> _Metric:
         return kind(f"keras_matting_{name}", text, labels, registry=self._registry, **options)
 
-    def answered(self, route, method, status, seconds):
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request."""
         self._requests.labels(route, method if method in _METHODS else "other", status).inc()
         self._latency.labels(route).observe(seconds)
 
-    def rejected(self, code):
+    def rejected(self, code: str) -> None:
         """Count a problem."""
         self._rejected.labels(code).inc()
 
-    def ran(self, model, size, seconds):
+    def ran(self, model: str, size: int, seconds: float) -> None:
         """Count a run of the engine."""
         self._batches.labels(model).observe(size)
         self._photos.labels(model).inc(size)
         self.paced(seconds / size)
 
-    def paced(self, seconds_per_photo):
+    def paced(self, seconds_per_photo: float) -> None:
         """Count what a photo costs at present, where no engine runs in this process."""
         before = seconds_per_photo if self._seconds_per_photo is None else self._seconds_per_photo
         self._seconds_per_photo = 0.8 * before + 0.2 * seconds_per_photo
 
-    def did(self, model, phases_ms):
+    def did(self, model: str, phases_ms: Mapping[str, float]) -> None:
         """Count a finished photo's phases."""
         for phase, ms in phases_ms.items():
             self._phases.labels(model, phase).observe(ms / 1000)
 
     @property
-    def seconds_per_photo(self):
+    def seconds_per_photo(self) -> float:
         """A moving average of the engine's time for one photo; a second before anything was measured."""
         return 1.0 if self._seconds_per_photo is None else self._seconds_per_photo
 
-    def as_text(self, worker, admitted):
+    def as_text(self, worker: Worker, admitted: int) -> bytes:
         """Return everything in Prometheus' text format."""
         self._admitted.set(admitted)
         self._waiting.set(getattr(worker, "waiting", 0))
@@ -75,7 +85,7 @@ class Metrics:
 
 
 class _JsonLines(logging.Formatter):
-    def format(self, record):
+    def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
@@ -87,7 +97,7 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def log_to_stderr(level):
+def log_to_stderr(level: str) -> None:
     """Let this package's loggers write JSON lines to standard error, and other libraries' their warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
@@ -98,6 +108,6 @@ def log_to_stderr(level):
     logging.captureWarnings(True)
 
 
-def log(message, level=logging.INFO, exc_info=None, **fields):
+def log(message: str, level: int = logging.INFO, exc_info: BaseException | None = None, **fields: object) -> None:
     """Write one line, with fields."""
     logging.getLogger(LOGGER).log(level, message, exc_info=exc_info, extra={"fields": fields})

@@ -34,18 +34,18 @@ class _File(NamedTuple):
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def page(request: Request):
+async def page(request: Request) -> Response:
     """Return the page."""
     return _respond(request, "index.html")
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
-async def static_file(request: Request, name: str):
+async def static_file(request: Request, name: str) -> Response:
     """Return one of the page's files; 404 for any other name."""
     return _respond(request, name)
 
 
-def _respond(request, name):
+def _respond(request: Request, name: str) -> Response:
     file = _files().get(name)
     if file is None:
         raise HTTPException(404, f"/static/{name}")
@@ -56,11 +56,11 @@ def _respond(request, name):
 
 
 @functools.cache
-def _files():
+def _files() -> dict[str, _File]:
     """Return {name: file} of all that the page is made of, read once: names are looked up, never joined to a path."""
     return {path.name: _read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
 
 
-def _read(path):
+def _read(path: Path) -> _File:
     content = path.read_bytes()
     return _File(content, _MEDIA_TYPES[path.suffix], f'"{sha256(content).hexdigest()[:16]}"')

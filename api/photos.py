@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from keras_matting.arrays import Uint8Or16
 from keras_matting.errors import ImageError
 from keras_matting.photos import colour_profiles
 from keras_matting.photos import files as photo_files
+from keras_matting.photos.files import Photo
 
 from .negotiation import EXTENSIONS
 from .problems import ProblemError
@@ -21,7 +23,7 @@ class Limits:
     max_side_px: int = 16384
 
 
-def decode(data, limits):
+def decode(data: bytes, limits: Limits) -> Photo:
     """Decode JPEG, PNG or WebP bytes into an upright `Photo` in sRGB, without metadata.
 
     What the file says of its name or type does not count. Raises `ProblemError`: 415 for another format, 413 for too
@@ -38,7 +40,7 @@ def decode(data, limits):
         raise _damaged() from None
 
 
-def check(data, limits):
+def check(data: bytes, limits: Limits) -> None:
     """Raise `ProblemError` on what is known from a file's first bytes; see `decode`."""
     if len(data) < _SHORTEST:
         raise ProblemError(
@@ -54,13 +56,13 @@ def check(data, limits):
         raise _damaged() from None
 
 
-def _damaged():
+def _damaged() -> ProblemError:
     return ProblemError(
         "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."
     )
 
 
-def _check_size(width, height, limits):
+def _check_size(width: int, height: int, limits: Limits) -> None:
     if max(width, height) > limits.max_side_px or width * height > limits.max_megapixels * 1e6:
         raise ProblemError(
             "image_too_large",
@@ -70,7 +72,7 @@ def _check_size(width, height, limits):
         )
 
 
-def encode(image, media_type):
+def encode(image: Uint8Or16, media_type: str) -> bytes:
     """Return the bytes of an output image, without metadata."""
     try:
         return photo_files.encode(image, EXTENSIONS[media_type])

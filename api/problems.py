@@ -1,8 +1,9 @@
 """Every error that the service gives, as RFC 9457 problem documents with a stable `code`."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,22 +71,24 @@ class ProblemError(Exception):
     `retry_after_s`: whole seconds after which a repetition has a chance, for 429 and 503.
     """
 
-    def __init__(self, code, expected, received, remedy="", retry_after_s=None):
+    def __init__(
+        self, code: str, expected: str, received: str, remedy: str = "", retry_after_s: int | None = None
+    ) -> None:
         super().__init__(code, expected, received, remedy, retry_after_s)
         self.code, self.expected, self.received, self.remedy = code, expected, received, remedy
         self.retry_after_s = retry_after_s
 
     @property
-    def status(self):
+    def status(self) -> int:
         """The HTTP status of its code."""
         return CODES[self.code].status
 
     @property
-    def detail(self):
+    def detail(self) -> str:
         """One sentence for people."""
         return f"Expected {self.expected}; received {self.received}." + (f" {self.remedy}" if self.remedy else "")
 
-    def document(self, request_id=""):
+    def document(self, request_id: str = "") -> dict[str, Any]:
         """Return the problem document's members."""
         return {
             "type": f"urn:keras-matting:problem:{self.code}",
@@ -99,7 +102,7 @@ class ProblemError(Exception):
             "remedy": self.remedy,
         }
 
-    def response(self, request_id="", headers=None, path=""):
+    def response(self, request_id: str = "", headers: Mapping[str, str] | None = None, path: str = "") -> JSONResponse:
         """Return the response to send; below `/v2` with the member that clients of that protocol look for."""
         headers, content = dict(headers or {}), self.document(request_id)
         if path.startswith("/v2"):
@@ -119,18 +122,18 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str = Field(description="One sentence: what was expected, what came, the remedy")
-    code: str = Field(description="Stable; for programs", json_schema_extra={"enum": sorted(CODES)})
+    code: str = Field(description="Stable; for programs", json_schema_extra={"enum": [*sorted(CODES)]})
     request_id: str
     expected: str
     received: str
     remedy: str
     error: str | None = Field(None, description="Below /v2: the detail, as the Open Inference Protocol calls it")
-    items: list | None = Field(None, description="Of a batch that failed as a whole: the result of each item")
+    items: list[Any] | None = Field(None, description="Of a batch that failed as a whole: the result of each item")
 
 
-def responses(*codes):
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI `responses` that document these codes, with an example each."""
-    documented = {}
+    documented: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         example = ProblemError(code, "...", "...").document("0f8fad5bd9cb469fa16570867728950e")
         status = CODES[code].status
@@ -144,7 +147,7 @@ def responses(*codes):
     return documented
 
 
-def of_validation(errors):
+def of_validation(errors: Sequence[Any]) -> ProblemError:
     """Return the `ProblemError` of Pydantic's errors: the first of them, named by its place."""
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path", "header")) or "body"
@@ -154,7 +157,7 @@ def of_validation(errors):
     )
 
 
-def of_exception(error):
+def of_exception(error: Exception) -> ProblemError:
     """Return the `ProblemError` that answers any exception."""
     if isinstance(error, ProblemError):
         return error
@@ -166,7 +169,7 @@ def of_exception(error):
     return ProblemError("internal", "an answer", "a defect of the service", "Report the request_id.")
 
 
-def _nearest(request):
+def _nearest(request: Request) -> str:
     """Name the address that is asked for but for its slashes and capitals: a redirection would lose the photo."""
     path = "/" + "/".join(filter(None, request.scope["path"].split("/")))
     for candidate in dict.fromkeys((path, path.lower())):
@@ -178,7 +181,7 @@ def _nearest(request):
     return ""
 
 
-async def handle(request: Request, error: Exception):
+async def handle(request: Request, error: Exception) -> JSONResponse:
     """Answer an exception; for FastAPI's `exception_handlers`."""
     headers = getattr(error, "headers", None)  # 405 says what is allowed
     problem = of_exception(error)
@@ -188,4 +191,9 @@ async def handle(request: Request, error: Exception):
     return problem.response(request.scope.get("request_id", ""), headers, request.url.path)
 
 
-HANDLERS = {ProblemError: handle, RequestValidationError: handle, ValidationError: handle, HTTPException: handle}
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    ProblemError: handle,
+    RequestValidationError: handle,
+    ValidationError: handle,
+    HTTPException: handle,
+}

@@ -7,7 +7,7 @@ import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .problems import ProblemError
 
@@ -16,14 +16,14 @@ _TIMEOUT_S = 10
 _CHUNK = 2**16
 
 
-def fetch(url, max_bytes):
+def fetch(url: str, max_bytes: int) -> bytes:
     """Return the bytes at an https URL; raises `ProblemError` "refused_url", or "body_too_large" above `max_bytes`.
 
     The host is resolved once, every address of it has to be public, and the connection goes to the address that was
     checked: a name that resolves differently the second time gains nothing.
     """
-    parts, port = _parse(url)
-    connection = _Pinned(parts.hostname, _public_address(parts.hostname, port), port)
+    parts, host, port = _parse(url)
+    connection = _Pinned(host, _public_address(host, port), port)
     watchdog = threading.Timer(_TIMEOUT_S, connection.abort)  # of the whole; the socket's own is for each read
     watchdog.start()
     try:
@@ -47,17 +47,20 @@ def fetch(url, max_bytes):
 class _Pinned(http.client.HTTPSConnection):
     """A connection to one address, whose certificate has to be the host's."""
 
-    def __init__(self, host, address, port):
-        super().__init__(host, port, timeout=_TIMEOUT_S, context=ssl.create_default_context())
-        self._address, self._tls, self.is_aborted = address, None, False
+    def __init__(self, host: str, address: str, port: int) -> None:
+        context = ssl.create_default_context()
+        super().__init__(host, port, timeout=_TIMEOUT_S, context=context)
+        self._address, self.is_aborted = address, False
+        self._tls: ssl.SSLSocket | None = None
+        self._own_context = context
 
-    def connect(self):
+    def connect(self) -> None:
         plain = socket.create_connection((self._address, self.port), self.timeout)
-        self._tls = self._context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+        self._tls = self._own_context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
         self._tls.do_handshake()
         self.sock = self._tls
 
-    def abort(self):
+    def abort(self) -> None:
         """End whatever waits for the server, however slowly it answers."""
         self.is_aborted = True
         if self._tls:
@@ -65,7 +68,8 @@ class _Pinned(http.client.HTTPSConnection):
                 socket.socket.shutdown(self._tls, socket.SHUT_RDWR)  # TLS's own would wait for it, too
 
 
-def _parse(url):
+def _parse(url: str) -> tuple[SplitResult, str, int]:
+    """Return the URL's parts, its host and its port."""
     try:
         parts = urlsplit(url)
         port = parts.port or 443
@@ -73,23 +77,23 @@ def _parse(url):
         raise _refused("an https URL", "one that cannot be parsed") from None
     if parts.scheme != "https" or not parts.hostname or parts.username or not url.isprintable() or not url.isascii():
         raise _refused("an https URL without credentials", repr(parts.scheme)[:40])
-    return parts, port
+    return parts, parts.hostname, port
 
 
-def _public_address(host, port):
+def _public_address(host: str, port: int) -> str:
     """Return one of the host's addresses if all are public."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise _refused("a host that can be found", "another") from None
-    addresses = [sockaddr[0] for *_, sockaddr in found]
+    addresses = [str(sockaddr[0]) for *_, sockaddr in found]
     for address in addresses:
         if not is_public(address):
             raise _refused("a public host", "a private, local or metadata address")
     return addresses[0]
 
 
-def is_public(address):
+def is_public(address: str) -> bool:
     """Tell whether an IP address is on the public internet, also where IPv6 wraps an IPv4 address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
@@ -98,7 +102,7 @@ def is_public(address):
     return ip.is_global and not ip.is_multicast and (inner is None or is_public(str(inner)))
 
 
-def _read(response, max_bytes):
+def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     data = bytearray()
     while chunk := response.read1(_CHUNK):
         data += chunk
@@ -107,5 +111,5 @@ def _read(response, max_bytes):
     return bytes(data)
 
 
-def _refused(expected, received):
+def _refused(expected: str, received: str) -> ProblemError:
     return ProblemError("refused_url", expected, received, "POST the photo itself.")

@@ -3,21 +3,26 @@
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
 
+from keras_matting.arrays import Float32
 from keras_matting.engines import device_name
 from keras_matting.errors import MattingError, UsageError
-from keras_matting.matting import open_session
+from keras_matting.matting import Session, open_session
 from keras_matting.model_folder import Verdict
 
-from .batching import Batcher
+from .batching import Answer, Batcher
 from .problems import ProblemError
+from .settings import ServiceSettings
 
+_Result = TypeVar("_Result")
 _GPU_ENGINES = ("onnx-cuda", "onnx-tensorrt", "tensorrt-", "tftrt-")
 _GPU_BATCH, _GPU_DELAY_MS = 8, 5.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 30.0
@@ -38,18 +43,27 @@ class ServedModel:
     `observe(model, batch_size, seconds)` is called after each run of the engine, `log(message)` with what happens.
     """
 
-    def __init__(self, model, settings, observe, log):
+    def __init__(
+        self,
+        model: str,
+        settings: ServiceSettings,
+        observe: Callable[[str, int, float], object],
+        log: Callable[[str], object],
+    ) -> None:
         self._model, self._settings, self._log = model, settings, log
         self.name = Path(model).absolute().name  # until it is open and tells its own
-        self.state, self.session, self.batching = "loading", None, None
+        self.state = "loading"
+        # `open` sets them, and nothing asks for them before `check_ready` lets it
+        self.session: Session = None  # type: ignore[assignment]
+        self.batching: Batching = None  # type: ignore[assignment]
+        self._batcher: Batcher = None  # type: ignore[assignment]
         self.failures = 0
         self._observe = observe
         self._thread = anyio.CapacityLimiter(1)
         self._retry_at = 0.0
-        self._reopening = None
-        self._batcher = None
+        self._reopening: asyncio.Task[None] | None = None
 
-    async def open(self):
+    async def open(self) -> None:
         """Open the engine and warm it up; raises `MattingError` if that is impossible."""
         self.session = await self._in_thread(self._open)
         self.name = self.session.preset.name
@@ -66,7 +80,7 @@ class ServedModel:
         self.state = "ready"
         self._log(f"{self.name}: {self.session.engine.name} serves.")
 
-    async def close(self):
+    async def close(self) -> None:
         """Stop the batcher and close the engine."""
         self.state = "closed"
         if self._reopening:
@@ -76,17 +90,17 @@ class ServedModel:
         if self.session:
             await self._in_thread(self.session.close)
 
-    async def predict(self, tensor):
+    async def predict(self, tensor: Float32) -> Answer:
         """Return the `Answer` for one prepared photo (height, width, 3); raises `ProblemError`."""
         self.check_ready()
         return await self._batcher.submit(tensor)
 
-    async def predict_batch(self, batch):
+    async def predict_batch(self, batch: Float32) -> Float32:
         """Return mattes (N, h, w, 1) for prepared photos (N, h, w, 3)."""
         answers = await asyncio.gather(*(self.predict(tensor) for tensor in batch))
         return np.stack([answer.result for answer in answers])
 
-    def check_ready(self):
+    def check_ready(self) -> None:
         """Raise `ProblemError` unless the engine can be asked."""
         if self.state == "failed":
             raise self._failed()
@@ -94,17 +108,17 @@ class ServedModel:
             raise ProblemError("not_ready", "a model that is ready", f"{self.name}, {self.state}", "Ask again.", 1)
 
     @property
-    def waiting(self):
+    def waiting(self) -> int:
         """How many photos wait for the engine."""
         return len(self._batcher) if self._batcher else 0
 
     @property
-    def stalled(self):
+    def stalled(self) -> bool:
         """Whether the engine has been computing one batch for longer than any batch takes."""
         busy_since = self._batcher.busy_since if self._batcher else None
         return busy_since is not None and time.perf_counter() - busy_since > STALLED_S
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """Return what `/v1/models` says of it."""
         described = {"name": self.name, "ready": self.state == "ready", "state": self.state}
         if self.session:
@@ -113,7 +127,7 @@ class ServedModel:
             described |= {"engine": self.session.engine.name, "max_batch": self.batching.max_batch}
         return described
 
-    def explain(self):
+    def explain(self) -> dict[str, Any]:
         """Return what `/v1/engine` says: the engine, and why it was chosen."""
         self.check_ready()
         engine, chosen_by, reason = self.session.choice
@@ -121,25 +135,25 @@ class ServedModel:
         reason = reason or f"the setting engine is {self._settings.engine}"
         return explained | {"chosen_by": chosen_by, "reason": reason}
 
-    def _open(self):
+    def _open(self) -> Session:
         return open_session(self._model, self._settings.engine)
 
-    def _blank(self, size):
+    def _blank(self, size: int) -> Float32:
         return np.zeros((size, *self.session.preset.input_size, 3), np.float32)
 
-    async def _warm_up(self, size):
+    async def _warm_up(self, size: int) -> None:
         mattes = await self._in_thread(self.session.predict, self._blank(size))
         if mattes.ndim != 4 or mattes.shape[0] != size or mattes.shape[3] != 1:
             raise UsageError(f"Expected a model that gives mattes (N, H, W, 1); {self.name} gives {mattes.shape}.")
 
-    def _in_thread(self, function, *arguments):
+    def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> Awaitable[_Result]:
         return anyio.to_thread.run_sync(function, *arguments, limiter=self._thread)
 
-    async def _run(self, batch):
+    async def _run(self, batch: Float32) -> Float32:
         self.check_ready()
         return await self._in_thread(self.session.predict, batch)
 
-    async def _diagnose(self, error):
+    async def _diagnose(self, error: Exception) -> Exception:
         """Tell a photo that the engine cannot compute from an engine that computes nothing any more."""
         if isinstance(error, ProblemError):
             return error
@@ -155,7 +169,7 @@ class ServedModel:
         reason = str(error) if isinstance(error, MattingError) else type(error).__name__
         return ProblemError("inference_failed", "a matte", reason, "Try another photo or model.")
 
-    async def _reopen(self):
+    async def _reopen(self) -> None:
         pause_s = _FIRST_RETRY_S
         while self.state == "failed":
             self._retry_at = time.monotonic() + pause_s
@@ -171,14 +185,14 @@ class ServedModel:
                 self.state = "ready"
                 self._log(f"{self.name}: {self.session.engine.name} serves again.")
 
-    def _failed(self):
+    def _failed(self) -> ProblemError:
         seconds = max(1, math.ceil(self._retry_at - time.monotonic()))
         return ProblemError(
             "engine_failed", "a working engine", f"{self.name}, being opened again", "Ask again.", seconds
         )
 
 
-def _batching_of(session, settings):
+def _batching_of(session: Session, settings: ServiceSettings) -> Batching:
     """Return the model's `Batching`: as set, else the batch size that was measured to be the fastest here."""
     on_gpu = session.engine.name.startswith(_GPU_ENGINES)
     delay_ms = settings.max_delay_ms

@@ -1,7 +1,8 @@
 """What can be set, by environment variables named `KERAS_MATTING_` and the field's name in capitals, or in code."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -60,12 +61,12 @@ class ServiceSettings(BaseSettings):
 
     @field_validator("models", "host", "cors_origins", mode="before")
     @classmethod
-    def _split(cls, value):
+    def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("cors_origins")
     @classmethod
-    def _as_browsers_send_them(cls, origins):
+    def _as_browsers_send_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         origins = tuple(origin.lower().removesuffix("/") for origin in origins)
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
@@ -73,18 +74,18 @@ class ServiceSettings(BaseSettings):
         return origins
 
     @property
-    def max_body_bytes(self):
+    def max_body_bytes(self) -> int:
         """The largest body."""
         return int(self.max_body_mib * MIB)
 
 
-def unknown_variables(environment):
+def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Return the names in `environment` that look like a setting, or the library's, and are none."""
     known = {f"{_PREFIX}{field.upper()}" for field in ServiceSettings.model_fields} | _OF_THE_LIBRARY
     return sorted(name for name in environment if name.upper().startswith(_PREFIX) and name.upper() not in known)
 
 
-def read_settings(**given):
+def read_settings(**given: Any) -> ServiceSettings:
     """Return the `ServiceSettings` of the environment, with what is given (None: not given) instead.
 
     Raises `UsageError` on a value that does not fit.

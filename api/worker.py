@@ -2,20 +2,25 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from keras_matting.arrays import Float32
 from keras_matting.errors import EngineError, MattingError, UsageError
 from keras_matting.machine import usable_cores
-from keras_matting.matting import OutputOptions
+from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import footprint
+from keras_matting.photos.files import Photo
 
 from . import memory, photos
 from .negotiation import EXTENSIONS
+from .observability import Metrics
 from .problems import ProblemError
 from .served_model import ServedModel
+from .settings import ServiceSettings
 
 _REFINED_AT_ONCE = 1
 PHASES = ("decode", "queue", "infer", "encode")
@@ -41,28 +46,28 @@ class Done:
     height: int
     model: str
     engine: str
-    phases_ms: dict = field(default_factory=dict)
+    phases_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Worker(Protocol):
     """What the routes need. Every method raises `ProblemError`."""
 
-    async def start(self):
+    async def start(self) -> None:
         """Begin to load; `ready` tells when that is done."""
 
-    async def matte(self, job) -> Done:
+    async def matte(self, job: Job) -> Done:
         """Do one `Job` within the deadline."""
 
-    async def infer(self, model, batch):
+    async def infer(self, model: str, batch: Float32) -> Float32:
         """Return raw mattes (N, h, w, 1) for prepared photos float32 (N, h, w, 3) within the deadline."""
 
-    def models(self) -> list:
+    def models(self) -> list[dict[str, Any]]:
         """Return what `/v1/models` lists, the default model first."""
 
-    def model(self, name):
+    def model(self, name: str | None) -> dict[str, Any]:
         """Return the description of one model; 404 if it is not served."""
 
-    def explain(self, name):
+    def explain(self, name: str | None) -> dict[str, Any]:
         """Return what serves a model and why."""
 
     @property
@@ -73,7 +78,7 @@ class Worker(Protocol):
     def alive(self) -> bool:
         """Whether waiting may still help; else the process is to be replaced."""
 
-    async def close(self):
+    async def close(self) -> None:
         """Free everything."""
 
 
@@ -85,7 +90,13 @@ class LocalWorker:
     `on_failure(error)` is called if a model cannot be opened at all.
     """
 
-    def __init__(self, settings, metrics, log=lambda message: None, on_failure=lambda error: None):
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        metrics: Metrics,
+        log: Callable[[str], object] = lambda message: None,
+        on_failure: Callable[[Exception], object] = lambda error: None,
+    ) -> None:
         self._settings, self._metrics, self._log, self._on_failure = settings, metrics, log, on_failure
         self._limits = photos.Limits(settings.max_megapixels, settings.max_side_px)
         self._served = [ServedModel(model, settings, metrics.ran, log) for model in settings.models]
@@ -94,14 +105,17 @@ class LocalWorker:
         self._codec = ThreadPoolExecutor(usable_cores(), "codec")
         self._refiner = ThreadPoolExecutor(_REFINED_AT_ONCE, "refiner")
         self._headers = ThreadPoolExecutor(1, "headers")  # of files: a long one must not keep others from arriving
-        self._slots = self._refining_slots = self._memory = None
-        self._loading = None
+        # `_load` sets them; without places nothing is served
+        self._slots: asyncio.Semaphore = None  # type: ignore[assignment]
+        self._refining_slots: asyncio.Semaphore = None  # type: ignore[assignment]
+        self._memory: memory.PhotoMemory = None  # type: ignore[assignment]
+        self._loading: asyncio.Task[None] | None = None
 
-    async def start(self):
+    async def start(self) -> None:
         """See `Worker.start`."""
         self._loading = asyncio.create_task(self._load())
 
-    async def _load(self):
+    async def _load(self) -> None:
         try:
             for served in self._served:
                 await served.open()
@@ -121,7 +135,7 @@ class LocalWorker:
         self._memory = memory.PhotoMemory(total, places + _REFINED_AT_ONCE + 1)
         self._slots = asyncio.Semaphore(places)
 
-    async def matte(self, job):
+    async def matte(self, job: Job) -> Done:
         """See `Worker.matte`."""
         served = self._find(job.model)
         async with deadline(self._settings.deadline_s):
@@ -137,7 +151,7 @@ class LocalWorker:
                 waited_ms = _ms_since(start)
                 return await self._matte(served, job, hold, waited_ms)
 
-    async def _matte(self, served, job, hold, waited_ms):
+    async def _matte(self, served: ServedModel, job: Job, hold: memory.Hold, waited_ms: float) -> Done:
         session = served.session
         start = time.perf_counter()
         photo, tensor = await hold.run(self._codec, self._decode, session, job.data)
@@ -153,56 +167,56 @@ class LocalWorker:
         height, width = photo.rgb.shape[:2]
         return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms)
 
-    def _cost(self, job):
+    def _cost(self, job: Job) -> int:
         """Return the bytes of memory that a job takes; raises `ProblemError` on what its first bytes tell."""
         photos.check(job.data, self._limits)
         return footprint.of_file(job.data, job.options, EXTENSIONS[job.media_type])
 
-    def _decode(self, session, data):
+    def _decode(self, session: Session, data: bytes) -> tuple[Photo, Float32]:
         photo = photos.decode(data, self._limits)
         return photo, session.prepare(photo)
 
-    def _encode(self, session, photo, raw_matte, job):
+    def _encode(self, session: Session, photo: Photo, raw_matte: Float32, job: Job) -> bytes:
         try:
             image = session.render(photo, raw_matte, job.options)
         except MattingError as error:  # refining may find no solution
             raise ProblemError("inference_failed", "an output", "none", str(error)) from None
         return photos.encode(image, job.media_type)
 
-    async def infer(self, model, batch):
+    async def infer(self, model: str, batch: Float32) -> Float32:
         """See `Worker.infer`."""
         served = self._find(model)
         async with deadline(self._settings.deadline_s):
             return await served.predict_batch(batch)
 
-    def models(self):
+    def models(self) -> list[dict[str, Any]]:
         """See `Worker.models`."""
         return [served.describe() for served in self._served]
 
-    def model(self, name):
+    def model(self, name: str | None) -> dict[str, Any]:
         """See `Worker.model`."""
         return self._named(name).describe()
 
-    def explain(self, name=None):
+    def explain(self, name: str | None = None) -> dict[str, Any]:
         """See `Worker.explain`."""
         return self._find(name).explain()
 
     @property
-    def ready(self):
+    def ready(self) -> bool:
         """See `Worker.ready`."""
         return self._slots is not None and all(served.state == "ready" for served in self._served)
 
     @property
-    def alive(self):
+    def alive(self) -> bool:
         """See `Worker.alive`."""
         return not any(served.stalled for served in self._served)
 
     @property
-    def waiting(self):
+    def waiting(self) -> int:
         """How many photos wait for an engine."""
         return sum(served.waiting for served in self._served)
 
-    async def close(self):
+    async def close(self) -> None:
         """See `Worker.close`."""
         if self._loading:
             self._loading.cancel()
@@ -212,7 +226,7 @@ class LocalWorker:
         for pool in (self._headers, self._codec, self._refiner):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _named(self, name):
+    def _named(self, name: str | None) -> ServedModel:
         for served in self._served:
             if name in (None, served.name):
                 return served
@@ -221,7 +235,7 @@ class LocalWorker:
         names = ", ".join(served.name for served in self._served)
         raise ProblemError("unknown_model", f"a model out of {names}", repr(name)[:80])
 
-    def _find(self, name):
+    def _find(self, name: str | None) -> ServedModel:
         served = self._named(name)
         served.check_ready()
         if self._slots is None:  # another one is still loading
@@ -230,7 +244,7 @@ class LocalWorker:
 
 
 @asynccontextmanager
-async def deadline(seconds):
+async def deadline(seconds: float) -> AsyncIterator[None]:
     """End what runs inside with the problem "deadline_exceeded" after so many seconds."""
     try:
         async with asyncio.timeout(seconds):
@@ -239,13 +253,13 @@ async def deadline(seconds):
         raise ProblemError("deadline_exceeded", f"an answer within {seconds:g} s", "none", "Try again later.") from None
 
 
-def _is_refined(job):
+def _is_refined(job: Job) -> bool:
     return bool(job.options.refine or job.options.foreground)
 
 
-def _still_loading():
+def _still_loading() -> ProblemError:
     return ProblemError("not_ready", "models that are ready", "a service that is starting", "Ask again.", 1)
 
 
-def _ms_since(start):
+def _ms_since(start: float) -> float:
     return (time.perf_counter() - start) * 1000
