@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request, Response
@@ -59,8 +59,8 @@ def answer(done: Done, media_type: str) -> Response:
     return Response(done.content, media_type=media_type, headers=headers)
 
 
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Return the result of a coroutine; if the client leaves first, cancel it and raise `ClientDisconnect`.
+async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Result:
+    """Return the result of an awaitable; if the client leaves first, cancel it and raise `ClientDisconnect`.
 
     The request's body has to have been read.
     """

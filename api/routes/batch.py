@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, nullcontext
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from keras_matting.photos import base64_text
 
@@ -15,6 +17,7 @@ from .. import negotiation, problems
 from ..admission import admit
 from ..answers import document, unless_disconnected
 from ..bodies import is_lines, json_of
+from ..budget import Share
 from ..lines import lines_of
 from ..negotiation import JSON, NDJSON
 from ..openapi import json_body
@@ -23,17 +26,19 @@ from ..problems import ProblemError
 from ..worker import Job
 
 router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
+# Results as they are ready, each with the bytes that it holds of the budget; None at the end
+_Results: TypeAlias = asyncio.Queue[tuple[dict[str, Any], int] | None]
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
 _EXAMPLE_ID = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 
 
-async def admit_stream(request: Request):
+async def admit_stream(request: Request) -> AsyncIterator[None]:
     """Count a stream in until it is answered: there are fewer places for them than for other requests."""
     with request.app.state.streams if _is_stream(request) else nullcontext():
         yield
 
 
-def _is_stream(request):
+def _is_stream(request: Request) -> bool:
     return is_lines(request.headers)
 
 
@@ -89,7 +94,7 @@ class BatchResponse(BaseModel):
     },
     openapi_extra=json_body(BatchRequest, other=(NDJSON,)),
 )
-async def batch(request: Request, query: Annotated[MatteParameters, Query()]):
+async def batch(request: Request, query: Annotated[MatteParameters, Query()]) -> Response:
     """One bad photo fails alone, in its own result; if all fail, the answer is the first one's problem.
 
     As `application/x-ndjson` there is no limit to the number of photos: send `{"id": ..., "image": ...}` on each line,
@@ -114,12 +119,12 @@ class _Stream(Response):
 
     media_type = NDJSON
 
-    def __init__(self, content):
+    def __init__(self, content: AsyncGenerator[str, None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store"})
         self._content = content
         del self.headers["content-length"]
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._content) as texts:
             async for text in texts:
@@ -127,7 +132,7 @@ class _Stream(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def _parse(body, max_items):
+def _parse(body: bytes, max_items: int) -> list[Item]:
     """Return the `Item`s of a JSON body; raises `ProblemError` or Pydantic's `ValidationError`."""
     content = json_of(body)
     if isinstance(content, dict) and isinstance(content.get("items"), list) and len(content["items"]) > max_items:
@@ -144,17 +149,17 @@ def _parse(body, max_items):
 class _Work:
     """The items of one request."""
 
-    def __init__(self, request, query):
+    def __init__(self, request: Request, query: MatteParameters) -> None:
         self._request, self._worker = request, request.app.state.worker
         self._request_id = request.scope["request_id"]
         self._model, self._options = query.model, query.options()
         self._media_type = negotiation.formats_of(query.output)[0]
         self._max_line = request.app.state.settings.max_body_bytes * 4 // 3 + 1024
 
-    async def all(self, items):
+    async def all(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """Return the results of items, in their order."""
 
-        async def result(item):
+        async def result(item: Item) -> dict[str, Any]:
             try:
                 job = self._job(item)
             except ProblemError as problem:
@@ -163,9 +168,10 @@ class _Work:
 
         return await asyncio.gather(*map(result, items))
 
-    async def stream(self):
+    async def stream(self) -> AsyncGenerator[str, None]:
         """Yield the results of the lines of the request's body, as they are ready."""
-        results, places = asyncio.Queue(), asyncio.Semaphore(_STREAMED_AT_ONCE)
+        results: _Results = asyncio.Queue()
+        places = asyncio.Semaphore(_STREAMED_AT_ONCE)
         async with self._request.app.state.stream_bytes.share() as share:
             reading = asyncio.create_task(self._read(results, places, share))
             try:
@@ -178,14 +184,15 @@ class _Work:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read(self, results, places, share):
+    async def _read(self, results: _Results, places: asyncio.Semaphore, share: Share) -> None:
         """Start the work on each line; put None when all is done."""
 
-        async def work(parsed, held):
+        async def work(parsed: dict[str, Any] | tuple[str, Job], held: int) -> None:
             result = parsed if isinstance(parsed, dict) else await self._result(*parsed)
             await results.put((result, held))
 
-        tasks, number = set(), 0
+        tasks: set[asyncio.Task[None]] = set()
+        number = 0
         try:
             async for line in lines_of(self._request.stream(), self._max_line):
                 if self._request.app.state.draining:
@@ -209,7 +216,7 @@ class _Work:
                     task.cancel()
                 results.put_nowait(None)
 
-    def _parsed(self, number, line):
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any] | tuple[str, Job]:
         """Return (id, `Job`) of a line, or the result that tells what is wrong with it."""
         name = None
         try:
@@ -224,21 +231,21 @@ class _Work:
             return self._failure(name, problems.of_validation(error.errors()), line=number)
         return item.id, job
 
-    async def _result(self, name, job):
+    async def _result(self, name: str, job: Job) -> dict[str, Any]:
         try:
             done = await self._worker.matte(job)
         except Exception as error:  # its own; the others go on
             return self._failure(name, problems.of_exception(error))
         return {"id": name, "status": 200, **document(done)}
 
-    def _job(self, item):
+    def _job(self, item: Item) -> Job:
         return Job(_decoded(item.image), self._options, self._media_type, self._model)
 
-    def _failure(self, name, problem, **more):
+    def _failure(self, name: str | None, problem: ProblemError, **more: Any) -> dict[str, Any]:
         return {"id": name, "status": problem.status, **more, "problem": problem.document(self._request_id)}
 
 
-def _decoded(text):
+def _decoded(text: str) -> bytes:
     try:
         return base64_text.decode(text)
     except base64_text.NotBase64Error as error:

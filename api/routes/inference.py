@@ -6,6 +6,7 @@ https://github.com/kserve/open-inference-protocol, with the binary tensors of Tr
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -15,6 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from keras_matting._version import __version__
+from keras_matting.arrays import Float32
 
 from .. import problems
 from ..admission import admit, check_key
@@ -27,7 +29,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 INPUT, OUTPUT, DATATYPE = "image", "matte", "FP32"
 _HEADER_LENGTH = "inference-header-content-length"
 _LENGTH = re.compile("[0-9]{1,20}")
-_GUARDED = {"dependencies": [Depends(check_key)]}
+_GUARDED: dict[str, Any] = {"dependencies": [Depends(check_key)]}
 _MODEL_PROBLEMS = problems.responses("unauthorized", "unknown_model", "invalid_parameter")
 
 
@@ -67,14 +69,14 @@ async def server():
 
 
 @router.get("/health/live", summary="Is the process alive?", responses={503: {"description": "It has to be replaced"}})
-async def live(request: Request):
+async def live(request: Request) -> JSONResponse:
     """As `/healthz`."""
     alive = request.app.state.worker.alive
     return JSONResponse({"live": alive}, 200 if alive else 503)
 
 
 @router.get("/health/ready", summary="Can it be asked?", responses={503: {"description": "Not yet, or no longer"}})
-async def ready(request: Request):
+async def ready(request: Request) -> JSONResponse:
     """As `/readyz`."""
     is_ready = request.app.state.worker.ready and not request.app.state.draining
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
@@ -102,7 +104,7 @@ async def metadata(request: Request, name: str):
     responses={**_MODEL_PROBLEMS, 503: {"description": "Not yet"}},
 )
 @router.get("/models/{name}/versions/1/ready", include_in_schema=False, **_GUARDED)
-async def model_ready(request: Request, name: str):
+async def model_ready(request: Request, name: str) -> JSONResponse:
     """Answers 503 while it is loading or being opened again."""
     is_ready = request.app.state.worker.model(name)["ready"]
     return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
@@ -122,7 +124,7 @@ async def model_ready(request: Request, name: str):
     openapi_extra=json_body(InferRequest),
 )
 @router.post("/models/{name}/versions/1/infer", include_in_schema=False, dependencies=[Depends(admit)])
-async def infer(request: Request, name: str):
+async def infer(request: Request, name: str) -> Response:
     """Input "image", FP32 (N, height, width, 3); output "matte", FP32 (N, height, width, 1), before any output rule."""
     described = request.app.state.worker.model(name)
     body, header_length = await request.body(), request.headers.get(_HEADER_LENGTH)
@@ -134,13 +136,15 @@ async def infer(request: Request, name: str):
     return await anyio.to_thread.run_sync(_response, asked, described["name"], np.ascontiguousarray(mattes, np.float32))
 
 
-def _asked(body, header_length, described, max_items):
+def _asked(
+    body: bytes, header_length: str | None, described: Mapping[str, Any], max_items: int
+) -> tuple[InferRequest, Float32]:
     """Return (`InferRequest`, its input as float32 (N, height, width, 3))."""
     asked, binary = _parse(body, header_length)
     return asked, _array(asked.inputs[0], binary, described, max_items)
 
 
-def _parse(body, header_length):
+def _parse(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:
     """Return (`InferRequest`, bytes after the JSON); raises `ProblemError` or Pydantic's `ValidationError`."""
     length = len(body)
     if header_length is not None:
@@ -150,7 +154,7 @@ def _parse(body, header_length):
     return InferRequest.model_validate(json_of(body[:length])), body[length:]
 
 
-def _array(tensor, binary, described, max_items):
+def _array(tensor: Tensor, binary: bytes, described: Mapping[str, Any], max_items: int) -> Float32:
     """Return the input as float32 (N, height, width, 3)."""
     count, *shape = tensor.shape
     if shape != [*described.get("input_size", shape[:2]), 3]:
@@ -165,7 +169,7 @@ def _array(tensor, binary, described, max_items):
     return values.reshape(tensor.shape)
 
 
-def _values(tensor, binary):
+def _values(tensor: Tensor, binary: bytes) -> Float32:
     if tensor.data is None:
         size = tensor.parameters.get("binary_data_size")
         if size != len(binary) or size % 4:
@@ -182,9 +186,9 @@ def _values(tensor, binary):
         ) from None
 
 
-def _response(asked, model, mattes):
-    tensor = {"name": OUTPUT, "datatype": DATATYPE, "shape": list(mattes.shape)}
-    answer = {"model_name": model, "model_version": "1", "outputs": [tensor]}
+def _response(asked: InferRequest, model: str, mattes: Float32) -> Response:
+    tensor: dict[str, Any] = {"name": OUTPUT, "datatype": DATATYPE, "shape": list(mattes.shape)}
+    answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": [tensor]}
     if asked.id is not None:
         answer["id"] = asked.id
     wanted = asked.outputs[0].parameters if asked.outputs else {}

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from .. import negotiation, problems
 from ..admission import admit
@@ -31,7 +31,7 @@ router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
         MatteParameters, other=("image/jpeg", "image/png", "image/webp", "application/octet-stream")
     ),
 )
-async def matte(request: Request, query: Annotated[MatteParameters, Query()]):
+async def matte(request: Request, query: Annotated[MatteParameters, Query()]) -> Response:
     """Send the photo as the body itself, or as `file` in a form, whose other fields may carry the parameters too.
 
     `Accept` chooses PNG, WebP, JPEG or JSON (with base64). A photo with transparency is matted as it looks on white,

@@ -1,11 +1,12 @@
 """`/api/remove`: the addresses and parameters of rembg's server, so that its clients work unchanged."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from keras_matting.matting import OutputOptions
 from keras_matting.photos.refine import Thresholds
 
 from .. import problems, remote
@@ -18,7 +19,7 @@ from ..problems import ProblemError
 from ..worker import Job, deadline
 
 router = APIRouter(tags=["rembg"], dependencies=[Depends(check_repeated)])
-_PNG = {200: {"description": "A PNG", "content": {"image/png": BINARY}}}
+_PNG: dict[int | str, dict[str, Any]] = {200: {"description": "A PNG", "content": {"image/png": BINARY}}}
 
 
 class RembgParameters(BaseModel):
@@ -38,7 +39,7 @@ class RembgParameters(BaseModel):
         Field(pattern=r"^[0-9]{1,3}(,[0-9]{1,3}){2,3}$", description="Background R,G,B,A; A is 0 or 255"),
     ] = None
 
-    def options(self):
+    def options(self) -> OutputOptions:
         """Return the library's `OutputOptions`; raises `ProblemError`."""
         refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if self.a else False
         background = self._background()
@@ -46,7 +47,7 @@ class RembgParameters(BaseModel):
         foreground = self.a and not self.om
         return output_options(kind, background=background, refine=refine, foreground=foreground, harden=self.ppm)
 
-    def _background(self):
+    def _background(self) -> tuple[int, ...] | None:
         """Return the colour, or None for transparency."""
         if self.bgc is None:
             return None
@@ -69,7 +70,7 @@ class UrlParameters(RembgParameters):
     responses={**_PNG, **problems.responses(*problems.PHOTO_PROBLEMS)},
     openapi_extra=form_body(RembgParameters),
 )
-async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
+async def remove(request: Request, query: Annotated[RembgParameters, Query()]) -> Response:
     """Send the photo as `file` in a form. Parameters may be in the query or in the form."""
     photo, fields = await read_form(request)
     if not photo:
@@ -84,7 +85,7 @@ async def remove(request: Request, query: Annotated[RembgParameters, Query()]):
     dependencies=[Depends(admit)],
     responses={**_PNG, **problems.responses("refused_url", *problems.PHOTO_PROBLEMS)},
 )
-async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]):
+async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]) -> Response:
     """Off by default. Fetches over https only, from public addresses only, follows no redirects, caps the size."""
     settings = request.app.state.settings
     if not settings.allow_urls:
@@ -99,6 +100,6 @@ async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]
     return await _remove(request, photo, query)
 
 
-async def _remove(request, photo, parameters):
+async def _remove(request: Request, photo: bytes, parameters: RembgParameters) -> Response:
     job = Job(photo, parameters.options(), "image/png", parameters.model)
     return answer(await unless_disconnected(request, request.app.state.worker.matte(job)), "image/png")

@@ -1,5 +1,7 @@
 """What serves, and how it fares: for probes, operators and the curious."""
 
+from typing import Any
+
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -9,12 +11,12 @@ from .. import problems
 from ..admission import check_key
 
 router = APIRouter(tags=["status"])
-_GUARDED = {"dependencies": [Depends(check_key)]}
+_GUARDED: dict[str, Any] = {"dependencies": [Depends(check_key)]}
 
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Is the process alive?", responses={503: {"description": "It has to be replaced"}})
-async def healthz(request: Request):
+async def healthz(request: Request) -> JSONResponse:
     """Answers 503 if an engine has been computing one batch for a minute: then only a new process helps."""
     alive = request.app.state.worker.alive
     return JSONResponse({"status": "ok" if alive else "stalled"}, 200 if alive else 503)
@@ -22,7 +24,7 @@ async def healthz(request: Request):
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Can it be asked?", responses={503: {"description": "Loading, failed or draining"}})
-async def readyz(request: Request):
+async def readyz(request: Request) -> JSONResponse:
     """Answers 503 while a model is loading or being opened again, and from SIGTERM on."""
     state = request.app.state
     ready = state.worker.ready and not state.draining
@@ -31,7 +33,7 @@ async def readyz(request: Request):
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-async def metrics(request: Request):
+async def metrics(request: Request) -> Response:
     """Requests, latency by phase, batch sizes, what waits, what was rejected, the engine."""
     state = request.app.state
     text = state.metrics.as_text(state.worker, state.admission.inside)
