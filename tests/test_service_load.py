@@ -139,6 +139,18 @@ def test_loading_is_not_ready(one_layer_dir, tmp_path):
         server.wait_until_ready()
 
 
+def test_a_tensor_that_no_model_takes_is_refused_while_the_model_is_loading(one_layer_dir, tmp_path):
+    hold = tmp_path / "busy"
+    hold.touch()
+    tensor = {"name": "image", "shape": [1, 2, 2, 4], "datatype": "FP32", "data": [0.0] * 16}
+    with start_server(one_layer_dir, script=script(hold=hold), wait=False) as server:
+        assert server._listening.wait(60)
+        url = f"{server.url}/v2/models/{one_layer_dir.name}/infer"
+        assert httpx.post(url, json={"inputs": [tensor]}).json()["code"] == "invalid_parameter"
+        hold.unlink()
+        server.wait_until_ready()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -157,8 +157,9 @@ def _parse(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]
 def _array(tensor: Tensor, binary: bytes, described: Mapping[str, Any], max_items: int) -> Float32:
     """Return the input as float32 (N, height, width, 3)."""
     count, *shape = tensor.shape
-    if shape != [*described.get("input_size", shape[:2]), 3]:
-        raise ProblemError("invalid_parameter", f"shape [N, {described['input_size']}, 3]", str(tensor.shape))
+    size = described.get("input_size", shape[:2])  # a model that is loading has none yet
+    if shape != [*size, 3]:
+        raise ProblemError("invalid_parameter", f"shape [N, {size}, 3]", str(tensor.shape))
     if count > max_items:
         raise ProblemError("too_many_items", f"at most {max_items} photos", str(count))
     values = _values(tensor, binary)
