@@ -4,16 +4,18 @@ import csv
 import io
 import json
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from keras_matting import metrics
+from keras_matting.arrays import Float64
 from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.data.base import Problem, Sample, Source, read_sample
@@ -47,11 +49,11 @@ class Evaluation:
     `fingerprint`: model, engine, data and environment. `worst`: `Group`s for `write_sheet`.
     """
 
-    summary: dict
-    rows: tuple
-    problems: tuple
-    fingerprint: dict
-    worst: tuple = ()
+    summary: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    problems: tuple[Problem, ...]
+    fingerprint: dict[str, Any]
+    worst: tuple[Group, ...] = ()
 
 
 def evaluate(
@@ -108,8 +110,8 @@ class _Pair:
 class _Scored:
     """One image's figures, its precision-recall curve, what identifies its files, and its row of the sheet."""
 
-    row: dict
-    curve: tuple
+    row: dict[str, Any]
+    curve: tuple[Float64, Float64]
     digest: str
     group: Group | None = None
 
@@ -135,7 +137,7 @@ def _results(session, source, band_px, with_groups):
 
 def _ahead(pool, number, function, items):
     """Yield `function` of each item, in order, computed up to `number` items early."""
-    pending = deque()
+    pending: deque[Future[Any]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))
         if len(pending) > number:
@@ -146,7 +148,9 @@ def _ahead(pool, number, function, items):
 
 def _gather(results, worst, on_image):
     """Return (all `_Scored` without pictures, problems, the `Group`s of the `worst` by MAE)."""
-    scored, problems, kept = [], [], []
+    scored: list[_Scored] = []
+    problems: list[Problem] = []
+    kept: list[_Scored] = []
     for result in results:
         if isinstance(result, Problem):
             problems.append(result)

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from keras_matting import __version__
@@ -18,8 +19,8 @@ class Verb(NamedTuple):
     """What a verb does, its options, and its function: arguments to exit status."""
 
     help: str
-    add_arguments: callable
-    run: callable
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 VERBS = {
@@ -125,7 +126,7 @@ def _plain_names(argv):
 
 def _join_output_values(argv):
     """Turn `--output on-color R,G,B` into `--output on-color=R,G,B`, so that one option has one value."""
-    joined = []
+    joined: list[str] = []
     for word in argv:
         bare = joined[-1].removeprefix("--output=") if joined else None
         if bare in ("on-color", "on-image") and (bare != joined[-1] or joined[-2:-1] == ["--output"]):

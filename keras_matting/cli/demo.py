@@ -47,8 +47,8 @@ def _benchmark_table(model_dir):
     for outcome in optimize(model_dir):
         if outcome.status == "failed":
             say(f"{outcome.engine}: {outcome.reason}")
-    rounds = {"rounds": QUICK_ROUNDS, "max_rounds": MAX_ROUNDS}
-    return reports.markdown(benchmark(model_dir, sample_photos(), batches=(1,), **rounds))
+    report = benchmark(model_dir, sample_photos(), batches=(1,), rounds=QUICK_ROUNDS, max_rounds=MAX_ROUNDS)
+    return reports.markdown(report)
 
 
 def _exported_model():

@@ -6,10 +6,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
+
+if TYPE_CHECKING:
+    from keras_matting.photos.folders import Listing
 
 
 def add_arguments(parser):
@@ -69,7 +73,7 @@ def _plan(arguments, output, options):
     """Return (tasks, the `Listing` of a folder or glob or None); refuse what cannot be, before a model is opened."""
     from keras_matting import predict as photos
 
-    listings = []
+    listings: list[Listing] = []
     tasks = photos.plan(arguments.input, output, f".{arguments.format}", listings.append)
     for task in tasks:
         _check_format(options, task.target.suffix.lower())
@@ -103,7 +107,9 @@ class _Tally:
     """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so."""
 
     def __init__(self):
-        self.statuses, self._anew, self._start = Counter(), Counter(), time.perf_counter()
+        self.statuses: Counter[str] = Counter()
+        self._anew: Counter[str] = Counter()
+        self._start = time.perf_counter()
 
     def add(self, result):
         self.statuses[result.status] += 1

@@ -7,6 +7,7 @@ import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -19,7 +20,7 @@ from keras_matting.training.settings import SETTINGS_FILE, Settings
 _LOGGER = logging.getLogger(__name__)
 
 # What a scale fixes for every experiment. Small: one to two hours on two cores in all. Full: a GPU, original sizes.
-SCALES = {
+SCALES: dict[str, dict[str, Any]] = {
     "small": {
         "input_size": (160, 160),
         "epochs": 3,
@@ -40,7 +41,7 @@ class Experiment:
 
     name: str
     question: str
-    settings: dict
+    settings: dict[str, Any]
 
     def __post_init__(self):
         if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it names the run's folder
@@ -75,7 +76,8 @@ def run(experiments, out_dir, *, root, models="saved_models", scale="small"):
     """
     if scale not in SCALES:
         raise UsageError(f"Expected a scale out of {', '.join(SCALES)}; received {scale!r}.")
-    out_dir, rows, done = Path(out_dir), [], {}
+    out_dir, rows = Path(out_dir), []
+    done: dict[Settings, str] = {}  # which experiment has run with them
     for experiment in experiments:
         settings = settings_of(experiment, scale, root=root, runs=out_dir, models=models)
         _require_start(experiment, settings, out_dir)

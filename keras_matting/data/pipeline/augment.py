@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from keras_matting.data.pipeline.colour import Blur, ColourJitter, CutOut, Invert, Jpeg, Noise, Relight
+from keras_matting.data.pipeline.colour import Blur, ColourJitter, ColourOp, CutOut, Invert, Jpeg, Noise, Relight
 from keras_matting.data.pipeline.geometry import Geometry
 from keras_matting.errors import UsageError
 
@@ -12,7 +12,7 @@ class Augmentation:
     """One `geometry` for photo and alpha, then the operations of `colour` on the photo, in order."""
 
     geometry: Geometry
-    colour: tuple = ()
+    colour: tuple[ColourOp, ...] = ()
 
     def without(self, kind):
         """Return the augmentation without the colour operations of a class."""

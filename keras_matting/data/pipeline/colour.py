@@ -128,7 +128,7 @@ class CutOut(ColourOp):
     """
 
     patches: int = 4
-    size: tuple = (0.05, 0.3)
+    size: tuple[float, float] = (0.05, 0.3)
 
     def draw(self, seed):
         """Return each patch's centre, half sides and colour."""
@@ -201,7 +201,7 @@ class Jpeg(ColourOp):
     """Compress as JPEG of a quality within these bounds, with this probability."""
 
     probability: float = 0.3
-    quality: tuple = (40, 95)
+    quality: tuple[int, int] = (40, 95)
 
     compiles = False
 

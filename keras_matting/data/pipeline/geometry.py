@@ -28,8 +28,8 @@ class Geometry:
     resize: float = 1.0
     mirror: float = 0.0
     flip: float = 0.0
-    rotation: tuple = (0.0, 0.0)
-    scale: tuple = (1.0, 1.0)
+    rotation: tuple[float, float] = (0.0, 0.0)
+    scale: tuple[float, float] = (1.0, 1.0)
     perspective: float = 0.0
     reflect: bool = False
 

@@ -87,8 +87,8 @@ class Normalise(ColourOp):
     """The last operation: scale, mean and deviation of the model's preset, as `imaging.prepare` applies them."""
 
     scale: str
-    mean: tuple
-    std: tuple
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     def draw(self, seed):
         """Return nothing: this is not random."""
