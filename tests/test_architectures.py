@@ -65,7 +65,7 @@ def test_a_row_says_what_runs_may_ask_of_it(tiny_model):
 
 @pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 def test_every_row_names_what_exists(name):
-    from keras_matting.training.run import _optimizer
+    from keras_matting.training.optimizers import optimizer_of
 
     architecture = architectures.find(name)
     network = architecture.build((64, 64))
@@ -80,7 +80,7 @@ def test_every_row_names_what_exists(name):
         architecture.trainer(objective, network)
         options = {"data": ("x",), "epochs": 1, "objective": objective}
         for init, rate in (("", recipe.learning_rate), ("elsewhere", recipe.tuning_rate)):
-            optimizer = _optimizer(run_settings.Settings(name, init=init, **options))
+            optimizer = optimizer_of(run_settings.Settings(name, init=init, **options))
             assert float(optimizer.learning_rate) == pytest.approx(rate)
 
 
