@@ -15,6 +15,7 @@ from keras_matting import cgroups
 # What decides which kernels a runtime picks
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _TIMEOUT_S = 20
+_TF32_CAPABILITY = 8.0
 
 
 @functools.cache
@@ -79,6 +80,14 @@ def gpu_name():
 def missing_gpu():
     """Return why a CUDA engine cannot run here, or None."""
     return None if gpu() else "no NVIDIA GPU was found (nvidia-smi lists none)."
+
+
+def gpu_float32():
+    """Return what GPU runtimes compute float32 convolutions in unless told otherwise: TensorFloat-32 where there is it.
+
+    It has float32's range and ten bits of mantissa, on GPUs of compute capability 8.0 and later.
+    """
+    return "tf32" if gpu() and float(gpu()["compute_capability"]) >= _TF32_CAPABILITY else "f32"
 
 
 def gpu_memory_mb(pids):

@@ -22,6 +22,7 @@ from keras_matting.benchmarking.selection import Gate, select
 from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
 from keras_matting.engines import ENGINES, device_name, unavailable_reason
+from keras_matting.engines.child_log import ChildLog
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import write_atomically
 from keras_matting.model_folder import BENCHMARK_FILE, Preset
@@ -114,10 +115,10 @@ class WorkerProcess:
     """The parent's end of a `worker`."""
 
     def __init__(self, model_dir, name):
-        self.name, self.opened = name, {}
+        self.name, self.opened, self._log = name, {}, ChildLog()
         command = [sys.executable, "-m", "keras_matting.benchmarking.worker", str(model_dir), name]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.file, text=True
         )
 
     def ask(self, op, **arguments):
@@ -129,7 +130,8 @@ class WorkerProcess:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise EngineError(f"Engine {self.name}: its process ended with status {self._process.wait()}.")
+            status = self._process.wait()
+            raise EngineError(f"Engine {self.name}: its process ended with status {status}.{self._log.told()}")
         answer = json.loads(line)
         if "error" in answer:
             raise EngineError(answer["error"])
@@ -144,6 +146,7 @@ class WorkerProcess:
 
     def __exit__(self, *_):
         self._process.communicate()  # closes its input, upon which it ends
+        self._log.close()
 
 
 def environment():

@@ -43,6 +43,9 @@ def sensitive_layers(model_dir, precision):
     return _SENSITIVE_LAYERS.get((Preset.load(model_dir).architecture, precision), ())
 
 
+_A_FEW = 8
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """What a build may need.
@@ -54,6 +57,11 @@ class BuildOptions:
     calibration: tuple = ()
     max_batch: int = 16
     log: callable = lambda message: None
+
+    @property
+    def batches(self):
+        """The batch sizes for which engines choose kernels: one photo, a few, and the most."""
+        return sorted({1, min(_A_FEW, self.max_batch), self.max_batch})
 
     @cached_property
     def calibration_sha256(self):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
 from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
-from keras_matting.errors import EngineError, UsageError
+from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.model_folder import Preset
 from keras_matting.photos import imaging
 from keras_matting.photos.samples import folder_photos, sample_photos
@@ -59,14 +59,17 @@ def _was_calibrated_otherwise(model_dir, name, options):
 
 
 def _build_one(model_dir, name, options, anew, log):
-    if reason := build_unavailable_reason(name):
-        return Outcome(name, "unavailable", reason)
-    if not anew and check_current(name, model_dir) is None:
-        return Outcome(name, "current")
-    log(f"{name}: building")
-    start = time.perf_counter()
+    """Return the `Outcome` of one engine, whatever its runtime raises: the other engines are built all the same."""
     try:
+        if reason := build_unavailable_reason(name):
+            return Outcome(name, "unavailable", reason)
+        if not anew and check_current(name, model_dir) is None:
+            return Outcome(name, "current")
+        log(f"{name}: building")
+        start = time.perf_counter()
         build(name, model_dir, options)
-    except EngineError as error:
+    except MattingError as error:
         return Outcome(name, "failed", str(error))
+    except Exception as error:  # runtimes raise of all kinds
+        return Outcome(name, "failed", f"{type(error).__name__}: {first_line(error)}")
     return Outcome(name, "built", seconds=time.perf_counter() - start)
