@@ -15,6 +15,8 @@ KERAS_FILE = "model.keras"
 ONNX_FILE = "model.onnx"
 SAVED_MODEL = "saved_model"
 TFTRT_SAVED_MODEL = "saved_model_tftrt"
+# The ONNX file in lower precision, by precision; in "int8-fp16" what is not quantised is float16, in "int8" float32.
+LOWERED_ONNX = {name: f"model.{name}.onnx" for name in ("fp16", "int8", "int8-fp16")}
 BENCHMARK_FILE = "benchmark.json"
 
 _CHOICES = {

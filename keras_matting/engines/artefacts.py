@@ -11,9 +11,11 @@ from pathlib import Path
 
 from keras_matting.errors import EngineError
 from keras_matting.files import file_sha256, replaced_folder, write_atomically
-from keras_matting.model_folder import TFTRT_SAVED_MODEL, Preset
+from keras_matting.model_folder import LOWERED_ONNX, TFTRT_SAVED_MODEL, Preset
 
 MANIFEST = "manifest.json"
+# What `export --for` writes beside the plain export, and for which target.
+_TARGETS = {TFTRT_SAVED_MODEL: "tftrt"} | dict.fromkeys(LOWERED_ONNX.values(), "tensorrt")
 _BELONGS = {
     "weights_sha256": "weights",
     "input_size": "input size",
@@ -34,14 +36,15 @@ def exported(model_dir, relative, engine):
     Raises `EngineError` if it is not there, damaged, or of other weights or another size than the preset says.
     """
     model_dir = Path(model_dir)
-    remedy = f"run keras-matting export {model_dir}{' --for tftrt' if relative == TFTRT_SAVED_MODEL else ''}"
+    target = f" --for {_TARGETS[relative]}" if relative in _TARGETS else ""
+    remedy = f"run keras-matting export {model_dir}{target}"
     _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, _expected(model_dir))
     return model_dir / relative
 
 
 def export_manifest(relative):
     """Return the name of the manifest that lists the exported graph `relative`."""
-    return "export-tftrt.json" if relative == TFTRT_SAVED_MODEL else "export.json"
+    return f"export-{_TARGETS[relative]}.json" if relative in _TARGETS else "export.json"
 
 
 def files_of(path):

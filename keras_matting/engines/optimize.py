@@ -38,15 +38,16 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
     names = list(ENGINES) if names is None else names
     if unknown := [name for name in names if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    if calibration:
-        photos = folder_photos(calibration, CALIBRATION_PHOTOS, log)
-    else:
-        photos = sample_photos("calibration").values()
-    inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
-    options = BuildOptions(inputs, max_batch, log)
+    options = BuildOptions(calibration_inputs(preset, calibration, log), max_batch, log)
     for name in names:
         anew = force or _was_calibrated_otherwise(model_dir, name, options if calibration else None)
         yield _build_one(Path(model_dir), name, options, anew, log)
+
+
+def calibration_inputs(preset, folder=None, log=lambda message: None):
+    """Return what int8 is calibrated on: batches (1, H, W, 3) of a folder's photos, or of the samples for it."""
+    photos = folder_photos(folder, CALIBRATION_PHOTOS, log) if folder else sample_photos("calibration").values()
+    return tuple(imaging.prepare(photo, preset)[None] for photo in photos)
 
 
 def _was_calibrated_otherwise(model_dir, name, options):
