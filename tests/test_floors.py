@@ -26,7 +26,7 @@ FLOORS = {
         "telemetry",
     ],
     1: ["data", "models", "weights"],
-    2: ["export", "training"],
+    2: ["export", "tftrt_form", "training"],
     3: ["benchmarking", "evaluate", "experiments", "foreign", "json_photos", "matting", "predict", "weights.fetch"],
     4: ["__main__", "cli"],
 }

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -136,3 +137,49 @@ def test_a_calibration_that_failed_is_an_error():
 def test_the_worker_needs_nothing_of_the_package():
     imported = [line for line in Path(tftrt_worker.__file__).read_text().splitlines() if "import" in line]
     assert not any("keras_matting" in line for line in imported)
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory):
+    """Write a model in the form for TF-TRT, at the size that it is served at."""
+    from keras_matting.export import save_saved_model, serving_function
+    from keras_matting.models import build_model, inference_model
+    from keras_matting.tftrt_form import tftrt_form
+
+    def write(name, size, form=tftrt_form):
+        import keras
+
+        if name == "resnet50":
+            model = keras.applications.ResNet50(weights=None, input_shape=(size, size, 3))
+        else:
+            model = inference_model(build_model(name, size))
+        model, path = form(model), tmp_path_factory.mktemp("segments") / name
+        save_saved_model(model, serving_function(model, (size, size)), path)
+        return path
+
+    return write
+
+
+def segments(environment, path, precision):
+    script = Path(__file__).with_name("tftrt_segments.py")
+    command = [str(tftrt.python()), str(script), tftrt_worker.__file__, str(path), precision]
+    environment = environment | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "size", "precision"),
+    [("u2netp", 320, "fp16"), ("u2netp", 320, "int8"), ("modnet", 512, "fp16"), ("resnet50", 224, "fp32")],
+)
+def test_tensorrt_takes_the_whole_graph_as_one_engine(environment, saved_model, name, size, precision):
+    coverage = segments(environment, saved_model(name, size), precision)
+    assert coverage["engines"] == 1
+    assert coverage["left"] == {}
+
+
+@pytest.mark.long
+def test_a_graph_that_is_not_rewritten_falls_to_pieces(environment, saved_model):
+    assert segments(environment, saved_model("u2netp", 64, lambda model: model), "fp16")["engines"] > 20
