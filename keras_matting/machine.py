@@ -66,7 +66,7 @@ def cpu_name():
 def gpu():
     """Return {"name", "driver", "compute_capability"} of the first NVIDIA GPU, or None."""
     try:
-        name, driver, capability = _nvidia_smi("--query-gpu=name,driver_version,compute_cap")[0]
+        name, driver, capability = nvidia_smi("--query-gpu=name,driver_version,compute_cap")[0]
     except (ValueError, IndexError):
         return None
     return {"name": name, "driver": driver, "compute_capability": capability}
@@ -92,13 +92,13 @@ def gpu_float32():
 
 def gpu_memory_mb(pids):
     """Return the GPU memory that the processes `pids` hold together, in 2^20 bytes; None where no GPU lists them."""
-    rows, names = _nvidia_smi("--query-compute-apps=pid,used_memory"), set(map(str, pids))
+    rows, names = nvidia_smi("--query-compute-apps=pid,used_memory"), set(map(str, pids))
     held = [int(row[-1]) for row in rows if row[0] in names and row[-1].isdecimal()]
     return sum(held) if held else None
 
 
-def _nvidia_smi(query):
-    """Return the rows of a query as lists of text, none where it cannot be asked."""
+def nvidia_smi(query):
+    """Return the rows of a query of nvidia-smi as lists of text, none where it cannot be asked."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)

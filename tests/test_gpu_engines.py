@@ -2,22 +2,20 @@
 
 import shutil
 import tempfile
+from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx as onnx_file
 import pytest
+import stand_ins
 
-from keras_matting import engines, machine, telemetry
+from keras_matting import engines, machine
 from keras_matting.engines import onnx, onnx_tensorrt, tensorrt
 from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.engines.optimize import optimize
 from keras_matting.errors import EngineError
-
-with telemetry.switched_off():
-    import onnxruntime
-
-InferenceSession = onnxruntime.InferenceSession
 
 
 def test_one_engine_s_failure_of_whatever_kind_is_its_own_row(one_layer_dir, monkeypatch):
@@ -38,59 +36,19 @@ def test_float32_on_a_gpu_is_called_what_it_is(monkeypatch, capability, precisio
     assert machine.gpu_float32() == precision
 
 
-class FakeSession:
-    """A session of ONNX Runtime on the CPU that says it is on another provider, and keeps what it was asked for."""
-
-    def __init__(self, real, version, asked):
-        self._real, self._version, self._asked = real, version, asked
-
-    def __call__(self, path, options, providers):
-        ((provider, provider_options),) = providers
-        known = self._version >= (1, 15)
-        if unknown := [name for name in provider_options if "profile" in name and not known]:
-            raise RuntimeError(f"Invalid TensorRT EP option: {unknown[0]}")
-        key = "session.disable_cpu_ep_fallback"
-        self._asked.append((provider, provider_options, options.get_session_config_entry(key)))
-        plain = onnxruntime.SessionOptions()
-        plain.enable_profiling, plain.profile_file_prefix = options.enable_profiling, options.profile_file_prefix
-        session = self._real(path, plain, providers=["CPUExecutionProvider"])
-        if "trt_engine_cache_path" in provider_options:
-            (Path(provider_options["trt_engine_cache_path"]) / "rewritten.profile").write_text(str(len(self._asked)))
-        session.get_providers = lambda: [provider]
-        return session
-
-
-@pytest.fixture
-def onnx_on_a_gpu(monkeypatch):
-    """Return what starts ONNX Runtime, of some version, as if on a GPU, and returns what its sessions are asked for."""
-
-    def start(version="1.31.1"):
-        asked = []
-        numbers = tuple(map(int, version.split(".")[:2]))
-        monkeypatch.setattr(onnxruntime, "__version__", version)
-        monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession(InferenceSession, numbers, asked))
-        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(onnx._PROVIDERS.values()))
-        monkeypatch.setattr(onnx, "missing_gpu", lambda: None)
-        return asked
-
-    return start
-
-
 @pytest.fixture
 def folder(one_layer_dir, tmp_path):
     return Path(shutil.copytree(one_layer_dir, tmp_path / "model", ignore=shutil.ignore_patterns("engines")))
 
 
 @pytest.mark.parametrize("version", ["1.14.1", "1.31.1"])
-def test_onnx_tensorrt_is_built_for_one_photo_and_for_more_and_served_from_a_copy(
-    folder, onnx_on_a_gpu, monkeypatch, version
-):
+def test_onnx_tensorrt_is_built_for_one_photo_and_for_more_and_served_from_a_copy(folder, monkeypatch, version):
     batch = np.random.default_rng(0).uniform(-1, 1, (3, 64, 64, 3)).astype("float32")
     expected = OnnxEngine(folder / "model.onnx", "cpu").predict(batch)
     monkeypatch.setattr(OnnxEngine, "_require_whole_graph", lambda self, provider: None)
-    asked = onnx_on_a_gpu(version)
+    asked = stand_ins.put_onnx_on_a_gpu(monkeypatch, version)
     engines.build("onnx-tensorrt", folder, engines.BuildOptions(max_batch=32))
+    graph = folder / "engines" / "onnx-tensorrt" / "graph.onnx"
     asked.clear()
     engine = engines.open_engine("onnx-tensorrt", folder)
     for n in (1, 3):
@@ -98,14 +56,16 @@ def test_onnx_tensorrt_is_built_for_one_photo_and_for_more_and_served_from_a_cop
     profiles = [options.get("trt_profile_opt_shapes") for _, options, _ in asked]
     assert profiles == ([None, None] if version == "1.14.1" else ["image:1x64x64x3", "image:8x64x64x3"])
     assert all(value == "1" for _, _, value in asked)
+    half = any(tensor.data_type == onnx_file.TensorProto.FLOAT16 for tensor in onnx_file.load(graph).graph.initializer)
+    assert half == (version != "1.14.1")  # which float16 graphs kill
     with pytest.raises(EngineError, match="built for batches up to 32"):
         engine.predict(np.zeros((33, 64, 64, 3), "f4"))
     engine.close()
     assert engines.check_current("onnx-tensorrt", folder) is None  # what was hashed is as it was
 
 
-def test_onnx_tensorrt_that_builds_anew_when_it_is_opened_is_an_error(folder, onnx_on_a_gpu, monkeypatch):
-    onnx_on_a_gpu()
+def test_onnx_tensorrt_that_builds_anew_when_it_is_opened_is_an_error(folder, monkeypatch):
+    stand_ins.put_onnx_on_a_gpu(monkeypatch)
     engines.build("onnx-tensorrt", folder, engines.BuildOptions())
     states = iter((1, 2))
     monkeypatch.setattr(onnx_tensorrt, "_engines", lambda folder: next(states))
@@ -113,11 +73,9 @@ def test_onnx_tensorrt_that_builds_anew_when_it_is_opened_is_an_error(folder, on
         engines.open_engine("onnx-tensorrt", folder)
 
 
-def test_an_onnx_runtime_that_cannot_refuse_the_cpu_is_checked_by_its_profile(
-    folder, onnx_on_a_gpu, tmp_path, monkeypatch
-):
+def test_an_onnx_runtime_that_cannot_refuse_the_cpu_is_checked_by_its_profile(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    onnx_on_a_gpu("1.14.1")
+    stand_ins.put_onnx_on_a_gpu(monkeypatch, "1.14.1")
     with pytest.raises(EngineError, match="whole graph on CUDAExecutionProvider; elsewhere ran .*Conv"):
         engines.open_engine("onnx-cuda", folder)
     assert not list(tmp_path.glob("*.json"))
@@ -204,3 +162,55 @@ def test_a_profile_for_one_photo_and_one_for_more(max_batch, profiles):
     assert tensorrt.profiles(source, batches) == profiles
     assert [(part[0], part[len(part) // 2], part[-1]) for part in onnx_tensorrt.parts(batches).values()] == profiles
     assert tensorrt.profiles(SimpleNamespace(shape=(2, 64, 64, 3)), batches) == []
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    from keras_matting.engines import cuda
+
+    fake = stand_ins.FakeCuda()
+    monkeypatch.setattr(cuda, "_runtime", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def card(monkeypatch):
+    with stand_ins.a_gpu(monkeypatch):
+        yield
+
+
+def test_a_tensorrt_engine_takes_the_context_made_for_the_batch_and_frees_its_memory(cuda, card, tmp_path, monkeypatch):
+    trt = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(trt, "Runtime", stand_ins.tensorrt_runtime((8, 8)))
+    (tmp_path / tensorrt.PLAN).write_bytes(b"plan")
+    engine = tensorrt.TensorRtEngine(tmp_path, "fp16")
+    batch = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3)).astype("float32")
+    for n in (1, 3, 1):
+        np.testing.assert_array_equal(engine.predict(batch[:n]), batch[:n, ..., :1] / 2)
+    engine.close()
+    assert not cuda.blocks
+
+
+def test_float32_on_the_gpu_is_labelled(monkeypatch, cuda, card, tmp_path):
+    trt = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(trt, "Runtime", stand_ins.tensorrt_runtime((8, 8)))
+    (tmp_path / tensorrt.PLAN).write_bytes(b"plan")
+    assert tensorrt.TensorRtEngine(tmp_path, "fp32").describe()["precision"] == "tf32"
+    assert tensorrt.TensorRtEngine(tmp_path, "int8").describe()["precision"] == "int8+fp16"
+
+
+def test_serving_on_a_gpu_takes_one_cuda_and_the_tensorrt_that_onnx_runtime_binds():
+    setup = ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    wanted = setup["options.extras_require"]["gpu"].split()
+    assert not [requirement for requirement in wanted if "and-cuda" in requirement or "cu12" in requirement]
+    (trt,) = (requirement for requirement in wanted if requirement.startswith("tensorrt"))
+    assert trt.startswith("tensorrt-cu13")
+    assert trt.endswith("<11")
+
+
+def test_tensorrt_is_filed_under_its_version_by_whichever_name_it_was_installed(monkeypatch):
+    installed = {"tensorrt-cu13": "tensorrt-cu13 10.13.3"}
+    monkeypatch.setattr(tensorrt, "_package", lambda: "tensorrt")
+    monkeypatch.setattr(tensorrt, "runtime", lambda name: installed.get(name, name))
+    assert tensorrt._runtime() == "tensorrt-cu13 10.13.3"

@@ -93,6 +93,17 @@ class OnnxEngine:
         self._session.run_with_iobinding(binding)
         return binding.copy_outputs_to_cpu()[0]
 
+    def bind_host(self, image, matte):
+        """Return a function that runs the float32 batch that lies in `image` then, and writes into `matte`.
+
+        Both are contiguous arrays in host memory, which is best pinned.
+        """
+        checked_batch(image, self.size, self.name, self._fixed_batch)
+        binding = self._session.io_binding()
+        binding.bind_input(self._input.name, "cpu", 0, np.float32, image.shape, image.ctypes.data)
+        binding.bind_output(self._output, "cpu", 0, np.float32, matte.shape, matte.ctypes.data)
+        return lambda: self._session.run_with_iobinding(binding)
+
     def bind_device(self, batch):
         """Return a function that runs a float32 batch, put into device memory now, and leaves its output there."""
         batch = checked_batch(batch, self.size, self.name, self._fixed_batch)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's TensorRT provider, in float16: an engine for single photos and one for more.
+"""ONNX Runtime's TensorRT provider in float16: an engine for single photos and one for more.
 
 The provider keeps one optimisation profile, so each of the two has a session of its own. Their engines are built once,
 into the model folder; what opens them works on a copy, because ONNX Runtime writes into its cache when it reads it.
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.engines import onnx
-from keras_matting.engines.artefacts import MANIFEST, building, built, read_manifest
+from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
 from keras_matting.engines.lowered import lowered_onnx
 from keras_matting.engines.onnx import OnnxEngine, onnxruntime_module, version_of
 from keras_matting.errors import EngineError
 from keras_matting.machine import gpu_name, runtime
-from keras_matting.model_folder import Preset
+from keras_matting.model_folder import ONNX_FILE, Preset
 
 _ENGINE, _GRAPH = "onnx-tensorrt", "graph.onnx"
 _SINGLE, _MANY = "one", "more"
@@ -28,11 +28,7 @@ def build(model_dir, variant, options):
     """Let TensorRT build its engines for `options.batches` into the folder that `open_engine` reads."""
     fields = {"precision": "fp16", "max_batch": options.max_batch}
     with building(model_dir, _ENGINE, _runtime(), gpu_name(), **fields) as (folder, extra):
-        source = lowered_onnx(model_dir, "fp16", folder, options, _ENGINE)
-        if source.parent == folder:
-            source.rename(folder / _GRAPH)
-        else:
-            shutil.copyfile(source, folder / _GRAPH)
+        _graph(model_dir, folder, options).replace(folder / _GRAPH)
         extra["batches"], size = options.batches, Preset.load(model_dir).input_size
         for part, batches in parts(options.batches).items():
             (folder / part).mkdir()
@@ -75,6 +71,10 @@ class OnnxTensorRtEngine:
     def predict(self, batch):
         """See `Engine.predict`."""
         return self._for(batch).predict(batch)
+
+    def bind_host(self, image, matte):
+        """See `OnnxEngine.bind_host`."""
+        return self._for(image).bind_host(image, matte)
 
     def bind_device(self, batch):
         """See `OnnxEngine.bind_device`."""
@@ -119,6 +119,18 @@ def provider_options(version, cache, size, batches):
         for name, n in (("min", smallest), ("opt", best), ("max", largest)):
             options[f"trt_profile_{name}_shapes"] = f"image:{n}x{size[0]}x{size[1]}x3"
     return options
+
+
+def _graph(model_dir, folder, options):
+    """Return a copy of the graph in `folder`: float16 in the graph, or by the builder's flag in early versions.
+
+    1.14 dies (SIGSEGV) of float16 where it considers the CPU for a node, as it does for what TensorRT leaves.
+    """
+    if version_of(onnxruntime_module()) < _EXPLICIT_PROFILES:
+        source = exported(model_dir, ONNX_FILE, _ENGINE)
+    else:
+        source = lowered_onnx(model_dir, "fp16", folder, options, _ENGINE)
+    return source if source.parent == folder else Path(shutil.copy(source, folder))
 
 
 def _session(folder, part, batches, size):

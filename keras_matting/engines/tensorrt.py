@@ -21,7 +21,7 @@ from keras_matting.machine import gpu, gpu_float32, gpu_name, missing_gpu, runti
 from keras_matting.model_folder import ONNX_FILE
 
 # TensorRT for RTX first: it also builds on machines without a GPU, for any RTX card.
-_PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
+_PACKAGES = {"tensorrt_rtx": ("tensorrt-rtx-cu13",), "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")}
 PLAN = "engine.plan"
 _WORKSPACE_BYTES = 2 << 30
 # From TensorRT for RTX's support matrix, less Turing (7.5), which the portable engines that it builds leave out.
@@ -79,7 +79,10 @@ def open_engine(model_dir, variant):
 
 
 class TensorRtEngine:
-    """A deserialised engine with an execution context for each of its profiles, on one CUDA stream."""
+    """A deserialised engine with an execution context for each of its profiles, on one CUDA `stream`.
+
+    `image` and `matte`: the device memory that a run reads and writes.
+    """
 
     def __init__(self, folder, variant):
         from keras_matting.engines.cuda import Buffer, Stream
@@ -93,7 +96,7 @@ class TensorRtEngine:
             raise EngineError(
                 f"Engine {self.name}: TensorRT cannot load {folder / PLAN}; build it again.{self._log.told()}"
             )
-        self._stream, self._image, self._matte = Stream(), Buffer(), Buffer()
+        self.stream, self.image, self.matte = Stream(), Buffer(), Buffer()
         self._contexts = [self._context(profile) for profile in range(self._engine.num_optimization_profiles)]
         self.size = tuple(self._engine.get_tensor_shape(_INPUT))[1:3]
 
@@ -102,10 +105,10 @@ class TensorRtEngine:
         batch = checked_batch(batch, self.size, self.name)
         context, shape = self.bind(batch.shape)
         matte = np.empty(shape, np.float32)
-        self._image.upload(batch, self._stream)
+        self.image.upload(batch, self.stream)
         self.launch(context)
-        self._matte.download(matte, self._stream)
-        self._stream.synchronize()
+        self.matte.download(matte, self.stream)
+        self.stream.synchronize()
         return matte
 
     def bind(self, shape):
@@ -114,13 +117,13 @@ class TensorRtEngine:
         if not context.set_input_shape(_INPUT, shape):
             raise EngineError(f"Engine {self.name} was built for other batches than {shape[0]}; build it again.")
         output = tuple(context.get_tensor_shape(_OUTPUT))
-        context.set_tensor_address(_INPUT, self._image.reserve(_FLOAT_BYTES * int(np.prod(shape))))
-        context.set_tensor_address(_OUTPUT, self._matte.reserve(_FLOAT_BYTES * int(np.prod(output))))
+        context.set_tensor_address(_INPUT, self.image.reserve(_FLOAT_BYTES * int(np.prod(shape))))
+        context.set_tensor_address(_OUTPUT, self.matte.reserve(_FLOAT_BYTES * int(np.prod(output))))
         return context, output
 
     def launch(self, context):
         """Queue one run of what lies in device memory."""
-        if not context.execute_async_v3(self._stream.handle.value):
+        if not context.execute_async_v3(self.stream.handle.value):
             raise EngineError(f"Engine {self.name} failed to run.{self._log.told()}")
 
     def describe(self):
@@ -131,14 +134,14 @@ class TensorRtEngine:
     def close(self):
         """Free the GPU memory."""
         self._contexts = self._engine = None
-        for held in (self._image, self._matte, self._stream):
+        for held in (self.image, self.matte, self.stream):
             held.close()
 
     def _context(self, profile):
         context = self._engine.create_execution_context()
-        if not context.set_optimization_profile_async(profile, self._stream.handle.value):
+        if not context.set_optimization_profile_async(profile, self.stream.handle.value):
             raise EngineError(f"Engine {self.name} has no profile {profile}; build it again.{self._log.told()}")
-        self._stream.synchronize()
+        self.stream.synchronize()
         return context
 
 
@@ -155,7 +158,9 @@ def _is_for_rtx():
 
 
 def _runtime():
-    return runtime(_PACKAGES[_package()])
+    """Return the package and its version, by whichever name it was installed."""
+    told = [runtime(name) for name in _PACKAGES[_package()]]
+    return next((name for name in told if " " in name), told[0])
 
 
 def _device():

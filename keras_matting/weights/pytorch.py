@@ -4,6 +4,7 @@ A layer's name is its PyTorch parameters' prefix, so a Keras variable `PREFIX/ga
 Layouts follow PyTorch: convolutions OIHW, dense (out, in).
 """
 
+import keras
 import numpy as np
 
 from keras_matting.errors import UsageError, WeightsError, first_line
@@ -49,6 +50,21 @@ def load_state_dict(model, state_dict):
         )
     for variable, value in values:
         variable.assign(value)
+
+
+def state_dict(model):
+    """Return {PyTorch name: float32 array in PyTorch's layout} of every variable of `model`.
+
+    Dense layers that are 1x1 convolutions here come as such: (out, in, 1, 1).
+    """
+    depthwise = {layer.kernel.path for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D)}
+    arrays = {}
+    for variable in model.weights:
+        array = keras.ops.convert_to_numpy(variable)
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 0, 1) if variable.path in depthwise else array.transpose(3, 2, 0, 1)
+        arrays[pytorch_name(variable)] = np.ascontiguousarray(array, np.float32)
+    return arrays
 
 
 def pytorch_name(variable):
