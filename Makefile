@@ -41,7 +41,7 @@ floor0-env:
 	.venv-py310/bin/pip install --quiet 'numpy>=1.26' 'opencv-python-headless>=5.0' isal simplejpeg \
 		'pillow>=11.3' onnxruntime
 
-# TF-TRT ended with TensorFlow 2.17: an environment of its own, all from the package index (3.5 GB). It converts on a GPU.
+# TF-TRT ended with TensorFlow 2.17: an environment of its own, all from the package index (5.4 GB). It converts on a GPU.
 # TensorFlow drops every GPU if it cannot open one of CUDA's libraries, also those that matting does not call.
 tftrt-env:
 	$(PYTHON310) -m venv .venv-tftrt

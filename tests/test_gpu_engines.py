@@ -12,6 +12,7 @@ import pytest
 import stand_ins
 
 from keras_matting import engines, machine
+from keras_matting.benchmarking import run
 from keras_matting.engines import onnx, onnx_tensorrt, tensorrt
 from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.engines.optimize import optimize
@@ -214,3 +215,15 @@ def test_tensorrt_is_filed_under_its_version_by_whichever_name_it_was_installed(
     monkeypatch.setattr(tensorrt, "_package", lambda: "tensorrt")
     monkeypatch.setattr(tensorrt, "runtime", lambda name: installed.get(name, name))
     assert tensorrt._runtime() == "tensorrt-cu13 10.13.3"
+
+
+def test_an_engine_s_process_that_dies_in_a_benchmark_leaves_its_last_words(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 'CUDA error: out of memory' >&2\nexit 134\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(run.sys, "executable", str(program))
+    with (
+        run.WorkerProcess(tmp_path, "onnx-cuda") as worker,
+        pytest.raises(EngineError, match="ended with status 134. Its last words: CUDA error: out of memory"),
+    ):
+        worker.ask("open")
