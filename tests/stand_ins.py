@@ -123,10 +123,10 @@ class FakeSession:
     def __init__(self, version):
         self.asked, self._version = [], version
 
-    def __call__(self, path, options, providers):
-        ((provider, provider_options),) = providers
-        if provider == "CPUExecutionProvider":
-            return InferenceSession(path, options, providers=providers)
+    def __call__(self, path, sess_options=None, providers=(), **others):
+        if not _names_a_gpu(providers):  # what the quantiser opens, and what is compared with
+            return InferenceSession(path, sess_options, providers=providers, **others)
+        ((provider, provider_options),), options = providers, sess_options
         if unknown := [name for name in provider_options if "profile" in name and self._version < (1, 15)]:
             raise RuntimeError(f"Invalid TensorRT EP option: {unknown[0]}")
         self.asked.append(
@@ -141,6 +141,10 @@ class FakeSession:
         session.get_providers = lambda: [provider]
         session.io_binding = lambda: _HostBinding(binding())
         return session
+
+
+def _names_a_gpu(providers):
+    return any(isinstance(entry, tuple) and entry[0] != "CPUExecutionProvider" for entry in providers)
 
 
 class _HostBinding:
