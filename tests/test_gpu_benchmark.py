@@ -40,6 +40,16 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
+def torch():
+    """PyTorch in one thread: several wait for each other on cores that others want, too."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def machine_with_a_gpu(monkeypatch, tmp_path):
     """What stands in for a GPU."""
     from keras_matting.engines import cuda
@@ -98,8 +108,7 @@ def test_every_phase_runs_and_what_is_recorded_is_not_done_again(
     assert capsys.readouterr().out.count("| tftrt-fp16 (py") == 2
 
 
-def test_pytorch_is_measured_in_every_precision(tmp_path, quick, monkeypatch, capsys):
-    torch = pytest.importorskip("torch")
+def test_pytorch_is_measured_in_every_precision(tmp_path, quick, torch, monkeypatch):
     import torch_u2net
 
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)

@@ -101,8 +101,7 @@ class _Runner:
         self.clock = EVENTS if self._on_gpu else WALL
         self._host = torch.from_numpy(batch).pin_memory() if self._on_gpu else torch.from_numpy(batch)
         self._image = variant.prepared(self._host)
-        matte = variant(self._image).float().cpu()
-        self._matte = matte.pin_memory() if self._on_gpu else matte
+        self._matte = torch.empty(variant(self._image).shape, pin_memory=self._on_gpu)
         self._graph = None
         if self._on_gpu and len(batch) == 1 and not variant.compiled:  # compiled, it is launched as one already
             self._record(torch)
@@ -126,8 +125,9 @@ class _Runner:
         with torch.cuda.stream(side):
             self._variant(self._image)
         torch.cuda.current_stream().wait_stream(side)
-        with suppress(RuntimeError), torch.cuda.graph(graph):  # where a model cannot be recorded there is no figure
-            self._variant(self._image)
+        with suppress(RuntimeError):  # where a model cannot be recorded there is no figure
+            with torch.cuda.graph(graph):
+                self._variant(self._image)
             self._graph = graph
 
     def _ms(self, call, calls):
