@@ -21,7 +21,11 @@ from keras_matting.model_folder import ONNX_FILE, Preset
 _ENGINE, _GRAPH = "onnx-tensorrt", "graph.onnx"
 _SINGLE, _MANY = "one", "more"
 _EXPLICIT_PROFILES = (1, 15)  # the first version that takes them; earlier ones grow a profile with the batches they see
-unavailable_reason = onnx.unavailable_reason
+
+
+def unavailable_reason(variant):
+    """Return why ONNX Runtime's TensorRT provider cannot run here, or None."""
+    return onnx.unavailable_reason(variant)
 
 
 def build(model_dir, variant, options):
