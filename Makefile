@@ -42,11 +42,14 @@ floor0-env:
 	.venv-py310/bin/pip install --quiet 'numpy>=1.26' 'opencv-python-headless>=5.0' isal simplejpeg \
 		'pillow>=11.3' onnxruntime
 
-# TF-TRT ended with TensorFlow 2.17: an environment of its own, all from the package index (2.5 GB). It converts on a GPU.
+# TF-TRT ended with TensorFlow 2.17: an environment of its own, all from the package index (5.4 GB). It converts on a GPU.
+# TensorFlow drops every GPU if it cannot open one of CUDA's libraries, also those that matting does not call.
 tftrt-env:
 	$(PYTHON310) -m venv .venv-tftrt
 	.venv-tftrt/bin/pip install --quiet --only-binary=:all: 'numpy<2' 'protobuf<5' tensorflow==2.14.1 tensorrt==8.5.3.1 \
-		nvidia-cublas-cu11==11.11.3.6 nvidia-cudnn-cu11==8.7.0.84 nvidia-cuda-runtime-cu11==11.8.89
+		nvidia-cublas-cu11==11.11.3.6 nvidia-cudnn-cu11==8.7.0.84 nvidia-cuda-runtime-cu11==11.8.89 \
+		nvidia-cufft-cu11==10.9.0.58 nvidia-curand-cu11==10.3.0.86 nvidia-cusolver-cu11==11.4.1.48 \
+		nvidia-cusparse-cu11==11.7.5.86
 
 # Ray Serve (deploy/ray) beside the service: no TensorFlow, the engines of the CPU image.
 ray-env:

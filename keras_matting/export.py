@@ -15,9 +15,9 @@ from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import swap
 from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
 from keras_matting.models.folder import load_model, served_model
-from keras_matting.models.layers import with_exact_resizes
 from keras_matting.photos import imaging
 from keras_matting.photos.samples import sample_photos
+from keras_matting.tftrt_form import tftrt_form
 
 OPSET = 17  # the newest that TensorRT 8.5 parses
 MAX_ERROR = 1e-4
@@ -29,7 +29,7 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
 
     `size`: (height, width) to export at, which becomes the preset's; None keeps it. `batch`: a fixed batch size, None
     for any. `photos`: `Photo`s to check on, three of the samples by default. `tftrt`: write instead
-    `saved_model_tftrt/`, the same graph with `ExactResizeLike`. `simplify`: pass the ONNX file through onnxslim. Every
+    `saved_model_tftrt/`, the same graph in `tftrt_form`. `simplify`: pass the ONNX file through onnxslim. Every
     artefact is checked against Keras on the photos; raises `EngineError` above `MAX_ERROR`, and the folder stays as it
     was. Returns {artefact: largest error}.
     """
@@ -43,7 +43,7 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     images = _check_images(preset, photos, batch)
     expected = np.concatenate([keras.ops.convert_to_numpy(model(image, training=False)) for image in images])
     if tftrt:
-        model = with_exact_resizes(model)
+        model = tftrt_form(model)
     serve = serving_function(model, preset.input_size, batch)
 
     with tempfile.TemporaryDirectory(prefix=".export.", dir=model_dir) as scratch:

@@ -18,6 +18,7 @@ from keras_matting.files import StrPath
 # What decides which kernels a runtime picks
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _TIMEOUT_S = 20
+_TF32_CAPABILITY = 8.0
 
 
 class Cpu(TypedDict):
@@ -84,7 +85,7 @@ def cpu_name() -> str:
 def gpu() -> Gpu | None:
     """Return the first NVIDIA GPU, or None."""
     try:
-        name, driver, capability = _nvidia_smi("--query-gpu=name,driver_version,compute_cap")[0]
+        name, driver, capability = nvidia_smi("--query-gpu=name,driver_version,compute_cap")[0]
     except (ValueError, IndexError):
         return None
     return {"name": name, "driver": driver, "compute_capability": capability}
@@ -101,15 +102,23 @@ def missing_gpu() -> str | None:
     return None if gpu() else "no NVIDIA GPU was found (nvidia-smi lists none)."
 
 
+def gpu_float32() -> str:
+    """Return what GPU runtimes compute float32 convolutions in unless told otherwise: TensorFloat-32 where there is it.
+
+    It has float32's range and ten bits of mantissa, on GPUs of compute capability 8.0 and later.
+    """
+    return "tf32" if (here := gpu()) and float(here["compute_capability"]) >= _TF32_CAPABILITY else "f32"
+
+
 def gpu_memory_mb(pids: Iterable[int]) -> int | None:
     """Return the GPU memory that the processes `pids` hold together, in 2^20 bytes; None where no GPU lists them."""
-    rows, names = _nvidia_smi("--query-compute-apps=pid,used_memory"), set(map(str, pids))
+    rows, names = nvidia_smi("--query-compute-apps=pid,used_memory"), set(map(str, pids))
     held = [int(row[-1]) for row in rows if row[0] in names and row[-1].isdecimal()]
     return sum(held) if held else None
 
 
-def _nvidia_smi(query: str) -> list[list[str]]:
-    """Return the rows of a query as lists of text, none where it cannot be asked."""
+def nvidia_smi(query: str) -> list[list[str]]:
+    """Return the rows of a query of nvidia-smi as lists of text, none where it cannot be asked."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)

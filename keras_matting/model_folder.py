@@ -22,6 +22,10 @@ KERAS_FILE = "model.keras"
 ONNX_FILE = "model.onnx"
 SAVED_MODEL = "saved_model"
 TFTRT_SAVED_MODEL = "saved_model_tftrt"
+# The ONNX file in lower precision, by precision; in "int8-fp16" what is not quantised is float16, in "int8" float32.
+LOWERED_ONNX = {name: f"model.{name}.onnx" for name in ("fp16", "int8", "int8-fp16")}
+# What `export --for` writes beside the plain export, and for which target.
+EXPORT_TARGETS = {TFTRT_SAVED_MODEL: "tftrt"} | dict.fromkeys(LOWERED_ONNX.values(), "tensorrt")
 BENCHMARK_FILE = "benchmark.json"
 MANIFEST = "manifest.json"  # beside what is built for an engine
 
@@ -134,7 +138,7 @@ def engine_dir(model_dir: StrPath, engine: str) -> Path:
 
 def export_manifest(relative: str) -> str:
     """Return the name of the manifest that lists the exported graph `relative`."""
-    return "export-tftrt.json" if relative == TFTRT_SAVED_MODEL else "export.json"
+    return f"export-{EXPORT_TARGETS[relative]}.json" if relative in EXPORT_TARGETS else "export.json"
 
 
 @dataclass(frozen=True)

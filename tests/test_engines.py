@@ -13,7 +13,11 @@ from keras_matting.model_folder import ONNX_FILE, Preset
 from keras_matting.models.folder import load_model
 
 # int8 on random weights is far from float32; that it is built, opened and run is what can be shown here.
-TOLERANCE = {"openvino-int8": 0.5, "openvino-bf16": 0.05}
+TOLERANCE = {"openvino-int8": 0.5, "tensorrt-int8": 0.5, "tftrt-int8": 0.5, "openvino-bf16": 0.05}
+# On a GPU float32 is TF32.
+TOLERANCE |= dict.fromkeys(
+    ("onnx-cuda", "onnx-tensorrt", "tensorrt-fp32", "tensorrt-fp16", "tftrt-fp32", "tftrt-fp16"), 0.05
+)
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def test_tensorrt_for_rtx_builds_every_precision_without_a_gpu(request, model):
 def tftrt_worker():
     if tftrt.python() is None:
         pytest.skip("there is no TF-TRT environment; run make tftrt-env")
-    with tftrt.Worker("tftrt-fp16") as worker:
+    with tftrt.TfTrtProcess("tftrt-fp16") as worker:
         yield worker
 
 

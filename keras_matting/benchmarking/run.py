@@ -28,6 +28,7 @@ from keras_matting.benchmarking.selection import Gate, select
 from keras_matting.benchmarking.unseen import require_unseen
 from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
 from keras_matting.engines import ENGINES, device_name, unavailable_reason
+from keras_matting.engines.child_log import ChildLog
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset, Verdict
@@ -124,9 +125,10 @@ class WorkerProcess:
     def __init__(self, model_dir: StrPath, name: str) -> None:
         self.name = name
         self.opened: dict[str, Any] = {}  # what it answers to "open"
+        self._log = ChildLog()
         command = [sys.executable, "-m", "keras_matting.benchmarking.worker", str(model_dir), name]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.file, text=True
         )
 
     def ask(self, op: str, **arguments: object) -> dict[str, Any]:
@@ -139,7 +141,8 @@ class WorkerProcess:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise EngineError(f"Engine {self.name}: its process ended with status {self._process.wait()}.")
+            status = self._process.wait()
+            raise EngineError(f"Engine {self.name}: its process ended with status {status}.{self._log.told()}")
         answer = json.loads(line)
         if "error" in answer:
             raise EngineError(answer["error"])
@@ -154,6 +157,7 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()  # closes its input, upon which it ends
+        self._log.close()
 
 
 def environment() -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_matting.arrays import Float64
 from keras_matting.benchmarking.comparison import MARGIN, compare, fastest, upper_bound
+from keras_matting.engines.lowered import GATE_MAE, GATE_WORST_PHOTO_MAE
 from keras_matting.errors import UsageError
 
 OBJECTIVES = ("latency", "throughput")
@@ -25,8 +26,8 @@ class Gate:
     above it: its 95 % upper confidence bound, which depends on how many were measured.
     """
 
-    mae: float = 0.005
-    worst_photo_mae: float = 0.02
+    mae: float = GATE_MAE
+    worst_photo_mae: float = GATE_WORST_PHOTO_MAE
     max_share: float | None = None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.shared import positive
-from keras_matting.cli.status import OK, say
+from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 
 CHECKED_PHOTOS = 8
@@ -52,7 +52,13 @@ def add_export_arguments(parser):
     parser.add_argument("--size", type=size, metavar="HxW", help="export at this size, which becomes the preset's")
     parser.add_argument("--batch", type=_batch, default=None, metavar="dynamic|N", help="batch size (default: dynamic)")
     parser.add_argument("--opset", type=int, default=17, help="ONNX opset (default: 17, which TensorRT 8.5 parses)")
-    parser.add_argument("--for", dest="target", choices=("tftrt",), help="write saved_model_tftrt/ for TF-TRT")
+    parser.add_argument(
+        "--for",
+        dest="target",
+        choices=("tftrt", "tensorrt"),
+        help="tftrt: write saved_model_tftrt/; tensorrt: write model.onnx, which must be there, in float16 and int8",
+    )
+    parser.add_argument("--calibration", type=Path, help="folder of photos for int8, with --for tensorrt")
     parser.add_argument("--simplify", action="store_true", help="pass the ONNX file through onnxslim")
     parser.add_argument("--photos", type=Path, help="folder of photos to check on (default: three samples)")
     parser.add_argument("--triton", type=Path, metavar="REPOSITORY", help="write the exported graph for Triton, too")
@@ -72,6 +78,8 @@ def export(arguments):
         raise UsageError("--triton-engine says what to serve; expected --triton REPOSITORY too.")
     Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
     photos = folder_photos(arguments.photos, CHECKED_PHOTOS) if arguments.photos else None
+    if arguments.target == "tensorrt":
+        return _export_lowered(arguments, photos)
     from keras_matting.export import export
 
     errors = export(
@@ -93,6 +101,22 @@ def export(arguments):
         )
         say(f"Triton: {target}")
     return OK
+
+
+def _export_lowered(arguments, photos):
+    from keras_matting.engines import BuildOptions
+    from keras_matting.engines.lowered import export_lowered
+    from keras_matting.engines.optimize import calibration_inputs
+    from keras_matting.model_folder import LOWERED_ONNX, Preset
+    from keras_matting.photos.samples import sample_photos
+
+    options = BuildOptions(calibration_inputs(Preset.load(arguments.model_dir), arguments.calibration))
+    lowered = export_lowered(arguments.model_dir, options, photos or list(sample_photos().values()))
+    for one in lowered:
+        errors = f"mean error {one.mae:.4f}, worst photo {one.worst_photo_mae:.4f}"
+        outcome = f"not written: {one.refused}" if one.refused else errors
+        say(f"{arguments.model_dir}/{LOWERED_ONNX[one.precision]}: {outcome}")
+    return SOME_FAILED if any(one.refused for one in lowered) else OK
 
 
 def add_from_keras_arguments(parser):

@@ -55,7 +55,8 @@ def _entries(prefix: str, module: str, variants: Iterable[str]) -> dict[str, Ent
 ENGINES = {
     "savedmodel": Entry("keras_matting.engines.tensorflow", "plain"),
     "savedmodel-xla": Entry("keras_matting.engines.tensorflow", "xla"),
-    **_entries("onnx-", "onnx", ("cpu", "cuda", "tensorrt")),
+    **_entries("onnx-", "onnx", ("cpu", "cuda")),
+    **_entries("onnx-", "onnx_tensorrt", ("tensorrt",)),
     **_entries("openvino-", "openvino", ("f32", "bf16", "int8")),
     **_entries("tensorrt-", "tensorrt", ("fp32", "fp16", "int8")),
     **_entries("tftrt-", "tftrt", ("fp32", "fp16", "int8")),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keras_matting.errors import EngineError
 from keras_matting.files import file_sha256, replaced_folder, write_atomically
-from keras_matting.model_folder import MANIFEST, TFTRT_SAVED_MODEL, Preset, engine_dir, export_manifest
+from keras_matting.model_folder import EXPORT_TARGETS, MANIFEST, Preset, engine_dir, export_manifest
 
 _BELONGS = {
     "weights_sha256": "weights",
@@ -33,7 +33,8 @@ def exported(model_dir, relative, engine):
     Raises `EngineError` if it is not there, damaged, or of other weights or another size than the preset says.
     """
     model_dir = Path(model_dir)
-    remedy = f"run keras-matting export {model_dir}{' --for tftrt' if relative == TFTRT_SAVED_MODEL else ''}"
+    target = f" --for {EXPORT_TARGETS[relative]}" if relative in EXPORT_TARGETS else ""
+    remedy = f"run keras-matting export {model_dir}{target}"
     _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, Preset.load(model_dir).identity)
     return model_dir / relative
 

@@ -70,6 +70,9 @@ def sensitive_layers(model_dir: StrPath, precision: str) -> tuple[str, ...]:
     return architecture.sensitive_layers.get(precision, ()) if architecture else ()
 
 
+_A_FEW = 8
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """What a build may need.
@@ -79,6 +82,11 @@ class BuildOptions:
 
     calibration: tuple[Float32, ...] = ()
     max_batch: int = 16
+
+    @property
+    def batches(self) -> list[int]:
+        """The batch sizes for which engines choose kernels: one photo, a few, and the most."""
+        return sorted({1, min(_A_FEW, self.max_batch), self.max_batch})
 
     @cached_property
     def calibration_sha256(self) -> str:

@@ -1,17 +1,22 @@
-"""The five calls of the CUDA runtime that a TensorRT engine needs, by ctypes: no further package."""
+"""What a TensorRT engine, and whoever times one, needs of the CUDA runtime, by ctypes: no further package."""
+
+from __future__ import annotations
 
 import ctypes
 import functools
 import sysconfig
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from keras_matting.arrays import Float32
 from keras_matting.errors import EngineError
 
 _TO_DEVICE, _TO_HOST = 1, 2
+_CAPTURE_THIS_THREAD = 1
 
 
 @functools.cache
@@ -79,3 +84,62 @@ class Buffer:
 
 def _copy(target: ctypes.c_void_p, source: ctypes.c_void_p, nbytes: int, direction: int, stream: Stream) -> None:
     _call("cudaMemcpyAsync", target, source, ctypes.c_size_t(nbytes), ctypes.c_int(direction), stream.handle)
+
+
+class PinnedArray:
+    """A float32 `array` in host memory that the device reads and writes without the driver's own copy."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._address, count = ctypes.c_void_p(), int(np.prod(shape))
+        size = count * np.dtype(np.float32).itemsize
+        _call("cudaMallocHost", ctypes.byref(self._address), ctypes.c_size_t(size))
+        memory = (ctypes.c_float * count).from_address(self._address.value or 0)
+        self.array: Float32 | None = np.frombuffer(memory, np.float32).reshape(shape)
+
+    def close(self) -> None:
+        """Free the memory; `array` is not used afterwards."""
+        self.array = None
+        _call("cudaFreeHost", self._address)
+
+
+class Event:
+    """A point in a stream's work, at which the device notes the time."""
+
+    def __init__(self) -> None:
+        self._handle = ctypes.c_void_p()
+        _call("cudaEventCreate", ctypes.byref(self._handle))
+
+    def record(self, stream: Stream) -> None:
+        """Queue this point."""
+        _call("cudaEventRecord", self._handle, stream.handle)
+
+    def milliseconds_since(self, earlier: Event) -> float:
+        """Wait for this point and return the device's time since another."""
+        elapsed = ctypes.c_float()
+        _call("cudaEventSynchronize", self._handle)
+        _call("cudaEventElapsedTime", ctypes.byref(elapsed), earlier._handle, self._handle)
+        return elapsed.value
+
+    def close(self) -> None:
+        """Destroy the event."""
+        _call("cudaEventDestroy", self._handle)
+
+
+class Graph:
+    """What `queue()` puts into a stream, recorded once, to be launched by a single call."""
+
+    def __init__(self, stream: Stream, queue: Callable[[], None]) -> None:
+        self._stream, self._graph, self._executable = stream, ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cudaStreamBeginCapture", stream.handle, ctypes.c_int(_CAPTURE_THIS_THREAD))
+        queue()
+        _call("cudaStreamEndCapture", stream.handle, ctypes.byref(self._graph))
+        _call("cudaGraphInstantiateWithFlags", ctypes.byref(self._executable), self._graph, ctypes.c_ulonglong(0))
+
+    def launch(self) -> None:
+        """Queue it all."""
+        _call("cudaGraphLaunch", self._executable, self._stream.handle)
+
+    def close(self) -> None:
+        """Destroy the graph."""
+        _call("cudaGraphExecDestroy", self._executable)
+        _call("cudaGraphDestroy", self._graph)

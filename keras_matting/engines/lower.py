@@ -1,14 +1,16 @@
 """The exported ONNX graph in lower precision, for runtimes that take precision from the graph (TensorRT).
 
 float16: everything but the instance norms' statistics and the sigmoids, which stay float32: 65,536 elements of mean 1
-pass float16's largest number, 65,504. int8: quantise-dequantise pairs with symmetric scales, calibrated on photos.
+pass float16's largest number, 65,504. int8: quantise-dequantise pairs with symmetric scales, calibrated on photos, at
+the inputs of convolutions only: a pair between a convolution and its ReLU rounds once more and keeps them from being
+fused. `lowered.py` writes these files and judges them.
 """
 
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from keras_matting import telemetry
 
@@ -18,14 +20,20 @@ _FREE_OF_STATISTICS = ("Conv", "Concat", "Slice", "Relu")
 # Inputs that ONNX wants in float32 whatever the data are: Resize's roi and scales.
 _ALWAYS_FLOAT32 = {"Resize": (1, 2)}
 _LARGEST_HALF = float(np.finfo(np.float16).max)
+_SMALLEST_SCALE = float(np.finfo(np.float16).tiny)  # what is smaller would become 0, by which nothing can be divided
+_HALF_SCALES_OPSET = 19  # the first in which quantisation takes float16
 
 
 def to_float16(source, target):
     """Write the ONNX file `source` as `target` with float16 weights and activations, float32 input and output.
 
-    Nodes that stay float32 read and write tensors called NAME__single; between two of them nothing is rounded.
+    `source` may be what `to_int8` wrote: its scales become float16, too, for which the opset is raised. Nodes that stay
+    float32 read and write tensors called NAME__single; between two of them nothing is rounded.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    model = onnx.load(source)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        model = version_converter.convert_version(model, _HALF_SCALES_OPSET)
+    model = onnx.shape_inference.infer_shapes(model)
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
     activations = _float_activations(graph)
@@ -57,7 +65,7 @@ def to_float16(source, target):
     _rename(nodes, {f"{matte}__single": matte, matte: f"{matte}__half"})
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    _replace_constants(graph, constants, halves, singles)
+    _replace_constants(graph, constants, halves, singles, _scales(graph))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
 
@@ -83,10 +91,16 @@ def _rename(nodes, names):
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
-def _replace_constants(graph, constants, halves, singles):
+def _scales(graph):
+    """Return the names of the constants by which tensors are quantised."""
+    return {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+
+
+def _replace_constants(graph, constants, halves, singles, scales):
     """Store each constant in the precisions that its nodes read, and under its own name only if somebody still does."""
     for name, stored in halves.items():
-        array = np.clip(numpy_helper.to_array(constants[name]), -_LARGEST_HALF, _LARGEST_HALF)
+        smallest = _SMALLEST_SCALE if stored in scales else -_LARGEST_HALF
+        array = np.clip(numpy_helper.to_array(constants[name]), smallest, _LARGEST_HALF)
         graph.initializer.append(numpy_helper.from_array(array.astype(np.float16), stored))
     for name, stored in singles.items():
         graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(constants[name]), stored))
@@ -99,7 +113,8 @@ def _replace_constants(graph, constants, halves, singles):
 def to_int8(source, target, calibration, kept=()):
     """Write `source` as `target` with int8 convolutions (QDQ), calibrated on float32 batches (1, H, W, 3).
 
-    Layers whose name contains one of `kept` stay float32. Scales are symmetric, as TensorRT demands.
+    Layers whose name contains one of `kept` stay float32, and so does all that is no convolution. Scales are symmetric,
+    as TensorRT demands.
     """
     with telemetry.switched_off():
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -127,6 +142,6 @@ def to_int8(source, target, calibration, kept=()):
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
         extra_options=dict.fromkeys(("ActivationSymmetric", "WeightSymmetric", "AddQDQPairToWeight"), True)
-        | {"QuantizeBias": False},
+        | {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": ["Conv"]},
     )
     prepared.unlink()

@@ -1,10 +1,16 @@
-"""ONNX Runtime on its CPU, CUDA and TensorRT execution providers."""
+"""ONNX Runtime on its CPU and CUDA execution providers; onnx_tensorrt.py adds what its TensorRT provider needs."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
 
 from keras_matting import telemetry
-from keras_matting.engines.artefacts import building, built, exported
+from keras_matting.engines.artefacts import exported
 from keras_matting.engines.base import cannot_open, checked_batch
 from keras_matting.errors import EngineError
-from keras_matting.machine import engine_threads, gpu_name, missing_gpu, missing_package, runtime
+from keras_matting.machine import engine_threads, gpu_float32, missing_gpu, missing_package
 from keras_matting.model_folder import ONNX_FILE
 
 _PROVIDERS = {
@@ -12,58 +18,57 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_REFUSES_FALLBACK = (1, 16)  # the first version that knows session.disable_cpu_ep_fallback
 
 
 def unavailable_reason(variant):
     """Return why ONNX Runtime cannot run `variant` here, or None."""
     if reason := missing_package("onnxruntime", "cpu" if variant == "cpu" else "gpu"):
         return reason
-    with telemetry.switched_off():
-        import onnxruntime
-
-    if _PROVIDERS[variant] not in onnxruntime.get_available_providers():
+    if _PROVIDERS[variant] not in onnxruntime_module().get_available_providers():
         return f"this onnxruntime has no {_PROVIDERS[variant]}; pip install 'keras-matting[gpu]'."
     return None if variant == "cpu" else missing_gpu()
 
 
 def build(model_dir, variant, options):
-    """Check that the graph is there; for TensorRT, build its engines into the cache that `open_engine` reads."""
+    """Check that the graph is there."""
     exported(model_dir, ONNX_FILE, f"onnx-{variant}")
-    if variant == "tensorrt":
-        with building(model_dir, "onnx-tensorrt", _runtime(), gpu_name(), precision="fp16") as (folder, _):
-            OnnxEngine(exported(model_dir, ONNX_FILE, "onnx-tensorrt"), variant, folder, options.max_batch).close()
 
 
 def check_current(model_dir, variant):
-    """Raise `EngineError` unless what `build` makes is there and fits."""
+    """Raise `EngineError` unless the graph is there and fits."""
     exported(model_dir, ONNX_FILE, f"onnx-{variant}")
-    if variant == "tensorrt":
-        built(model_dir, "onnx-tensorrt", _runtime(), gpu_name())
 
 
 def open_engine(model_dir, variant):
     """Open `model.onnx` of a model folder on the provider `variant`, and on no other."""
-    path = exported(model_dir, ONNX_FILE, f"onnx-{variant}")
-    cache = built(model_dir, "onnx-tensorrt", _runtime(), gpu_name()) if variant == "tensorrt" else None
-    return OnnxEngine(path, variant, cache)
+    return OnnxEngine(exported(model_dir, ONNX_FILE, f"onnx-{variant}"), variant)
 
 
 class OnnxEngine:
-    """An ONNX Runtime session on one execution provider, verified after it was made."""
+    """An ONNX Runtime session on one execution provider, verified after it was made.
 
-    def __init__(self, path, variant, cache=None, max_batch=16):
-        with telemetry.switched_off():
-            import onnxruntime
+    `provider_options`: a dict for that provider.
+    """
 
-        self.name, self.path = f"onnx-{variant}", path
-        provider = _PROVIDERS[variant]
+    def __init__(self, path, variant, provider_options=None):
+        onnxruntime = onnxruntime_module()
+        self.name, self.path, self._variant = f"onnx-{variant}", path, variant
+        provider, self._on_device = _PROVIDERS[variant], variant != "cpu"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads := engine_threads():
             options.intra_op_num_threads = threads
+        asks_profile = False
+        if self._on_device:
+            if hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()  # CUDA's libraries where pip puts them
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            asks_profile = options.enable_profiling = version_of(onnxruntime) < _REFUSES_FALLBACK
+            options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "keras-matting-profile")
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[(provider, _provider_options(variant, cache))]
+                str(path), options, providers=[(provider, provider_options or {})]
             )
         except Exception as error:
             raise cannot_open(self.name, path, error) from error
@@ -72,11 +77,10 @@ class OnnxEngine:
             raise EngineError(f"Engine {self.name} asked for {provider}; ONNX Runtime gave {actual}. Check its CUDA.")
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0].name
-        self._on_device = variant != "cpu"
         self.size = tuple(self._input.shape[1:3])
         self._fixed_batch = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
-        if cache:
-            self._warm_cache(max_batch)
+        if asks_profile:
+            self._require_whole_graph(provider)
 
     def predict(self, batch):
         """See `Engine.predict`."""
@@ -89,33 +93,63 @@ class OnnxEngine:
         self._session.run_with_iobinding(binding)
         return binding.copy_outputs_to_cpu()[0]
 
+    def bind_host(self, image, matte):
+        """Return a function that runs the float32 batch that lies in `image` then, and writes into `matte`.
+
+        Both are contiguous arrays in host memory, which is best pinned.
+        """
+        checked_batch(image, self.size, self.name, self._fixed_batch)
+        binding = self._session.io_binding()
+        binding.bind_input(self._input.name, "cpu", 0, np.float32, image.shape, image.ctypes.data)
+        binding.bind_output(self._output, "cpu", 0, np.float32, matte.shape, matte.ctypes.data)
+        return lambda: self._session.run_with_iobinding(binding)
+
+    def bind_device(self, batch):
+        """Return a function that runs a float32 batch, put into device memory now, and leaves its output there."""
+        batch = checked_batch(batch, self.size, self.name, self._fixed_batch)
+        binding, device = self._session.io_binding(), "cuda" if self._on_device else "cpu"
+        image = onnxruntime_module().OrtValue.ortvalue_from_numpy(batch, device, 0)
+        binding.bind_ortvalue_input(self._input.name, image)
+        binding.bind_output(self._output, device)
+        return lambda: self._session.run_with_iobinding(binding)
+
     def describe(self):
         """See `Engine.describe`."""
-        return {"precision": "fp16" if self.name == "onnx-tensorrt" else "f32", "coverage": "whole graph"}
+        precision = {"cpu": "f32", "cuda": gpu_float32(), "tensorrt": "fp16"}[self._variant]
+        return {"precision": precision, "coverage": "whole graph"}
 
     def close(self):
         """Drop the session."""
         self._session = None
 
-    def _warm_cache(self, max_batch):
-        """Let TensorRT build for the smallest and the largest batch, so that no request waits for it."""
-        import numpy as np
+    def _require_whole_graph(self, provider):
+        """Raise `EngineError` if a run's profile names nodes elsewhere; versions that know no better only warn."""
+        self.predict(np.zeros((self._fixed_batch or 1, *self.size, 3), np.float32))
+        path = Path(self._session.end_profiling())
+        try:
+            elsewhere = nodes_elsewhere(json.loads(path.read_text()), provider)
+        finally:
+            path.unlink(missing_ok=True)
+        if elsewhere:
+            raise EngineError(
+                f"Engine {self.name} expects the whole graph on {provider}; elsewhere ran {', '.join(elsewhere[:8])}."
+            )
 
-        for n in (1, max_batch):
-            self.predict(np.zeros((n, *self.size, 3), np.float32))
+
+def nodes_elsewhere(events, provider):
+    """Return the kinds of nodes that ran on another provider, from the events of ONNX Runtime's profile."""
+    ran = (event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {}))
+    return sorted({arguments["op_name"] for arguments in ran if arguments["provider"] != provider})
 
 
-def _runtime():
-    return runtime("onnxruntime-gpu")
+def version_of(onnxruntime):
+    """Return the version as (major, minor)."""
+    return tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 
 
-def _provider_options(variant, cache):
-    if variant != "tensorrt":
-        return {}
-    return {
-        "trt_fp16_enable": True,
-        "trt_engine_cache_enable": True,
-        "trt_timing_cache_enable": True,
-        "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_path": str(cache),
-    }
+def onnxruntime_module():
+    """Return ONNX Runtime, imported without its telemetry."""
+    with telemetry.switched_off():
+        import onnxruntime
+
+    return onnxruntime

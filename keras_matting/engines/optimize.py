@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
 from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
-from keras_matting.errors import EngineError, UsageError
+from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.model_folder import Preset
 from keras_matting.photos import imaging
 from keras_matting.photos.samples import folder_photos, sample_photos
@@ -40,12 +40,16 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
     names = list(ENGINES) if names is None else names
     if unknown := [name for name in names if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    photos = folder_photos(calibration, CALIBRATION_PHOTOS) if calibration else sample_photos("calibration").values()
-    inputs = tuple(imaging.prepare(photo, preset)[None] for photo in photos)
-    options = BuildOptions(inputs, max_batch)
+    options = BuildOptions(calibration_inputs(preset, calibration), max_batch)
     for name in names:
         anew = force or _was_calibrated_otherwise(model_dir, name, options if calibration else None)
         yield _build_one(Path(model_dir), name, options, anew)
+
+
+def calibration_inputs(preset, folder=None):
+    """Return what int8 is calibrated on: batches (1, H, W, 3) of a folder's photos, or of the samples for it."""
+    photos = folder_photos(folder, CALIBRATION_PHOTOS) if folder else sample_photos("calibration").values()
+    return tuple(imaging.prepare(photo, preset)[None] for photo in photos)
 
 
 def _was_calibrated_otherwise(model_dir, name, options):
@@ -58,14 +62,17 @@ def _was_calibrated_otherwise(model_dir, name, options):
 
 
 def _build_one(model_dir, name, options, anew):
-    if reason := build_unavailable_reason(name):
-        return Outcome(name, "unavailable", reason)
-    if not anew and check_current(name, model_dir) is None:
-        return Outcome(name, "current")
-    _LOGGER.info("%s: building", name)
-    start = time.perf_counter()
+    """Return the `Outcome` of one engine, whatever its runtime raises: the other engines are built all the same."""
     try:
+        if reason := build_unavailable_reason(name):
+            return Outcome(name, "unavailable", reason)
+        if not anew and check_current(name, model_dir) is None:
+            return Outcome(name, "current")
+        _LOGGER.info("%s: building", name)
+        start = time.perf_counter()
         build(name, model_dir, options)
-    except EngineError as error:
+    except MattingError as error:
         return Outcome(name, "failed", str(error))
+    except Exception as error:  # runtimes raise of all kinds
+        return Outcome(name, "failed", f"{type(error).__name__}: {first_line(error)}")
     return Outcome(name, "built", seconds=time.perf_counter() - start)

@@ -5,24 +5,30 @@ networks cannot be strongly typed (before TensorRT 9), builder flags allow the p
 pinned to float32. Only calls by tensor name are used, which all these versions share.
 """
 
+from collections import deque
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
 
 from keras_matting.engines.artefacts import building, built, engine_dir, exported
-from keras_matting.engines.base import checked_batch, sensitive_layers
+from keras_matting.engines.base import checked_batch
+from keras_matting.engines.lowered import lowered_onnx
 from keras_matting.errors import EngineError
 from keras_matting.files import write_atomically
-from keras_matting.machine import gpu, gpu_name, missing_gpu, runtime
+from keras_matting.machine import gpu, gpu_float32, gpu_name, missing_gpu, runtime
 from keras_matting.model_folder import ONNX_FILE
 
 # TensorRT for RTX first: it also builds on machines without a GPU, for any RTX card.
-_PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
+_PACKAGES = {"tensorrt_rtx": ("tensorrt-rtx-cu13",), "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")}
 PLAN = "engine.plan"
-_TIMING_CACHE = "tensorrt-timing.cache"
 _WORKSPACE_BYTES = 2 << 30
-_RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "12.0")
+# From TensorRT for RTX's support matrix, less Turing (7.5), which the portable engines that it builds leave out.
+_RTX_CAPABILITIES = ("8.6", "8.9", "12.0", "12.1")
+_FLOAT_BYTES = 4
+_LOGGED_LINES = 5
+_LOGGED_CHARACTERS = 240
 _INPUT, _OUTPUT = "image", "matte"
 
 
@@ -32,7 +38,7 @@ def unavailable_reason(variant):
         return f"neither {' nor '.join(_PACKAGES)} is installed; pip install 'keras-matting[gpu]'."
     if reason := missing_gpu():
         return reason
-    if package == "tensorrt_rtx" and gpu()["compute_capability"] not in _RTX_CAPABILITIES:
+    if package == "tensorrt_rtx" and not _is_for_rtx():
         return f"TensorRT for RTX does not support {gpu_name()}; install tensorrt."
     return None
 
@@ -45,20 +51,20 @@ def build_unavailable_reason(variant):
 
 
 def build(model_dir, variant, options):
-    """Build `engines/tensorrt-VARIANT/engine.plan` for any batch up to `options.max_batch`."""
+    """Build `engines/tensorrt-VARIANT/engine.plan` with kernels for `options.batches` and what lies between."""
     engine = f"tensorrt-{variant}"
-    source = exported(model_dir, ONNX_FILE, engine)
-    cache = engine_dir(model_dir, _TIMING_CACHE)
-    fields = {"precision": variant, "max_batch": options.max_batch}
-    with building(model_dir, engine, _runtime(), _device(), **fields) as (folder, extra):
-        typed = _in_precision(source, variant, folder, options, sensitive_layers(model_dir, variant))
-        plan, network = _build_plan(typed, variant, options.max_batch, cache)
+    with building(model_dir, engine, _runtime(), _device(), precision=variant, max_batch=options.max_batch) as (
+        folder,
+        extra,
+    ):
+        source = _in_precision(model_dir, variant, folder, options)
+        plan, network = _build_plan(source, variant, options.batches, engine_dir(model_dir, _timing_cache()))
         extra |= network
         if variant == "int8":
             extra |= options.calibration_fields
         (folder / PLAN).write_bytes(plan)
-        if typed != source:
-            typed.unlink()
+        for path in folder.glob("*.onnx"):
+            path.unlink()
 
 
 def check_current(model_dir, variant):
@@ -73,53 +79,88 @@ def open_engine(model_dir, variant):
 
 
 class TensorRtEngine:
-    """A deserialised engine with its execution context, on one CUDA stream."""
+    """A deserialised engine with an execution context for each of its profiles, on one CUDA `stream`.
+
+    `image` and `matte`: the device memory that a run reads and writes.
+    """
 
     def __init__(self, folder, variant):
         from keras_matting.engines.cuda import Buffer, Stream
 
         trt = import_module(_package())
         self.name, self.path, self._variant = f"tensorrt-{variant}", folder, variant
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._log = new_log(trt)
+        self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine((folder / PLAN).read_bytes())
         if self._engine is None:
-            raise EngineError(f"Engine {self.name}: TensorRT cannot load {folder / PLAN}; build it again.")
-        self._context = self._engine.create_execution_context()
-        self._stream, self._image, self._matte = Stream(), Buffer(), Buffer()
+            raise EngineError(
+                f"Engine {self.name}: TensorRT cannot load {folder / PLAN}; build it again.{self._log.told()}"
+            )
+        self.stream, self.image, self.matte = Stream(), Buffer(), Buffer()
+        self._contexts = [self._context(profile) for profile in range(self._engine.num_optimization_profiles)]
         self.size = tuple(self._engine.get_tensor_shape(_INPUT))[1:3]
 
     def predict(self, batch):
         """See `Engine.predict`."""
         batch = checked_batch(batch, self.size, self.name)
-        if not self._context.set_input_shape(_INPUT, batch.shape):
-            raise EngineError(f"Engine {self.name} was built for smaller batches than {len(batch)}; build it again.")
-        matte = np.empty(tuple(self._context.get_tensor_shape(_OUTPUT)), np.float32)
-        self._image.upload(batch, self._stream)
-        self._context.set_tensor_address(_INPUT, self._image.address.value)
-        self._context.set_tensor_address(_OUTPUT, self._matte.reserve(matte.nbytes))
-        if not self._context.execute_async_v3(self._stream.handle.value):
-            raise EngineError(f"Engine {self.name} failed to run; see TensorRT's message above.")
-        self._matte.download(matte, self._stream)
-        self._stream.synchronize()
+        context, shape = self.bind(batch.shape)
+        matte = np.empty(shape, np.float32)
+        self.image.upload(batch, self.stream)
+        self.launch(context)
+        self.matte.download(matte, self.stream)
+        self.stream.synchronize()
         return matte
+
+    def bind(self, shape):
+        """Return (the context for a batch of `shape`, its output's shape), with device memory for both."""
+        context = self._contexts[0 if shape[0] == 1 else -1]
+        if not context.set_input_shape(_INPUT, shape):
+            raise EngineError(f"Engine {self.name} was built for other batches than {shape[0]}; build it again.")
+        output = tuple(context.get_tensor_shape(_OUTPUT))
+        context.set_tensor_address(_INPUT, self.image.reserve(_FLOAT_BYTES * int(np.prod(shape))))
+        context.set_tensor_address(_OUTPUT, self.matte.reserve(_FLOAT_BYTES * int(np.prod(output))))
+        return context, output
+
+    def launch(self, context):
+        """Queue one run of what lies in device memory."""
+        if not context.execute_async_v3(self.stream.handle.value):
+            raise EngineError(f"Engine {self.name} failed to run.{self._log.told()}")
 
     def describe(self):
         """See `Engine.describe`."""
-        return {"precision": self._variant, "coverage": f"{self._engine.num_layers} TensorRT layers"}
+        precisions = {"fp32": gpu_float32(), "fp16": "fp16", "int8": "int8+fp16"}
+        return {"precision": precisions[self._variant], "coverage": f"{self._engine.num_layers} TensorRT layers"}
 
     def close(self):
         """Free the GPU memory."""
-        self._context = self._engine = None
-        for held in (self._image, self._matte, self._stream):
+        self._contexts = self._engine = None
+        for held in (self.image, self.matte, self.stream):
             held.close()
+
+    def _context(self, profile):
+        context = self._engine.create_execution_context()
+        if not context.set_optimization_profile_async(profile, self.stream.handle.value):
+            raise EngineError(f"Engine {self.name} has no profile {profile}; build it again.{self._log.told()}")
+        self.stream.synchronize()
+        return context
 
 
 def _package():
-    return next((name for name in _PACKAGES if find_spec(name)), None)
+    """Return TensorRT for RTX where this GPU is on its list, or where there is none; else TensorRT."""
+    installed = [name for name in _PACKAGES if find_spec(name)]
+    if "tensorrt" in installed and gpu() and not _is_for_rtx():
+        return "tensorrt"
+    return installed[0] if installed else None
+
+
+def _is_for_rtx():
+    return gpu()["compute_capability"] in _RTX_CAPABILITIES
 
 
 def _runtime():
-    return runtime(_PACKAGES[_package()])
+    """Return the package and its version, by whichever name it was installed."""
+    told = [runtime(name) for name in _PACKAGES[_package()]]
+    return next((name for name in told if " " in name), told[0])
 
 
 def _device():
@@ -127,29 +168,32 @@ def _device():
     return "any RTX GPU" if _package() == "tensorrt_rtx" else gpu_name()
 
 
-def _in_precision(source, variant, folder, options, kept):
-    """Return the path of the graph in the wanted precision: `source` itself for fp32; int8 leaves out `kept`."""
+def _timing_cache():
+    """Return the file for what TensorRT measured: of one version on one device, as no other may read it."""
+    return f"tensorrt-timing-{sha256(f'{_runtime()} {_device()}'.encode()).hexdigest()[:8]}.cache"
+
+
+def _in_precision(model_dir, variant, folder, options):
+    """Return the path of the graph in the wanted precision; what has to be made anew for it lies in `folder`."""
     if variant == "fp32":
-        return source
-    from keras_matting.engines import lower
-
-    target = folder / f"{variant}.onnx"
-    if variant == "fp16":
-        lower.to_float16(source, target)
-    else:
-        lower.to_int8(source, target, options.calibration_for("tensorrt-int8"), kept)
-    return target
+        return exported(model_dir, ONNX_FILE, "tensorrt-fp32")
+    precision = "int8-fp16" if variant == "int8" and _strongly_typed(import_module(_package())) else variant
+    return lowered_onnx(model_dir, precision, folder, options, f"tensorrt-{variant}")
 
 
-def _build_plan(path, variant, max_batch, cache_path):
-    """Return (serialised engine, {"layers", "batch" (None if any up to `max_batch`)} of the parsed network)."""
+def _strongly_typed(trt):
+    """Tell whether networks take their precision from the graph alone, which then says float16 beside int8."""
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def _build_plan(path, variant, batches, cache_path):
+    """Return (serialised engine, {"layers", "batch" (None if any of `batches` and between)} of the parsed network)."""
     trt = import_module(_package())
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    flags = trt.NetworkDefinitionCreationFlag
-    strongly_typed = hasattr(flags, "STRONGLY_TYPED")
+    log, flags = new_log(trt), trt.NetworkDefinitionCreationFlag
+    strongly_typed = _strongly_typed(trt)
+    builder = trt.Builder(log)
     network = builder.create_network(1 << int(flags.STRONGLY_TYPED if strongly_typed else flags.EXPLICIT_BATCH))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(path)):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise EngineError(f"TensorRT cannot parse {path}: {errors[:500]}")
@@ -158,25 +202,60 @@ def _build_plan(path, variant, max_batch, cache_path):
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
     if not strongly_typed:
         _allow_precision(trt, config, network, variant)
-    _add_profile(builder, config, network.get_input(0), max_batch)
+    for profile in profiles(network.get_input(0), batches):
+        _add_profile(builder, config, network.get_input(0), profile)
     keeps_timings = trt.__name__ == "tensorrt"  # TensorRT for RTX measures on the card that runs the engine
     if keeps_timings:
-        timing = config.create_timing_cache(cache_path.read_bytes() if cache_path.is_file() else b"")
-        config.set_timing_cache(timing, ignore_mismatch=False)
+        read_timings(config, cache_path)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"TensorRT cannot build {variant} from {path}; see its message above.")
+        raise EngineError(f"TensorRT cannot build {variant} from {path.name}.{log.told()}")
     if keeps_timings:
-        write_atomically(cache_path, bytes(config.get_timing_cache().serialize()))
+        write_timings(config, cache_path)
     batch = network.get_input(0).shape[0]
     return bytes(plan), {"layers": network.num_layers, "batch": None if batch == -1 else batch}
 
 
+def new_log(trt):
+    """Return a logger for TensorRT that keeps its warnings and errors for the message of the error they end in."""
+
+    class Log(trt.ILogger):
+        def __init__(self):
+            trt.ILogger.__init__(self)
+            self.lines = deque(maxlen=_LOGGED_LINES)
+
+        def log(self, severity, message):
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
+                self.lines.append(message.strip()[:_LOGGED_CHARACTERS])
+
+        def told(self):
+            return f" TensorRT said: {' / '.join(self.lines)}" if self.lines else ""
+
+    return Log()
+
+
+def read_timings(config, path):
+    """Give a builder's configuration what an earlier build measured; nothing if it refuses that."""
+    kept = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(kept), ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+
+def write_timings(config, path):
+    """Keep what a build measured, if it measured anything."""
+    timings = config.get_timing_cache()
+    data = timings.serialize() if timings is not None else None
+    if data is not None:
+        write_atomically(path, bytes(data))
+
+
 def _allow_precision(trt, config, network, variant):
-    """Before strong typing: set the flag, and pin instance norms and sigmoids to float32."""
+    """Before strong typing: set the flags, and pin instance norms and sigmoids to float32."""
     if variant == "fp32":
         return
-    config.set_flag(trt.BuilderFlag.FP16 if variant == "fp16" else trt.BuilderFlag.INT8)
+    config.set_flag(trt.BuilderFlag.FP16)
+    if variant == "int8":
+        config.set_flag(trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     pinned = (trt.LayerType.REDUCE, trt.LayerType.UNARY)
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
@@ -186,9 +265,18 @@ def _allow_precision(trt, config, network, variant):
             layer.precision = trt.float32
 
 
-def _add_profile(builder, config, source, max_batch):
+def profiles(source, batches):
+    """Return (smallest, best, largest) batch of each optimisation profile: one photo, and more; none for a fixed batch.
+
+    `batches`: see `BuildOptions.batches`.
+    """
     if source.shape[0] != -1:
-        return
+        return []
+    more = [n for n in batches if n > 1]
+    return [(1, 1, 1), *([(2, more[0], more[-1])] if more else [])]
+
+
+def _add_profile(builder, config, source, batches):
     profile, rest = builder.create_optimization_profile(), tuple(source.shape)[1:]
-    profile.set_shape(source.name, (1, *rest), (max(1, max_batch // 2), *rest), (max_batch, *rest))
+    profile.set_shape(source.name, *((n, *rest) for n in batches))
     config.add_optimization_profile(profile)

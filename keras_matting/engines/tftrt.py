@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_matting.engines import tftrt_worker
 from keras_matting.engines.artefacts import MANIFEST, building, built, exported, read_manifest
 from keras_matting.engines.base import checked_batch
+from keras_matting.engines.child_log import ChildLog
+from keras_matting.engines.tftrt_worker import SharedArray
 from keras_matting.errors import EngineError
-from keras_matting.machine import gpu_name, missing_gpu
+from keras_matting.machine import gpu_float32, gpu_name, missing_gpu
 from keras_matting.model_folder import TFTRT_SAVED_MODEL, Preset
 
 PYTHON_VARIABLE = "KERAS_MATTING_TFTRT_PYTHON"
@@ -29,10 +32,10 @@ def unavailable_reason(variant):
 
 
 def build(model_dir, variant, options):
-    """Convert `saved_model_tftrt/` with engines for batches of 1 and `options.max_batch` and what lies between."""
+    """Convert `saved_model_tftrt/` with engines for `options.batches` and what lies between."""
     engine = f"tftrt-{variant}"
     source, size = exported(model_dir, TFTRT_SAVED_MODEL, engine), Preset.load(model_dir).input_size
-    with Worker(engine) as worker, building(model_dir, engine, _runtime(worker), gpu_name()) as (folder, extra):
+    with TfTrtProcess(engine) as worker, building(model_dir, engine, _runtime(worker), gpu_name()) as (folder, extra):
         calibration = folder / "calibration.npy" if variant == "int8" else None
         if calibration:
             np.save(calibration, np.concatenate(options.calibration_for(engine)))
@@ -41,7 +44,7 @@ def build(model_dir, variant, options):
             source=str(source),
             target=str(folder / _MODEL),
             precision=variant,
-            batches=sorted({1, options.max_batch}),
+            batches=options.batches,
             size=size,
             calibration=calibration and str(calibration),
         )
@@ -52,13 +55,13 @@ def build(model_dir, variant, options):
 
 def check_current(model_dir, variant):
     """Raise `EngineError` unless what `build` makes is there and fits."""
-    with Worker(f"tftrt-{variant}") as worker:
+    with TfTrtProcess(f"tftrt-{variant}") as worker:
         built(model_dir, worker.engine, _runtime(worker), gpu_name())
 
 
 def open_engine(model_dir, variant):
     """Load a converted SavedModel in the TF-TRT environment."""
-    worker = Worker(f"tftrt-{variant}")
+    worker = TfTrtProcess(f"tftrt-{variant}")
     try:
         folder = built(model_dir, worker.engine, _runtime(worker), gpu_name())
         return TfTrtEngine(worker, folder / _MODEL, Preset.load(model_dir).input_size)
@@ -68,7 +71,7 @@ def open_engine(model_dir, variant):
 
 
 class TfTrtEngine:
-    """A SavedModel served by the TF-TRT environment, through a pipe."""
+    """A SavedModel served by the TF-TRT environment, through memory that both processes share."""
 
     def __init__(self, worker, path, size):
         self.name, self.path, self.size, self._worker = worker.engine, path, tuple(size), worker
@@ -78,35 +81,47 @@ class TfTrtEngine:
         """See `Engine.predict`."""
         return self._worker.predict(checked_batch(batch, self.size, self.name))
 
+    def times(self, batch, calls, *, resident):
+        """Return the milliseconds of `calls` calls as the TF-TRT process itself takes them, without its parent.
+
+        `resident`: input and output stay on the device; else they come from, and go to, that process's host memory.
+        """
+        return self._worker.times(checked_batch(batch, self.size, self.name), calls, resident)
+
     def describe(self):
         """See `Engine.describe`: how much of the graph TensorRT took."""
         coverage = read_manifest(self.path.parent / MANIFEST).get("coverage", {})
         counts = f"{coverage.get('engines')} engines, {coverage.get('nodes_in_engines')} nodes"
-        return {"precision": self.name.removeprefix("tftrt-"), "coverage": f"{counts}; left {coverage.get('left')}"}
+        # Where int8 is allowed, TF-TRT allows float16, too.
+        precisions = {"fp32": gpu_float32(), "fp16": "fp16", "int8": "int8+fp16"}
+        precision = precisions[self.name.removeprefix("tftrt-")]
+        return {"precision": precision, "coverage": f"{counts}; left {coverage.get('left')}"}
 
     def close(self):
         """End the worker."""
         self._worker.close()
 
 
-class Worker:
+class TfTrtProcess:
     """The parent's end of `tftrt_worker`."""
 
     def __init__(self, engine):
         self.engine = engine
-        command = [str(python()), str(Path(__file__).with_name("tftrt_worker.py"))]
+        self._log, self._descriptor = ChildLog(), os.memfd_create("keras-matting-tftrt")
+        self._shared = SharedArray(self._descriptor)
         self._process = subprocess.Popen(
-            command,
+            [str(python()), tftrt_worker.__file__, str(self._descriptor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"LD_LIBRARY_PATH": _library_path(), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stderr=self._log.file,
+            env=_environment(),
+            pass_fds=[self._descriptor],
         )
 
-    def ask(self, op, payload=b"", **arguments):
+    def ask(self, op, **arguments):
         """Send a request and return the answer; raises `EngineError` if it failed or the process died."""
         try:
-            self._process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n" + payload)
+            self._process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
@@ -114,27 +129,40 @@ class Worker:
         if not line:
             raise EngineError(
                 f"Engine {self.engine}: the TF-TRT environment ended with status {self._process.wait()}; "
-                f"check that {python()} imports tensorflow."
+                f"check that {python()} imports tensorflow.{self._log.told()}"
             )
         answer = json.loads(line)
         if "error" in answer:
-            raise EngineError(f"Engine {self.engine}: {answer['error'][:500]}")
+            raise EngineError(f"Engine {self.engine}: {answer['error'][:500]}{self._log.told()}")
         return answer
 
     def predict(self, batch):
-        """Return the matte of a contiguous float32 batch."""
-        shape = self.ask("predict", batch.tobytes(), shape=batch.shape)["shape"]
-        return np.frombuffer(self._process.stdout.read(4 * int(np.prod(shape))), np.float32).reshape(shape).copy()
+        """Return the matte of a float32 batch."""
+        self._shared.view(batch.shape)[:] = batch
+        return self._shared.view(self.ask("predict", shape=batch.shape)["shape"]).copy()
+
+    def times(self, batch, calls, resident):
+        """See `TfTrtEngine.times`."""
+        self._shared.view(batch.shape)[:] = batch
+        return self.ask("times", shape=batch.shape, calls=calls, resident=resident)["calls_ms"]
 
     def close(self):
         """End the process, which it does when its input closes."""
         self._process.communicate()
+        self._log.close()
+        os.close(self._descriptor)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.close()
+
+
+def _environment():
+    """Return the worker's environment: that of this process without what belongs to this process's Python alone."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return inherited | {"LD_LIBRARY_PATH": _library_path(), "TF_CPP_MIN_LOG_LEVEL": "1"}
 
 
 def python():

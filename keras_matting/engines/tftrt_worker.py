@@ -1,19 +1,48 @@
 """The TF-TRT side, run by the Python of the TF-TRT environment (`make tftrt-env`), driven by tftrt.py.
 
-Reads one JSON request a line from standard input and answers one a line; arrays follow their line as raw float32. It
-runs on Python 3.10 and TensorFlow 2.14 to 2.17, so it imports nothing of the package but this file.
+usage: tftrt_worker.py DESCRIPTOR
+
+Reads one JSON request a line from standard input and answers one a line; arrays lie in `SharedArray`, the memory behind
+DESCRIPTOR. It runs on Python 3.10 and TensorFlow 2.14 to 2.17, so it imports nothing of the package but this file.
 """
 
 import collections
 import json
+import mmap
 import os
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 
 _WORKSPACE_BYTES = 2 << 30
 _MIN_SEGMENT_NODES = 3
 _LISTED_OPS = 8
+_ENGINE = "TRTEngineOp"
+_FALLBACK = "TF_TRT_ALLOW_ENGINE_NATIVE_SEGMENT_EXECUTION"
+_SETTINGS = {
+    # A segment whose engine is missing or fails is an error, not a reason to run TensorFlow's own kernels.
+    _FALLBACK: "False",
+    "TF_TRT_SHOW_DETAILED_REPORT": "1",  # which operations were left out, and why
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # other engines live on the same GPU
+}
+
+
+class SharedArray:
+    """One float32 array that two processes see: memory behind a file descriptor, which grows with what is put there."""
+
+    def __init__(self, descriptor):
+        self._descriptor, self._map = descriptor, b""
+
+    def view(self, shape):
+        """Return the memory as an array of `shape`; what another shape left there is overwritten by whoever writes."""
+        count = int(np.prod(shape))
+        if len(self._map) < 4 * count:
+            size = max(4 * count, os.fstat(self._descriptor).st_size)
+            os.ftruncate(self._descriptor, size)
+            self._map = mmap.mmap(self._descriptor, size)
+        return np.frombuffer(self._map, np.float32, count).reshape(shape)
 
 
 def probe():
@@ -27,47 +56,76 @@ def probe():
         "tensorrt_linked": ".".join(map(str, _pywrap_py_utils.get_linked_tensorrt_version())),
         "tensorrt_loaded": ".".join(map(str, _pywrap_py_utils.get_loaded_tensorrt_version())),
         "gpus": len(tf.config.list_physical_devices("GPU")),
+        "native_fallback": os.environ.get(_FALLBACK) != "False",
     }
 
 
 def convert(source, target, precision, batches, size, calibration):
     """Convert a SavedModel, build its engines for `batches`, save it as `target`; return what became of the graph.
 
-    `calibration`: path of a .npy file of inputs (n, H, W, 3) for int8, else None. A segment that TensorRT cannot build
-    is an error: falling back to TensorFlow's own kernels is switched off.
+    `batches`: sizes, from the smallest to the largest to serve, each of which gets kernels of its own. `calibration`:
+    path of a .npy file of inputs (n, H, W, 3) for int8, else None. A segment that TensorRT cannot build, or could not
+    calibrate, is an error.
     """
     if not probe()["gpus"]:
         raise RuntimeError("TF-TRT converts on an NVIDIA GPU only, and TensorFlow sees none here")
-    os.environ["TF_TRT_ALLOW_ENGINE_NATIVE_SEGMENT_EXECUTION"] = "False"
+    converter = new_converter(source, precision, len(batches))
+    photos = np.load(calibration) if calibration else None
+    converter.convert(calibration_input_fn=(lambda: ((photo[None],) for photo in photos)) if calibration else None)
+    converter.build(input_fn=lambda: ((np.zeros((n, *size, 3), np.float32),) for n in batches))
+    if calibration:
+        require_calibration(converter._converted_graph_def)
+    converter.save(target)
+    require_engines(converter._converted_graph_def, target)
+    return coverage(converter._converted_graph_def)
+
+
+def new_converter(source, precision, profiles):
+    """Return TensorFlow's converter of a SavedModel for `profiles` batch sizes and all between them."""
     from tensorflow.python.compiler.tensorrt import trt_convert as trt
 
-    converter = trt.TrtGraphConverterV2(
+    return trt.TrtGraphConverterV2(
         input_saved_model_dir=source,
         precision_mode=precision.upper(),
         max_workspace_size_bytes=_WORKSPACE_BYTES,
         minimum_segment_size=_MIN_SEGMENT_NODES,
-        maximum_cached_engines=len(batches),
+        maximum_cached_engines=profiles,
         use_calibration=precision == "int8",
         use_dynamic_shape=True,
-        dynamic_shape_profile_strategy="Range",
+        dynamic_shape_profile_strategy="Range+Optimal",
         allow_build_at_runtime=False,
     )
-    photos = np.load(calibration) if calibration else None
-    converter.convert(calibration_input_fn=(lambda: ((photo[None],) for photo in photos)) if calibration else None)
-    converter.build(input_fn=lambda: ((np.zeros((n, *size, 3), np.float32),) for n in batches))
-    converter.save(target)
-    return _coverage(converter)
 
 
-def _coverage(converter):
-    """Count what TensorRT took and what it left, from the converted graph."""
-    graph = converter._converted_graph_def
-    engines = [node for node in graph.node if node.op == "TRTEngineOp"]
-    segments = [function for function in graph.library.function if "TRTEngineOp" in function.signature.name]
-    ignored = ("TRTEngineOp", "Const", "Identity", "Placeholder", "NoOp")
+def require_calibration(graph):
+    """Raise `RuntimeError` if an engine of a converted graph has no calibration: TF-TRT only logs that it failed."""
+    if missing := [node.name for node in engines_of(graph) if not node.attr["calibration_data"].s]:
+        raise RuntimeError(f"TF-TRT could not calibrate {', '.join(missing)}")
+
+
+def require_engines(graph, saved_model):
+    """Raise `RuntimeError` unless every engine of a converted graph was built and lies in its SavedModel."""
+    assets = Path(saved_model) / "assets"
+    files = {node.name: assets / f"trt-serialized-engine.{node.name.split('/')[-1]}" for node in engines_of(graph)}
+    if not files:
+        raise RuntimeError("TF-TRT found nothing in this graph that TensorRT takes")
+    if missing := [name for name, file in files.items() if not (file.is_file() and file.stat().st_size)]:
+        raise RuntimeError(f"TF-TRT built no engine for {', '.join(missing)}")
+
+
+def engines_of(graph):
+    """Return the nodes that stand for TensorRT engines, also those within functions."""
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return [node for node in nodes if node.op == _ENGINE]
+
+
+def coverage(graph):
+    """Count what TensorRT took of a converted graph and what it left."""
+    segments = [function for function in graph.library.function if _ENGINE in function.signature.name]
+    ignored = (_ENGINE, "Const", "Identity", "Placeholder", "NoOp")
     left = collections.Counter(node.op for node in graph.node if node.op not in ignored)
     return {
-        "engines": len(engines),
+        "engines": len(engines_of(graph)),
         "nodes_in_engines": sum(len(segment.node_def) for segment in segments),
         "left": dict(left.most_common(_LISTED_OPS)),
     }
@@ -79,40 +137,74 @@ class _Model:
     def __init__(self, path):
         import tensorflow as tf
 
-        self._tensor = tf.constant
+        self._tf = tf
         self._loaded = tf.saved_model.load(path)
         self._serve = self._loaded.signatures["serving_default"]
         self._input = next(iter(self._serve.structured_input_signature[1]))
 
     def predict(self, batch):
-        (matte,) = self._serve(**{self._input: self._tensor(batch)}).values()
+        (matte,) = self._serve(**{self._input: self._tf.constant(batch)}).values()
         return np.ascontiguousarray(matte.numpy(), np.float32)
 
+    def times(self, batch, calls, resident):
+        """Return the milliseconds of `calls` calls from host memory to host memory, or on the device alone."""
+        image = self._tf.identity(self._tf.constant(batch))  # where TensorFlow computes: on the GPU if it sees one
+        milliseconds = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            if resident:
+                self._serve(**{self._input: image})
+                self._tf.test.experimental.sync_devices()
+            else:
+                self.predict(batch)
+            milliseconds.append((time.perf_counter() - start) * 1000)
+        return milliseconds
 
-def main():
+
+class _Server:
+    """Answers the parent's requests."""
+
+    def __init__(self, shared):
+        self._shared, self._model = shared, None
+        self._operations = {
+            "probe": probe,
+            "convert": convert,
+            "open": self._open,
+            "predict": self._predict,
+            "times": self._times,
+        }
+
+    def answer(self, op, **arguments):
+        return self._operations[op](**arguments)
+
+    def _open(self, path):
+        self._model = _Model(path)
+        return {}
+
+    def _predict(self, shape):
+        matte = self._model.predict(self._shared.view(shape))
+        self._shared.view(matte.shape)[:] = matte
+        return {"shape": matte.shape}
+
+    def _times(self, shape, calls, resident):
+        return {"calls_ms": self._model.times(self._shared.view(shape), calls, resident)}
+
+
+def main(descriptor):
     """Answer requests until standard input closes."""
+    os.environ.update(_SETTINGS)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever TensorFlow prints must not get between the answers
     sys.path.pop(0)  # this file's folder, whose tensorflow.py is not TensorFlow
-    model = None
+    server = _Server(SharedArray(descriptor))
     for line in iter(sys.stdin.buffer.readline, b""):
-        request = json.loads(line)
-        operation, payload = request.pop("op"), b""
         try:
-            if operation == "open":
-                model, answer = _Model(request["path"]), {}
-            elif operation == "predict":
-                count = int(np.prod(request["shape"]))
-                data = np.frombuffer(sys.stdin.buffer.read(4 * count), np.float32)
-                matte = model.predict(data.reshape(request["shape"]))
-                answer, payload = {"shape": matte.shape}, matte.tobytes()
-            else:
-                answer = {"probe": probe, "convert": convert}[operation](**request)
+            answer = server.answer(**json.loads(line))
         except Exception as error:  # every failure goes to the parent, which turns it into its own error
             answer = {"error": str(error) or type(error).__name__}
-        answers.write(json.dumps(answer).encode() + b"\n" + payload)
+        answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -11,6 +11,7 @@ from keras import layers, ops
 # PyTorch's defaults; Keras has 1e-3 and 0.99, and counts momentum the other way round (PyTorch: 0.1).
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
+_LARGEST_WINDOW_FACTOR = 4
 
 
 @keras.saving.register_keras_serializable("keras_matting")
@@ -42,27 +43,64 @@ class ResizeLike(layers.Layer):
 class ExactResizeLike(ResizeLike):
     """The same resize out of operations that every converter takes (TF-TRT refuses half-pixel bilinear resizes).
 
-    Equal to `ResizeLike` up to rounding, for static sizes: enlarging by an even factor, or halving or quartering.
-    Raises `ValueError` for another factor.
+    Equal to `ResizeLike` up to rounding, for static sizes: enlarging by even factors, or halving or quartering both
+    sides. Raises `ValueError` for another factor.
     """
 
     def call(self, inputs):
         """Resize the first input to the size of the second."""
         x, reference = inputs
-        for axis in (1, 2):
-            x = _resize_axis(x, axis, reference.shape[axis])
-        return x
+        before, after = np.array(x.shape[1:3]), np.array(reference.shape[1:3])
+        if (before == after).all():
+            return x
+        factors, divisors = after // before, before // after
+        if (after == before * factors).all() and ((factors == 1) | (factors % 2 == 0)).all():
+            return _enlarged(x, factors)
+        if (before == after * divisors).all() and divisors[0] == divisors[1] and divisors[0] in (2, 4):
+            return _shrunk(x, int(divisors[0]))
+        raise ValueError(
+            f"Exact resizing takes even factors, or 1/2 or 1/4 of both sides; received {before} to {after}."
+        )
 
 
-def _resize_axis(x, axis, size):
-    length = x.shape[axis]
-    if size == length:
-        return x
-    if size > length and size % (2 * length) == 0:
-        return enlarge(x, axis, size // length)
-    if length in (2 * size, 4 * size):
-        return _shrink_axis(x, axis, length // size)
-    raise ValueError(f"Exact resizing takes even factors, 1/2 and 1/4; received {length} to {size}.")
+def _enlarged(x, factors):
+    """Enlarge (N, H, W, C) by even `factors` of height and width (or 1): repeat each sample, then take a sliding mean.
+
+    See `enlarge`. Where the window leaves the image, its zeros stand for copies of the edge, which all samples within
+    the window equal there: what a factor for each pixel makes good.
+    """
+    size = tuple(int(side) for side in factors * x.shape[1:3])
+    x = ops.image.resize(x, size, interpolation="nearest")
+    rows, columns = (_ramp(int(factor)) for factor in factors)
+    inside = (np.convolve(np.ones(size[0]), rows, "same"), np.convolve(np.ones(size[1]), columns, "same"))
+    # One window of 33 x 33 would add up a thousand numbers, in which float32 loses digits.
+    together = max(factors) <= _LARGEST_WINDOW_FACTOR
+    for kernels in [(rows, columns)] if together else [(rows, np.ones(1)), (np.ones(1), columns)]:
+        x = ops.depthwise_conv(x, _depthwise(kernels, x), strides=1, padding="same")
+    return x * ops.convert_to_tensor(1 / np.outer(*inside)[None, :, :, None], x.dtype)
+
+
+def _shrunk(x, factor):
+    """Shrink (N, H, W, C) to 1/2 or 1/4: the mean of the two by two samples around each new sample's centre."""
+    if factor == 2:
+        return ops.average_pool(x, 2, strides=2, padding="valid")
+    middle = np.array([0, 0.5, 0.5, 0])
+    return ops.depthwise_conv(x, _depthwise([middle, middle], x), strides=factor, padding="valid")
+
+
+def _depthwise(kernels, x):
+    """Return the depthwise kernel (h, w, C, 1) that applies one kernel along the height and one along the width."""
+    kernel = np.outer(*kernels)[:, :, None, None]
+    return ops.convert_to_tensor(np.broadcast_to(kernel, (*kernel.shape[:2], x.shape[-1], 1)), x.dtype)
+
+
+def _ramp(factor):
+    """Return [1, 2, ..., 2, 1] / (2 factor), and [1] for a factor of 1."""
+    if factor == 1:
+        return np.ones(1)
+    kernel = np.full(factor + 1, 1 / factor)
+    kernel[[0, -1]] /= 2
+    return kernel
 
 
 def enlarge(x, axis, factor):
@@ -77,12 +115,8 @@ def enlarge(x, axis, factor):
     size, half = repeated.shape[axis], factor // 2
     first, last = _slice(repeated, axis, 0, half), _slice(repeated, axis, size - half, size)
     padded = ops.concatenate([first, repeated, last], axis=axis)
-    kernel = np.full(factor + 1, 1 / factor)
-    kernel[[0, -1]] /= 2
-    channels = x.shape[-1]
-    shape = (-1, 1, 1, 1) if axis == 1 else (1, -1, 1, 1)
-    weights = np.broadcast_to(kernel.reshape(shape), (*np.where(np.array(shape[:2]) == -1, factor + 1, 1), channels, 1))
-    return ops.depthwise_conv(padded, ops.convert_to_tensor(weights, x.dtype), strides=1, padding="valid")
+    kernels = [_ramp(factor), np.ones(1)] if axis == 1 else [np.ones(1), _ramp(factor)]
+    return ops.depthwise_conv(padded, _depthwise(kernels, x), strides=1, padding="valid")
 
 
 def shrink(x, factor):
@@ -110,11 +144,19 @@ def _slice(x, axis, start, stop, step=1):
 
 def with_exact_resizes(model):
     """Return a copy of `model` that shares its weights' values and resizes by `ExactResizeLike`."""
+    return clone_with(model, exact_resize)
+
+
+def exact_resize(layer):
+    """Return the `ExactResizeLike` for a `ResizeLike`, None for another layer."""
+    return ExactResizeLike(name=layer.name) if isinstance(layer, ResizeLike) else None
+
+
+def clone_with(model, replace):
+    """Return a copy of `model` with its weights' values; `replace(layer)` returns another layer for one, or None."""
 
     def clone(layer):
-        if isinstance(layer, ResizeLike):
-            return ExactResizeLike(name=layer.name)
-        return layer.__class__.from_config(layer.get_config())
+        return replace(layer) or layer.__class__.from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())

@@ -63,6 +63,23 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, npt.ArrayLike])
         variable.assign(value)
 
 
+def state_dict(model: keras.Model) -> dict[str, npt.NDArray[np.float32]]:
+    """Return {PyTorch name: float32 array in PyTorch's layout} of every variable of `model`.
+
+    Dense layers that are 1x1 convolutions here come as such: (out, in, 1, 1).
+    """
+    import keras
+
+    depthwise = {layer.kernel.path for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D)}
+    arrays = {}
+    for variable in model.weights:
+        array = keras.ops.convert_to_numpy(variable)
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 0, 1) if variable.path in depthwise else array.transpose(3, 2, 0, 1)
+        arrays[pytorch_name(variable)] = np.ascontiguousarray(array, np.float32)
+    return arrays
+
+
 def pytorch_name(variable: keras.Variable) -> str:
     """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
     *prefix, kind = variable.path.split("/")
