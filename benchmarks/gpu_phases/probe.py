@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from gpu_phases.prepare import arrays
 from gpu_phases.records import card, state, versions
 from keras_matting.engines import ENGINES, unavailable_reason
-from keras_matting.engines.tftrt import Worker
+from keras_matting.engines.tftrt import TfTrtProcess
 from keras_matting.model_folder import TFTRT_SAVED_MODEL
 
 GPU_ENGINES = tuple(name for name in ENGINES if name.startswith(("onnx-cuda", "onnx-tensorrt", "tensorrt", "tftrt")))
@@ -30,7 +30,7 @@ def probe(records, environment, device, log):
 def smoke(records, environment, model_dir, log):
     """Let TensorFlow compute once: it compiles its kernels for cards newer than itself, which takes minutes."""
     start = time.perf_counter()
-    with Worker("tftrt-fp16") as worker:
+    with TfTrtProcess("tftrt-fp16") as worker:
         probed = worker.ask("probe")
         worker.ask("open", path=str(model_dir / TFTRT_SAVED_MODEL))
         worker.predict(arrays(model_dir)["images"][:1])
