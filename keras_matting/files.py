@@ -157,10 +157,11 @@ def require_writable(folder):
 
 
 @contextmanager
-def locked_folder(folder):
-    """Hold `folder` for this process; raises `UsageError` if another holds it. A process that dies lets go of it.
+def locked_folder(folder, wait=False):
+    """Hold `folder` for this process; a process that dies lets go of it.
 
-    Nothing is written for it. Where the system or the disk knows no such locks, there is none.
+    Where another holds it, raises `UsageError`, or with `wait` goes on when that has let go. Nothing is written for it.
+    Where the system or the disk knows no such locks, there is none.
     """
     if fcntl is None:
         yield
@@ -169,7 +170,7 @@ def locked_folder(folder):
     try:
         with suppress(OSError):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise UsageError(
                     f"{folder} is in use by another process; wait for its end, or choose another."

@@ -26,6 +26,7 @@ from keras_matting.cli import VERBS
 from keras_matting.engines import ENGINES
 from keras_matting.photos import footprint
 from keras_matting.photos.files import encode
+from keras_matting.shipped import SHIPPED, SHIPPED_FILES
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {name: DEPLOY / "docker" / name for name in ("Dockerfile", "Dockerfile.gpu")}
@@ -144,10 +145,11 @@ def test_the_builder_gets_the_package_and_no_more():
     kept = {line[1:] for line in allowed if line.startswith("!")}
     assert all((ROOT / path).exists() for path in kept)
     folders = {value.strip() for value in re.findall(r"= *(\w+)$", setup()["options"]["package_dir"], re.MULTILINE)}
+    shipped = {f"saved_models/{name}/{file}" for name in SHIPPED for file in SHIPPED_FILES}
     metadata = setup()["metadata"]
     described = {metadata["license_files"], metadata["long_description"].removeprefix("file: ")}
     used = {path for file in DOCKERFILES.values() for path in re.findall(r"/src/([\w./-]+)", file.read_text())}
-    assert kept == folders | described | used | {"setup.cfg", "pyproject.toml"}
+    assert kept == folders - {"saved_models"} | shipped | described | used | {"setup.cfg", "pyproject.toml"}
 
 
 def compose():

@@ -20,6 +20,7 @@ from pathlib import Path
 from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError, WeightsError
 from keras_matting.files import file_sha256, stub_told
+from keras_matting.shipped import SHIPPED
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def download(name, folder, local_file=None):
     source has the file with the expected SHA-256, listing what each one answered.
     """
     if name not in PRETRAINED:
-        raise UsageError(f"Expected pretrained weights out of {', '.join(PRETRAINED)}; received {name!r}.")
+        known = ", ".join((*SHIPPED, *PRETRAINED))
+        raise UsageError(f"Expected weights out of {known}; received {name!r}.")
     entry, failures = PRETRAINED[name], []
     target = Path(folder) / entry.file
     for describe, bring in _sources(entry, local_file):
