@@ -14,8 +14,10 @@ from keras_matting.engines import device_name
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.matting import open_session
 from keras_matting.model_folder import Verdict
+from keras_matting.shipped import PLAIN_NAMES
 
 from .batching import Batcher
+from .fetching import bring
 from .problems import ProblemError
 
 _GPU_ENGINES = ("onnx-cuda", "onnx-tensorrt", "tensorrt-", "tftrt-")
@@ -51,6 +53,7 @@ class ServedModel:
 
     async def open(self):
         """Open the engine and warm it up; raises `MattingError` if that is impossible."""
+        await bring(self._model, self._log)
         self.session = await self._in_thread(self._open)
         self.name = self.session.preset.name
         self.batching = _batching_of(self.session, self._settings)
@@ -71,10 +74,18 @@ class ServedModel:
         self.state = "closed"
         if self._reopening:
             self._reopening.cancel()
+        await self.discard()
+
+    async def discard(self):
+        """Give up what is open, or half open."""
         if self._batcher:
-            await self._batcher.close()
+            await self._batcher.close()  # its last batch still needs the session
         if self.session:
             await self._in_thread(self.session.close)
+        self._batcher = self.session = None
+
+    def want(self):
+        """Tell that somebody asks for it, where that is what it waits for; this one is opened at the start."""
 
     async def predict(self, tensor):
         """Return the `Answer` for one prepared photo (height, width, 3); raises `ProblemError`."""
@@ -107,7 +118,9 @@ class ServedModel:
     def describe(self):
         """Return what `/v1/models` says of it."""
         described = {"name": self.name, "ready": self.state == "ready", "state": self.state}
-        if self.session:
+        if self.name in PLAIN_NAMES:
+            described["title"] = PLAIN_NAMES[self.name]
+        if self.session and self.batching:
             preset = self.session.preset
             described |= {"architecture": preset.architecture, "input_size": list(preset.input_size)}
             described |= {"engine": self.session.engine.name, "max_batch": self.batching.max_batch}

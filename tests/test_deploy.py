@@ -26,7 +26,7 @@ from keras_matting.cli import VERBS
 from keras_matting.engines import ENGINES
 from keras_matting.photos import footprint
 from keras_matting.photos.files import encode
-from keras_matting.shipped import SHIPPED, SHIPPED_FILES
+from keras_matting.shipped import DEFAULT_MODEL, SHIPPED, SHIPPED_FILES
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {name: DEPLOY / "docker" / name for name in ("Dockerfile", "Dockerfile.gpu")}
@@ -120,7 +120,8 @@ def test_images_set_what_can_be_set_and_ask_what_can_be_asked(dockerfile):
     settings = settings_in(environment(image))
     assert settings.port == int(only(image, "EXPOSE"))
     assert settings.host == ("0.0.0.0",)
-    assert all(model.startswith("/models/") for model in settings.models)
+    assert [Path(model).name for model in settings.models] == [DEFAULT_MODEL]
+    assert all(model.startswith("/models/") for model in (*settings.models, *settings.models_on_demand))
     path = re.search(r"'(/\w+)'", health_command(image)[-1])[1]
     assert path in addresses()
 
