@@ -76,7 +76,7 @@ class ServedModel:
             self._reopening.cancel()
         await self.discard()
 
-    async def discard(self):
+    async def discard(self) -> None:
         """Give up what is open, or half open."""
         if self._batcher:
             await self._batcher.close()  # its last batch still needs the session
@@ -84,7 +84,7 @@ class ServedModel:
             await self._in_thread(self.session.close)
         self._batcher = self.session = None
 
-    def want(self):
+    def want(self) -> None:
         """Tell that somebody asks for it, where that is what it waits for; this one is opened at the start."""
 
     async def predict(self, tensor):

@@ -76,7 +76,7 @@ class ServiceSettings(BaseSettings):
         return origins
 
     @property
-    def models_on_demand(self):
+    def models_on_demand(self) -> tuple[str, ...]:
         """The models to open on demand: as set, else the whole subject's beside the default model, and no others."""
         if self.on_demand_models is not None:
             return self.on_demand_models

@@ -225,7 +225,7 @@ class LocalWorker:
         names = ", ".join(served.name for served in self._offered)
         raise ProblemError("unknown_model", f"a model out of {names}", repr(name)[:80])
 
-    def _asked(self, name):
+    def _asked(self, name: str | None) -> ServedModel:
         """Return a model that can compute now; one that waits to be asked begins to get ready."""
         if self._slots is not None:
             self._named(name).want()

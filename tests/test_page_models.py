@@ -7,8 +7,8 @@ from keras_matting.shipped import DEFAULT_MODEL, WHOLE_SUBJECT_MODEL
 
 
 @pytest.fixture
-def clothing(tiny_model_dir, renamed):
-    return renamed(tiny_model_dir, DEFAULT_MODEL)
+def clothing(one_layer_dir, renamed):
+    return renamed(one_layer_dir, DEFAULT_MODEL)
 
 
 def choice(page):
@@ -16,10 +16,8 @@ def choice(page):
     return [option.text for option in page.all("#model option")]
 
 
-def test_the_whole_subject_is_got_ready_when_it_is_chosen(
-    open_page, clothing, tiny_model_dir, renamed, shirt, tmp_path
-):
-    hold, other = tmp_path / "hold", renamed(tiny_model_dir, WHOLE_SUBJECT_MODEL)
+def test_the_whole_subject_is_got_ready_when_it_is_chosen(open_page, clothing, one_layer_dir, renamed, shirt, tmp_path):
+    hold, other = tmp_path / "hold", renamed(one_layer_dir, WHOLE_SUBJECT_MODEL)
     with start_server(clothing, script=script(hold=hold), on_demand_models=other) as server:
         page = open_page(server.url)
         assert choice(page) == ["Clothing", "Whole subject"]

@@ -109,7 +109,7 @@ async def _remove(request, photo, parameters):
     return answer(await unless_disconnected(request, request.app.state.worker.matte(job)), "image/png")
 
 
-def _rembg_model(request):
+def _rembg_model(request: Request) -> str | None:
     """Return the model where none is named: the whole subject's, as with rembg; None, the first, where that is not."""
     names = [described["name"] for described in request.app.state.worker.models()]
     return WHOLE_SUBJECT_MODEL if WHOLE_SUBJECT_MODEL in names else None

@@ -38,7 +38,7 @@ def exported(model_dir, relative, engine):
     return model_dir / relative
 
 
-def is_exported(model_dir):
+def is_exported(model_dir: str | Path) -> bool:
     """Tell whether a model folder has graphs of the weights and size of its preset; what is damaged is told later."""
     manifest = read_manifest(Path(model_dir) / export_manifest(ONNX_FILE))
     identity = Preset.load(model_dir).identity

@@ -31,7 +31,7 @@ def fetch(name, out_dir, local_file=None, force=False):
         return _import(path, pretrained.PRETRAINED[name].preset(name), out_dir, force)
 
 
-def _copy_shipped(name, out_dir, local_file, force):
+def _copy_shipped(name: str, out_dir: Path, local_file: Path | None, force: bool) -> Preset:
     source = shipped_dir(name)
     if local_file:
         raise UsageError(f"--file is for official weights; {name} comes with keras_matting. Leave --file out.")
@@ -58,7 +58,7 @@ def import_file(path, architecture, out_dir, force=False):
     return _import(path, preset, out_dir, force)
 
 
-def usable_model_dir(model):
+def usable_model_dir(model: str | Path) -> Path | None:
     """Return the folder of `model`, a path or a name, if nothing has to be fetched or exported first; else None.
 
     What is shipped is exported at its first use, and again when an update has brought other weights. The folders of
@@ -70,7 +70,7 @@ def usable_model_dir(model):
     return model_dir if is_exported(model_dir) and not _is_outdated_copy(model_dir) else None
 
 
-def ready_model_dir(model):
+def ready_model_dir(model: str | Path) -> Path:
     """Return the folder of `model`, a path or a name, after fetching and exporting what is not there yet.
 
     Raises `UsageError` on an unknown model, `WeightsError` where official weights cannot be fetched.
@@ -83,7 +83,7 @@ def ready_model_dir(model):
     return _exported_in_place(model_dir)
 
 
-def _exported_in_place(model_dir):
+def _exported_in_place(model_dir: Path) -> Path:
     """Export a shipped model where it stands, or a copy of it where nothing can be written there."""
     name = model_dir.absolute().name
     try:
@@ -98,7 +98,7 @@ def _exported_in_place(model_dir):
     return model_dir
 
 
-def _is_outdated_copy(model_dir):
+def _is_outdated_copy(model_dir: Path) -> bool:
     """Tell whether a folder is the copy at home of a shipped model, and an update has brought other weights."""
     source = shipped_dir(model_dir.absolute().name)
     if source is None or not _is_at_home(model_dir):
@@ -106,7 +106,7 @@ def _is_outdated_copy(model_dir):
     return Preset.load(model_dir).weights_sha256 != Preset.load(source).weights_sha256
 
 
-def _is_at_home(model_dir):
+def _is_at_home(model_dir: Path) -> bool:
     try:
         return model_dir.absolute().parent == models_home().absolute()
     except UsageError:  # there is no home
@@ -132,7 +132,7 @@ def fetch_on_demand(name):
     return models_home() / name
 
 
-def _export(name, model_dir):
+def _export(name: str, model_dir: Path) -> None:
     _require_packages(f"Model {name} is not exported for the engines yet, and that")
     from keras_matting.export import export
 
@@ -140,7 +140,7 @@ def _export(name, model_dir):
     export(model_dir)
 
 
-def _require_packages(what):
+def _require_packages(what: str) -> None:
     for package in ("keras", "tensorflow", "onnx", "tf2onnx"):
         if find_spec(package) is None:
             raise UsageError(
