@@ -80,6 +80,8 @@ class Metrics:
         self._waiting.set(getattr(worker, "waiting", 0))
         self._ready.clear()
         for model in worker.models():
+            if model["state"] == "on_demand":  # nobody has asked for it: no reason for an alarm
+                continue
             self._ready.labels(model["name"], model.get("engine", "")).set(model["ready"])
         return generate_latest(self._registry)
 

@@ -41,6 +41,8 @@ CODES = {
     "inference_failed": Kind(500, "The model gave no usable matte for this photo"),
     "overloaded": Kind(503, "More requests than can be served are waiting"),
     "not_ready": Kind(503, "The model is loading, or the service is shutting down"),
+    "model_loading": Kind(503, "The model is being got ready"),
+    "model_unavailable": Kind(503, "The model could not be got ready"),
     "engine_failed": Kind(503, "The engine failed and is being opened again"),
     "deadline_exceeded": Kind(504, "The answer was not ready in time"),
 }
@@ -58,6 +60,8 @@ INFERENCE_PROBLEMS = (
     "inference_failed",
     "overloaded",
     "not_ready",
+    "model_loading",
+    "model_unavailable",
     "engine_failed",
     "deadline_exceeded",
 )
@@ -142,7 +146,7 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
         )
         entry["description"] = "; ".join(filter(None, (entry["description"], f"{code}: {CODES[code].title}")))
         entry["content"][MEDIA_TYPE]["examples"][code] = {"value": example}
-        if code in ("rate_limited", "overloaded", "not_ready", "engine_failed"):
+        if status in (429, 503):
             entry["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
     return documented
 

@@ -17,8 +17,10 @@ from keras_matting.engines import device_name
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.matting import Session, open_session
 from keras_matting.model_folder import Verdict
+from keras_matting.shipped import PLAIN_NAMES
 
 from .batching import Answer, Batcher
+from .fetching import bring
 from .problems import ProblemError
 from .settings import ServiceSettings
 
@@ -65,6 +67,7 @@ class ServedModel:
 
     async def open(self) -> None:
         """Open the engine and warm it up; raises `MattingError` if that is impossible."""
+        await bring(self._model, self._log)
         self.session = await self._in_thread(self._open)
         self.name = self.session.preset.name
         self.batching = _batching_of(self.session, self._settings)
@@ -85,10 +88,18 @@ class ServedModel:
         self.state = "closed"
         if self._reopening:
             self._reopening.cancel()
+        await self.discard()
+
+    async def discard(self) -> None:
+        """Give up what is open, or half open."""
         if self._batcher:
-            await self._batcher.close()
+            await self._batcher.close()  # its last batch still needs the session
         if self.session:
             await self._in_thread(self.session.close)
+        self._batcher = self.session = None  # type: ignore[assignment]
+
+    def want(self) -> None:
+        """Tell that somebody asks for it, where that is what it waits for; this one is opened at the start."""
 
     async def predict(self, tensor: Float32) -> Answer:
         """Return the `Answer` for one prepared photo (height, width, 3); raises `ProblemError`."""
@@ -121,7 +132,9 @@ class ServedModel:
     def describe(self) -> dict[str, Any]:
         """Return what `/v1/models` says of it."""
         described = {"name": self.name, "ready": self.state == "ready", "state": self.state}
-        if self.session:
+        if self.name in PLAIN_NAMES:
+            described["title"] = PLAIN_NAMES[self.name]
+        if self.session and self.batching:
             preset = self.session.preset
             described |= {"architecture": preset.architecture, "input_size": list(preset.input_size)}
             described |= {"engine": self.session.engine.name, "max_batch": self.batching.max_batch}

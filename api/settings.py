@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from keras_matting.errors import UsageError
+from keras_matting.shipped import DEFAULT_MODEL, WHOLE_SUBJECT_MODEL
 
 MIB = 2**20
 _PREFIX = "KERAS_MATTING_"
@@ -20,8 +21,10 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, allow_inf_nan=False)
 
-    models: Annotated[tuple[str, ...], NoDecode] = Field(("u2netp",), min_length=1)
+    models: Annotated[tuple[str, ...], NoDecode] = Field((DEFAULT_MODEL,), min_length=1)
     """Names or folders; the first is the default model."""
+    on_demand_models: Annotated[tuple[str, ...] | None, NoDecode] = None
+    """Names or folders offered too, but fetched and opened only when asked for; None: see `models_on_demand`."""
     engine: str = "auto"
     host: Annotated[tuple[str, ...], NoDecode] = Field(("127.0.0.1",), min_length=1)
     """Addresses or names to listen at; `::` is every IPv6 address, and where the system can every IPv4 address too."""
@@ -59,7 +62,7 @@ class ServiceSettings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("models", "host", "cors_origins", mode="before")
+    @field_validator("models", "on_demand_models", "host", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
@@ -72,6 +75,13 @@ class ServiceSettings(BaseSettings):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"origins like https://shop.example, or *; {origin[:60]!r} is none")
         return origins
+
+    @property
+    def models_on_demand(self) -> tuple[str, ...]:
+        """The models to open on demand: as set, else the whole subject's beside the default model, and no others."""
+        if self.on_demand_models is not None:
+            return self.on_demand_models
+        return (WHOLE_SUBJECT_MODEL,) if self.models == (DEFAULT_MODEL,) else ()
 
     @property
     def max_body_bytes(self) -> int:

@@ -18,6 +18,7 @@ from keras_matting.photos.files import Photo
 from . import memory, photos
 from .negotiation import EXTENSIONS
 from .observability import Metrics
+from .on_demand import OnDemandModel
 from .problems import ProblemError
 from .served_model import ServedModel
 from .settings import ServiceSettings
@@ -72,7 +73,7 @@ class Worker(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether every model can be asked."""
+        """Whether every model can be asked, but for those that are opened on demand."""
 
     @property
     def alive(self) -> bool:
@@ -100,6 +101,9 @@ class LocalWorker:
         self._settings, self._metrics, self._log, self._on_failure = settings, metrics, log, on_failure
         self._limits = photos.Limits(settings.max_megapixels, settings.max_side_px)
         self._served = [ServedModel(model, settings, metrics.ran, log) for model in settings.models]
+        others = (OnDemandModel(model, settings, metrics.ran, log) for model in settings.models_on_demand)
+        names = {served.name for served in self._served}
+        self._offered = [*self._served, *(model for model in others if model.name not in names)]
         # Pools of their own, since a thread goes on when its caller gives up. Refining takes seconds and a gigabyte,
         # and compiles itself at first use: plain photos are not to wait for it.
         self._codec = ThreadPoolExecutor(usable_cores(), "codec")
@@ -119,7 +123,7 @@ class LocalWorker:
         try:
             for served in self._served:
                 await served.open()
-                if [other.name for other in self._served].count(served.name) > 1:
+                if [other.name for other in self._offered].count(served.name) > 1:
                     raise UsageError(f"Expected models of different names; received {served.name} twice.")
         except Exception as error:  # whatever a runtime raises; without an end it would be loading forever
             failure = error
@@ -137,7 +141,7 @@ class LocalWorker:
 
     async def matte(self, job: Job) -> Done:
         """See `Worker.matte`."""
-        served = self._find(job.model)
+        served = self._asked(job.model)
         async with deadline(self._settings.deadline_s):
             start = time.perf_counter()
             cost = await asyncio.get_running_loop().run_in_executor(self._headers, self._cost, job)
@@ -185,13 +189,13 @@ class LocalWorker:
 
     async def infer(self, model: str, batch: Float32) -> Float32:
         """See `Worker.infer`."""
-        served = self._find(model)
+        served = self._asked(model)
         async with deadline(self._settings.deadline_s):
             return await served.predict_batch(batch)
 
     def models(self) -> list[dict[str, Any]]:
         """See `Worker.models`."""
-        return [served.describe() for served in self._served]
+        return [served.describe() for served in self._offered]
 
     def model(self, name: str | None) -> dict[str, Any]:
         """See `Worker.model`."""
@@ -209,31 +213,37 @@ class LocalWorker:
     @property
     def alive(self) -> bool:
         """See `Worker.alive`."""
-        return not any(served.stalled for served in self._served)
+        return not any(served.stalled for served in self._offered)
 
     @property
     def waiting(self) -> int:
         """How many photos wait for an engine."""
-        return sum(served.waiting for served in self._served)
+        return sum(served.waiting for served in self._offered)
 
     async def close(self) -> None:
         """See `Worker.close`."""
         if self._loading:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
-        for served in self._served:
+        for served in self._offered:
             await served.close()
         for pool in (self._headers, self._codec, self._refiner):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _named(self, name: str | None) -> ServedModel:
-        for served in self._served:
+        for served in self._offered:
             if name in (None, served.name):
                 return served
         if self._slots is None:  # a model tells its name when it is open
             raise _still_loading()
-        names = ", ".join(served.name for served in self._served)
+        names = ", ".join(served.name for served in self._offered)
         raise ProblemError("unknown_model", f"a model out of {names}", repr(name)[:80])
+
+    def _asked(self, name: str | None) -> ServedModel:
+        """Return a model that can compute now; one that waits to be asked begins to get ready."""
+        if self._slots is not None:
+            self._named(name).want()
+        return self._find(name)
 
     def _find(self, name: str | None) -> ServedModel:
         served = self._named(name)

@@ -15,6 +15,7 @@ from keras_matting.files import write_atomically
 from keras_matting.photos.files import decode, encode
 from keras_matting.photos.imaging import cover
 from keras_matting.photos.samples import FOLDER
+from keras_matting.shipped import DEFAULT_MODEL
 
 PHOTOS = ("0ff8c31c", "081b5ec1", "0903f4c9", "1d2e0956", "3cf61c2b", "4633e114")  # how their names begin
 COLOUR = (226, 232, 222)
@@ -25,7 +26,7 @@ GAP_PX = 6
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="*", type=Path, help="photos (default: six samples)")
-    parser.add_argument("--model", default="u2netp", help="model folder or name (default: u2netp)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"model folder or name (default: {DEFAULT_MODEL})")
     parser.add_argument("--engine", default="onnx-cpu")
     parser.add_argument("--out", type=Path, default=Path("docs/images/garments.jpg"))
     arguments = parser.parse_args()

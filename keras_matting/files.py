@@ -160,10 +160,11 @@ def require_writable(folder: StrPath) -> None:
 
 
 @contextmanager
-def locked_folder(folder: StrPath) -> Iterator[None]:
-    """Hold `folder` for this process; raises `UsageError` if another holds it. A process that dies lets go of it.
+def locked_folder(folder: StrPath, wait: bool = False) -> Iterator[None]:
+    """Hold `folder` for this process; a process that dies lets go of it.
 
-    Nothing is written for it. Where the system or the disk knows no such locks, there is none.
+    Where another holds it, raises `UsageError`, or with `wait` goes on when that has let go. Nothing is written for it.
+    Where the system or the disk knows no such locks, there is none.
     """
     if fcntl is None:
         yield
@@ -172,7 +173,7 @@ def locked_folder(folder: StrPath) -> Iterator[None]:
     try:
         with suppress(OSError):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise UsageError(
                     f"{folder} is in use by another process; wait for its end, or choose another."

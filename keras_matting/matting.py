@@ -18,12 +18,13 @@ from keras_matting.arrays import Float32, Uint8, Uint8Or16
 from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import StrPath, write_atomically
-from keras_matting.model_folder import Preset, find_model_dir
+from keras_matting.model_folder import Preset
 from keras_matting.photos import colour_profiles, imaging, marks, refine
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.files import Photo
 from keras_matting.photos.refine import Thresholds
 from keras_matting.session_cache import SessionCache
+from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -179,19 +180,16 @@ class Session:
         self.close()
 
 
-def open_session(model: StrPath = "u2netp", engine: str = "auto") -> Session:
-    """Open a model by folder or name; official weights that are not here yet are fetched, converted and exported.
+def open_session(model: StrPath = DEFAULT_MODEL, engine: str = "auto") -> Session:
+    """Open a model by folder or name; known weights that are not here, or not exported yet, are fetched and exported.
 
     Raises `UsageError` on an unknown model or engine, `EngineError` if the engine cannot run.
     """
     if engine != "auto" and engine not in ENGINES:
         raise UsageError(f"Expected an engine out of auto, {', '.join(ENGINES)}; received {engine!r}.")
-    model_dir = find_model_dir(model)
-    if model_dir is None:
-        from keras_matting.weights.fetch import fetch_on_demand
+    from keras_matting.weights.fetch import ready_model_dir
 
-        model_dir = fetch_on_demand(str(model))
-    return Session(model_dir, engine)
+    return Session(ready_model_dir(model), engine)
 
 
 _sessions = SessionCache(open_session, size=4)
@@ -199,14 +197,14 @@ _sessions = SessionCache(open_session, size=4)
 
 def matte(
     image: _Kind,
-    model: StrPath = "u2netp",
+    model: StrPath = DEFAULT_MODEL,
     engine: str = "auto",
     output: str = "rgba",
     background: Background | Image | None = None,
     refine: bool | Thresholds = False,
     foreground: bool = False,
 ) -> _Kind:
-    """Cut the subject out of a photo.
+    """Cut the clothing out of a photo, or with another model its whole subject.
 
     `image` is what you have, and you get the same kind back: encoded bytes give PNG bytes; a PIL image gives a PIL
     image; an array, uint8 RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W), gives an array; a path writes `NAME.cutout.png`

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import shutil
 
 import numpy as np
@@ -18,6 +19,8 @@ except ImportError:
     webdriver = ActionChains = Keys = None
 
 PATIENCE_S = 30
+# What Chromium itself complains about where the service refuses something, as tests ask it to.
+REFUSED = re.compile(r"/v1/\S* - Failed to load resource: the server responded with a status of (4|503)")
 # Counts the object URLs that are alive, and what the content security policy refused.
 WATCH = """
 window.urls = new Set(); window.refused = [];

@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -145,3 +146,55 @@ def pairs(tmp_path_factory):
     import tiny
 
     return tiny.write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    from browser import open_browser
+
+    browser = open_browser()
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Open the page of a service; afterwards, nothing but what a test announces may have been complained about."""
+    from browser import REFUSED, Page
+
+    opened = []
+
+    def open_page(url):
+        browser.get_log("browser")
+        downloads = tmp_path / "downloads"
+        behaviour = {"behavior": "allow", "downloadPath": str(downloads)}
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+        opened.append(Page(browser, url, downloads))
+        return opened[-1]
+
+    yield open_page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    for page in opened:
+        assert page.js("return window.refused") == []
+        assert [entry for entry in browser.get_log("browser") if not REFUSED.search(entry["message"])] == []
+
+
+@pytest.fixture
+def shirt(write_photo, tmp_path):
+    """A photo's file."""
+    return write_photo(tmp_path / "shirt.jpg")
+
+
+@pytest.fixture
+def renamed(tmp_path):
+    """Copy a model folder, so that it goes by another name, and return the copy."""
+
+    def copy(folder, name):
+        target = shutil.copytree(folder, tmp_path / name)
+        preset = json.loads((target / "preset.json").read_text())
+        (target / "preset.json").write_text(json.dumps({**preset, "name": name}))
+        return target
+
+    return copy

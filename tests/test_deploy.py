@@ -26,6 +26,7 @@ from keras_matting.cli import VERBS
 from keras_matting.engines import ENGINES
 from keras_matting.photos import footprint
 from keras_matting.photos.files import encode
+from keras_matting.shipped import DEFAULT_MODEL, SHIPPED, SHIPPED_FILES
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = {name: DEPLOY / "docker" / name for name in ("Dockerfile", "Dockerfile.gpu")}
@@ -119,7 +120,8 @@ def test_images_set_what_can_be_set_and_ask_what_can_be_asked(dockerfile):
     settings = settings_in(environment(image))
     assert settings.port == int(only(image, "EXPOSE"))
     assert settings.host == ("0.0.0.0",)
-    assert all(model.startswith("/models/") for model in settings.models)
+    assert [Path(model).name for model in settings.models] == [DEFAULT_MODEL]
+    assert all(model.startswith("/models/") for model in (*settings.models, *settings.models_on_demand))
     path = re.search(r"'(/\w+)'", health_command(image)[-1])[1]
     assert path in addresses()
 
@@ -144,10 +146,11 @@ def test_the_builder_gets_the_package_and_no_more():
     kept = {line[1:] for line in allowed if line.startswith("!")}
     assert all((ROOT / path).exists() for path in kept)
     folders = {value.strip() for value in re.findall(r"= *(\w+)$", setup()["options"]["package_dir"], re.MULTILINE)}
+    shipped = {f"saved_models/{name}/{file}" for name in SHIPPED for file in SHIPPED_FILES}
     metadata = setup()["metadata"]
     described = {metadata["license_files"], metadata["long_description"].removeprefix("file: ")}
     used = {path for file in DOCKERFILES.values() for path in re.findall(r"/src/([\w./-]+)", file.read_text())}
-    assert kept == folders | described | used | {"setup.cfg", "pyproject.toml"}
+    assert kept == folders - {"saved_models"} | shipped | described | used | {"setup.cfg", "pyproject.toml"}
 
 
 def compose():

@@ -25,6 +25,7 @@ FLOORS = {
         "metrics",
         "model_folder",
         "photos",
+        "shipped",
         "telemetry",
     ],
     1: ["data", "models", "weights"],

@@ -11,23 +11,15 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
-from browser import ActionChains, Keys, Page, open_browser
+from browser import ActionChains, Keys
 from PIL import Image
 from server import start_server
 
 from keras_matting.photos.imaging import composite
 
 KEY = "secret"
-REFUSED = re.compile(r"/v1/\S* - Failed to load resource: the server responded with a status of 4")  # Chromium's own
 # Controls, in the words of the accessibility tree.
 CONTROLS = {"button", "radio", "checkbox", "slider", "combobox", "link", "textbox", "ColorWell", "progressbar", "image"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser = open_browser()
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture(scope="module")
@@ -49,34 +41,8 @@ def guarded_service(tiny_model_dir):
 
 
 @pytest.fixture
-def open_page(browser, tmp_path):
-    """Open the page of a service; afterwards, nothing but what a test announces may have been complained about."""
-    opened = []
-
-    def open_page(url):
-        browser.get_log("browser")
-        downloads = tmp_path / "downloads"
-        behaviour = {"behavior": "allow", "downloadPath": str(downloads)}
-        browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-        opened.append(Page(browser, url, downloads))
-        return opened[-1]
-
-    yield open_page
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    for page in opened:
-        assert page.js("return window.refused") == []
-        assert [entry for entry in browser.get_log("browser") if not REFUSED.search(entry["message"])] == []
-
-
-@pytest.fixture
 def page(open_page, service):
     return open_page(service)
-
-
-@pytest.fixture
-def shirt(write_photo, tmp_path):
-    return write_photo(tmp_path / "shirt.jpg")
 
 
 @pytest.fixture

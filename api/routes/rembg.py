@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from keras_matting.matting import OutputOptions
 from keras_matting.photos.refine import Thresholds
+from keras_matting.shipped import WHOLE_SUBJECT_MODEL
 
 from .. import problems, remote
 from ..admission import admit
@@ -27,7 +28,10 @@ class RembgParameters(BaseModel):
 
     model_config = ConfigDict(extra="ignore")  # rembg's clients send more than a model may have use for
 
-    model: Annotated[str | None, Field(description="One of /v1/models; by default the first")] = None
+    model: Annotated[
+        str | None,
+        Field(description=f"One of /v1/models; by default {WHOLE_SUBJECT_MODEL} if it is there, else the first"),
+    ] = None
     a: Annotated[bool, Field(description="Alpha matting: solve the uncertain band, estimate the foreground")] = False
     af: Annotated[int, Field(ge=0, le=255, description="Alpha matting: foreground above")] = 240
     ab: Annotated[int, Field(ge=0, le=255, description="Alpha matting: background below")] = 10
@@ -101,5 +105,12 @@ async def remove_from(request: Request, query: Annotated[UrlParameters, Query()]
 
 
 async def _remove(request: Request, photo: bytes, parameters: RembgParameters) -> Response:
-    job = Job(photo, parameters.options(), "image/png", parameters.model)
+    model = _rembg_model(request) if parameters.model is None else parameters.model
+    job = Job(photo, parameters.options(), "image/png", model)
     return answer(await unless_disconnected(request, request.app.state.worker.matte(job)), "image/png")
+
+
+def _rembg_model(request: Request) -> str | None:
+    """Return the model where none is named: the whole subject's, as with rembg; None, the first, where that is not."""
+    names = [described["name"] for described in request.app.state.worker.models()]
+    return WHOLE_SUBJECT_MODEL if WHOLE_SUBJECT_MODEL in names else None

@@ -25,7 +25,7 @@ async def healthz(request: Request) -> JSONResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Can it be asked?", responses={503: {"description": "Loading, failed or draining"}})
 async def readyz(request: Request) -> JSONResponse:
-    """Answers 503 while a model is loading or being opened again, and from SIGTERM on."""
+    """Answers 503 while a model is loading or being opened again, and from SIGTERM on; those on demand do not count."""
     state = request.app.state
     ready = state.worker.ready and not state.draining
     status = "ready" if ready else "draining" if state.draining else "loading"
@@ -48,7 +48,7 @@ async def version():
 
 @router.get("/v1/models", summary="The models served", responses=problems.responses("unauthorized"), **_GUARDED)
 async def models(request: Request):
-    """The first is the default."""
+    """The first is the default. One with the state "on_demand" is fetched and opened when a photo asks for it."""
     listed = request.app.state.worker.models()
     return {"default": listed[0]["name"], "models": listed}
 
@@ -56,7 +56,15 @@ async def models(request: Request):
 @router.get(
     "/v1/engine",
     summary="What serves a model, and why it won",
-    responses=problems.responses("unauthorized", "unknown_model", "not_ready", "engine_failed", "invalid_parameter"),
+    responses=problems.responses(
+        "unauthorized",
+        "unknown_model",
+        "not_ready",
+        "model_loading",
+        "model_unavailable",
+        "engine_failed",
+        "invalid_parameter",
+    ),
     **_GUARDED,
 )
 async def engine(request: Request, model: str | None = None):

@@ -3,6 +3,7 @@
 const RETRIES = 5;
 const BUSY = [429, 503];
 const LONGEST_WAIT_S = 60;
+const LOADING = "loading"; // the state of a model that is being got ready
 
 /** What went wrong: `title`, `detail` (a sentence), `remedy` and `requestId` for people, `code` for the page. */
 export class Problem extends Error {
@@ -15,19 +16,36 @@ export class Problem extends Error {
 /**
  * Return { cutout: Blob (RGBA PNG), serverMs } for a photo. `settings`: { model, foreground, refine, key }, of which model and key may be "".
  *
- * `report` is called with { state: "uploading", progress } (0 to 1), { state: "working" } and
- * { state: "busy", waitS, attempt, attempts }. Throws `Problem`, and the signal's reason when it is aborted.
+ * `report` is called with { state: "uploading", progress } (0 to 1), { state: "working" }, { state: "loading" } while the
+ * model is being got ready, and { state: "busy", waitS, attempt, attempts }. Throws `Problem`, and the signal's reason when it is aborted.
  */
 export async function cutOut(file, settings, signal, report) {
   for (let attempt = 1; ; attempt += 1) {
     const answer = await send(file, settings, signal, report);
     if (answer.status === 200) return { cutout: answer.body, serverMs: totalMs(answer.serverTiming) };
-    if (!BUSY.includes(answer.status) || attempt > RETRIES) throw await problemOf(answer);
+    const problem = await problemOf(answer);
+    if (problem.code === "model_loading") {
+      report({ state: "loading" });
+      await loaded(settings, waitOf(answer), signal);
+      attempt -= 1;
+      continue;
+    }
+    if (!BUSY.includes(answer.status) || problem.code === "model_unavailable" || attempt > RETRIES) throw problem;
     for (let waitS = waitOf(answer); waitS > 0; waitS -= 1) {
       report({ state: "busy", waitS, attempt, attempts: RETRIES });
       await pause(1000, signal);
     }
   }
+}
+
+/** Wait until a model is not being got ready any more; the photo is sent again only then. */
+async function loaded({ model, key }, waitS, signal) {
+  let described = null;
+  do {
+    await pause(1000 * waitS, signal);
+    const { content } = await ask("v1/models", key);
+    described = content?.models.find(({ name }) => name === (model || content.default));
+  } while (described?.state === LOADING);
 }
 
 /** Return { status, content }: the JSON that the service has at `path`; null, and status 0, if it does not answer. */

@@ -55,7 +55,7 @@ export class PhotoList {
     entry.querySelector(".state").textContent = describe(photo);
     entry.querySelector(".retry").hidden = photo.state !== "failed";
     const bar = entry.querySelector("progress");
-    bar.hidden = !["uploading", "working", "busy"].includes(photo.state);
+    bar.hidden = !["uploading", "working", "loading", "busy"].includes(photo.state);
     if (photo.state === "uploading") bar.value = photo.progress;
     else bar.removeAttribute("value");
   }
@@ -85,6 +85,7 @@ export function describe({ state, progress, waitS, attempt, attempts, elapsedMs,
   if (state === "waiting") return "Waiting";
   if (state === "uploading") return progress < 1 ? `Sending, ${Math.round(progress * 100)} %` : "Sent";
   if (state === "working") return "Cutting out…";
+  if (state === "loading") return "Getting the model ready…";
   if (state === "busy") return `Server busy; again in ${waitS} s (${attempt} of ${attempts})`;
   if (state === "failed") return problem.title;
   return `Done in ${seconds(elapsedMs)}`;

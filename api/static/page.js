@@ -20,6 +20,7 @@ const list = new PhotoList(element("photos"), element("photo-item"), { select, r
 
 let photos = [];
 let selected = null;
+let titles = new Map(); // of models: what people call them
 
 listen({ buttons: document.querySelectorAll("[data-choose]"), input: element("files"), take: add, refuse: notify });
 element("problem-retry").addEventListener("click", () => run(selected));
@@ -41,11 +42,14 @@ async function introduce() {
   if (about.content) element("version").textContent = `${about.content.name} ${about.content.version}`;
   if (offer.status === UNAUTHORIZED) element("key-field").hidden = false;
   if (!offer.content) return;
-  const options = offer.content.models.map(({ name, engine }) => {
-    const isDefault = name === offer.content.default;
-    return new Option(engine ? `${name} (${engine})` : name, name, isDefault, isDefault);
+  const { models, default: first } = offer.content;
+  titles = new Map(models.map(({ name, title }) => [name, title ?? name]));
+  const options = models.map(({ name, title, engine }) => {
+    const isDefault = name === first;
+    return new Option(title ?? (engine ? `${name} (${engine})` : name), name, isDefault, isDefault);
   });
   element("model").replaceChildren(...options);
+  element("model-label").textContent = models.every(({ title }) => title) ? "Cut out" : "Model";
   element("model-field").hidden = options.length < 2;
 }
 
@@ -165,7 +169,7 @@ async function refresh() {
 
 function facts({ cutout, settings, serverMs }, { width, height }) {
   const parts = [`${width} × ${height}`];
-  if (cutout && settings.model) parts.push(settings.model);
+  if (cutout && settings.model) parts.push(titles.get(settings.model) ?? settings.model);
   if (cutout && serverMs) parts.push(`${seconds(serverMs)} on the server`);
   return parts.join(" · ");
 }

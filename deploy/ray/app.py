@@ -42,9 +42,13 @@ class Engine:
         return await self._worker.infer(model, batch)
 
     async def describe(self):
-        """Return (what `Worker.models` gives, what `Worker.explain` gives by name); `ProblemError` if loading."""
+        """Return (what `Worker.models` gives, what `Worker.explain` gives by name); `ProblemError` if loading.
+
+        Of models on demand, this is what the replica has that was asked: each gets them ready for itself.
+        """
         models = self._worker.models()
-        return models, {model["name"]: self._worker.explain(model["name"]) for model in models}
+        asked = [model["name"] for model in models if model["ready"] or not model.get("on_demand")]
+        return models, {name: self._worker.explain(name) for name in asked}
 
     async def check_health(self):
         """Raise if this replica is better replaced; Ray asks every few seconds."""

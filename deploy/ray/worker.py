@@ -69,7 +69,9 @@ class RayWorker:
         """See `Worker.explain`."""
         described = self.model(name)
         self._check_ready()
-        return self._explained[described["name"]]
+        if (name := described["name"]) not in self._explained:
+            raise ProblemError("model_loading", "a model that is ready", f"{name}, opened on demand", "Ask for it.", 1)
+        return self._explained[name]
 
     async def close(self):
         """See `Worker.close`."""

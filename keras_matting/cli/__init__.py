@@ -25,7 +25,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "predict": Verb("matte a photo, a folder, a glob or standard input", predict.add_arguments, predict.predict),
-    "fetch": Verb("official weights into a model folder", models.add_fetch_arguments, models.fetch),
+    "fetch": Verb("official or shipped weights into a model folder", models.add_fetch_arguments, models.fetch),
     "import": Verb(
         "any checkpoint (.pth, .ckpt, .onnx) into a model folder", models.add_import_arguments, models.import_
     ),

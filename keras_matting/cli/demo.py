@@ -5,7 +5,6 @@ from pathlib import Path
 from keras_matting.cli.shared import aligned
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
-MODEL = "u2netp"
 QUICK_ROUNDS, MAX_ROUNDS = 6, 24
 
 
@@ -17,11 +16,13 @@ def add_arguments(parser):
 
 
 def demo(arguments):
-    """Fetch, convert and export the model, build and compare its engines, each where that is not done yet; matte."""
+    """Export the default model, build and compare its engines, each where that is not done yet; matte."""
     from keras_matting import predict
     from keras_matting.matting import Session
+    from keras_matting.shipped import DEFAULT_MODEL
+    from keras_matting.weights.fetch import ready_model_dir
 
-    photos, model_dir = _write_samples(arguments.out / "photos"), _exported_model()
+    photos, model_dir = _write_samples(arguments.out / "photos"), ready_model_dir(DEFAULT_MODEL)
     table = None if arguments.no_benchmark else _benchmark_table(model_dir)
     with Session(model_dir, arguments.engine) as session:
         results = list(predict.run(session, predict.plan(photos, arguments.out / "cutouts", ".png")))
@@ -49,23 +50,6 @@ def _benchmark_table(model_dir):
             say(f"{outcome.engine}: {outcome.reason}")
     report = benchmark(model_dir, sample_photos(), batches=(1,), rounds=QUICK_ROUNDS, max_rounds=MAX_ROUNDS)
     return reports.markdown(report)
-
-
-def _exported_model():
-    """Return `saved_models/u2netp`, made if need be."""
-    from keras_matting.model_folder import ONNX_FILE, PRESET_FILE
-
-    folder = Path("saved_models") / MODEL
-    if not (folder / PRESET_FILE).exists():
-        from keras_matting.weights.fetch import fetch
-
-        fetch(MODEL, folder)
-    if not (folder / ONNX_FILE).exists():
-        from keras_matting.export import export
-
-        say(f"{MODEL}: exporting for the engines")
-        export(folder)
-    return folder
 
 
 def _write_samples(folder):

@@ -7,20 +7,25 @@ from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
+from keras_matting.shipped import SHIPPED
 
 CHECKED_PHOTOS = 8
 
 
 def add_fetch_arguments(parser):
     """Declare the options of `fetch`."""
-    parser.add_argument("name", help="u2netp, u2net, u2net_human_seg or modnet")
+    parser.add_argument(
+        "name",
+        help="u2netp, u2net, u2net_human_seg or modnet, which are official; or, copied without any network, "
+        f"{', '.join(SHIPPED)}",
+    )
     parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
     parser.add_argument("--file", type=Path, help="the official file, if you have it already")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
 def fetch(arguments):
-    """Fetch official weights into a model folder."""
+    """Bring official or shipped weights into a model folder."""
     from keras_matting.weights.fetch import fetch
 
     out = arguments.out or Path("saved_models") / arguments.name

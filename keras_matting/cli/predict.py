@@ -8,9 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
+from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from keras_matting.photos.folders import Listing
@@ -26,7 +28,7 @@ def add_arguments(parser):
         help="folder, or file for one photo, or - for stdout (default: cutouts/; stdout for -)",
     )
     parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--model", default="u2netp", help="folder or name (default: u2netp, fetched at first use)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
     parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
     parser.add_argument(
         "--output",

@@ -1,16 +1,13 @@
 """The verb `serve`."""
 
+from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK
 from keras_matting.errors import UsageError
 
 
 def add_arguments(parser):
     """Declare the options of `serve`; what is not given comes from the environment (see the service's settings)."""
-    parser.add_argument(
-        "--model",
-        action="append",
-        help="folder or name (default: u2netp, fetched at first use); several times for several models",
-    )
+    parser.add_argument("--model", action="append", help=f"{MODEL_HELP}; several times for several models")
     parser.add_argument("--engine", help="engine, or auto (default); see: keras-matting engines")
     parser.add_argument(
         "--host",

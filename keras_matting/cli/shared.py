@@ -2,6 +2,13 @@
 
 import argparse
 
+from keras_matting.shipped import DEFAULT_MODEL, WHOLE_SUBJECT_MODEL
+
+MODEL_HELP = (
+    f"what to cut out: {DEFAULT_MODEL} (default) clothing, {WHOLE_SUBJECT_MODEL} the whole subject (fetched at first "
+    "use); or the folder of any other model"
+)
+
 
 def positive(text):
     """Parse a whole number above 0."""

@@ -10,6 +10,7 @@ from keras_matting.cli.models import size
 from keras_matting.cli.status import OK, say
 from keras_matting.errors import UsageError
 from keras_matting.model_folder import find_model_dir
+from keras_matting.shipped import shipped_dir
 
 
 def add_train_arguments(parser):
@@ -122,7 +123,7 @@ def _start(init):
 
     if not init or Path(init).exists():
         return init
-    folder = find_model_dir(init)
+    folder = find_model_dir(init) or shipped_dir(init)
     if folder is None and init in PRETRAINED:
         raise UsageError(
             f"Expected weights to start from; {init} is not here yet. Fetch it: keras-matting fetch {init}"

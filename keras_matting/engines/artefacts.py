@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keras_matting.errors import EngineError
 from keras_matting.files import file_sha256, replaced_folder, write_atomically
-from keras_matting.model_folder import EXPORT_TARGETS, MANIFEST, Preset, engine_dir, export_manifest
+from keras_matting.model_folder import EXPORT_TARGETS, MANIFEST, ONNX_FILE, Preset, engine_dir, export_manifest
 
 _BELONGS = {
     "weights_sha256": "weights",
@@ -37,6 +37,14 @@ def exported(model_dir, relative, engine):
     remedy = f"run keras-matting export {model_dir}{target}"
     _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, Preset.load(model_dir).identity)
     return model_dir / relative
+
+
+def is_exported(model_dir: str | Path) -> bool:
+    """Tell whether a model folder has graphs of the weights and size of its preset; what is damaged is told later."""
+    manifest = read_manifest(Path(model_dir) / export_manifest(ONNX_FILE))
+    identity = Preset.load(model_dir).identity
+    is_current = bool(manifest) and all(manifest.get(name) == value for name, value in identity.items())
+    return is_current and (Path(model_dir) / ONNX_FILE).is_file()
 
 
 def files_of(path):

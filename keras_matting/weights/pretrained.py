@@ -23,6 +23,7 @@ from keras_matting.architectures import default_preset
 from keras_matting.errors import UsageError, WeightsError
 from keras_matting.files import StrPath, file_sha256, stub_told
 from keras_matting.model_folder import Preset
+from keras_matting.shipped import SHIPPED
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ def download(name: str, folder: StrPath, local_file: StrPath | None = None) -> P
     source has the file with the expected SHA-256, listing what each one answered.
     """
     if name not in PRETRAINED:
-        raise UsageError(f"Expected pretrained weights out of {', '.join(PRETRAINED)}; received {name!r}.")
+        known = ", ".join((*SHIPPED, *PRETRAINED))
+        raise UsageError(f"Expected weights out of {known}; received {name!r}.")
     entry, failures = PRETRAINED[name], []
     target = Path(folder) / entry.file
     for describe, bring in _sources(entry, local_file):
