@@ -70,7 +70,8 @@ def _check_images(preset, photos, batch):
 def serving_function(model, input_size, batch=None):
     """Return `model` as a TensorFlow function of "image", float32 (batch, height, width, 3), to its named outputs.
 
-    A model with a single output names it "matte". The function is traced once and serves every export.
+    A model with a single output names it "matte". The function is traced once and serves every export. Functions that
+    layers call are traced into it: Keras compiles grouped convolutions by XLA, in a call that ONNX has nothing for.
     """
     import tensorflow as tf
 
@@ -78,7 +79,14 @@ def serving_function(model, input_size, batch=None):
         outputs = model(image, training=False)
         return outputs if isinstance(outputs, dict) else {"matte": outputs}
 
-    return tf.function(serve, input_signature=[tf.TensorSpec((batch, *input_size, 3), tf.float32, name="image")])
+    serve = tf.function(serve, input_signature=[tf.TensorSpec((batch, *input_size, 3), tf.float32, name="image")])
+    earlier = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # of a function within the one that is traced, its operations
+    try:
+        serve.get_concrete_function()
+    finally:
+        tf.config.run_functions_eagerly(earlier)
+    return serve
 
 
 def save_saved_model(model, serve, path):

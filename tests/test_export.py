@@ -92,6 +92,15 @@ def test_constants_that_a_layer_captures_are_no_inputs(tmp_path):
     assert [source.name for source in onnx.load(tmp_path / "model" / ONNX_FILE).graph.input] == ["image"]
 
 
+def test_grouped_convolutions_are_exported_as_such(tmp_path):
+    layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(8, 1), keras.layers.Conv2D(8, 3, groups=4)]
+    write_keras_folder(keras.Sequential(layers), "grouped", tmp_path / "model")
+    export(tmp_path / "model")  # which compares both files with Keras
+    nodes = onnx.load(tmp_path / "model" / ONNX_FILE).graph.node
+    groups = [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "group"]
+    assert 4 in groups
+
+
 def test_a_graph_that_onnx_cannot_hold_is_explained_and_leaves_the_folder(one_layer_dir, tmp_path):
     folder = shutil.copytree(one_layer_dir, tmp_path / "model")
     before = (folder / ONNX_FILE).read_bytes()
