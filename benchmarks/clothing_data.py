@@ -27,6 +27,7 @@ from keras_matting.photos.refine import estimate_foreground
 WIDTH = 400  # street photos and flat-lays are kept at that width
 GROUND_SIDE = 800  # backgrounds' longer side
 OUTFITS = 300  # street photos that give an outfit, a person without clothes and an empty street
+MAX_LEFT = 0.04  # of a street without its person, at most, may still stand out
 VALIDATION_SCENES = 60
 
 
@@ -101,11 +102,7 @@ class Data:
 
     def _stock(self):
         garments = [self._garment(path.stem) for path in self._paths("garments/rgba", "garments")]
-        laid, floors = [], []
-        for _, picture, matte in _pairs(self.out / "flatlays"):
-            if (floor := scenes.empty_ground(picture, matte)) is not None:
-                floors.append(floor)
-            laid.append(_cut(picture, matte))
+        laid = [_cut(picture, matte) for _, picture, matte in _pairs(self.out / "flatlays")]
         streets, outfits, bare = [], [], []
         for _, picture, alpha in list(_pairs(self.out / "street"))[:OUTFITS]:
             street, person = self._street_parts(picture, alpha)
@@ -116,13 +113,16 @@ class Data:
         photos = [self._background(path.stem) for path in self._paths("backgrounds/image", "backgrounds")]
         # Twice, since these are the ones with exact edges.
         return scenes.Stock(
-            (*garments, *garments, *laid), (photos, streets, floors), tuple(outfits), tuple(filter(_is_seen, bare))
+            (*garments, *garments, *laid), (photos, streets), tuple(outfits), tuple(filter(_is_seen, bare))
         )
 
     def _street_parts(self, picture, alpha):
-        """Return (the street without the person, or None; the person's matte)."""
+        """Return (the street without the person, or None where others are on it; the person's matte)."""
         person = cv2.max(self._matte("u2netp", picture), alpha)
-        return scenes.empty_ground(picture, person), person
+        street = scenes.empty_ground(picture, person)
+        if street is not None and self._matte("u2netp", street).mean() > MAX_LEFT * 255:
+            street = None
+        return street, person
 
     def _paths(self, folder, split):
         """Return the files of a folder that are not held out, in order."""
