@@ -91,3 +91,15 @@ def test_adam_steps_as_keras_does():
         results.append([np.asarray(x) for x in (variable, *optimizer.variables)])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)  # of steps of 0.1: 1 - 0.999 is rounded
+
+
+def test_batch_norm_takes_what_a_keras_file_holds_for_keras_own(tmp_path):
+    inputs = keras.Input(SHAPE[1:])
+    theirs = keras.Model(inputs, keras.layers.BatchNormalization(name="norm")(inputs))
+    theirs.set_weights([values(1, 4), values(2, 4), values(3, 4), np.abs(values(4, 4))])
+    theirs.save(tmp_path / "model.keras")
+    inputs = keras.Input(SHAPE[1:])
+    ours = keras.Model(inputs, batch_norm("norm")(inputs))
+    ours.load_weights(tmp_path / "model.keras")
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

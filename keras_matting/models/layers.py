@@ -199,12 +199,12 @@ def _instance_norm(x):
 
 
 @keras.saving.register_keras_serializable("keras_matting")
-class BatchNorm(layers.BatchNormalization):
+class BatchNormalization(layers.BatchNormalization):
     """Keras's batch normalisation of the last axis, in one kernel where TensorFlow trains in float32 or bfloat16.
 
     Keras composes it of some forty operations, backward pass included, casts bfloat16 to float32 for them, and keeps
     their results in memory. Here statistics and weights are float32, too, and the running variance is the biased one,
-    as Keras has it.
+    as Keras has it. It has Keras's name, too: a `.keras` file calls its weights by the class.
     """
 
     _FUSED_DTYPES = ("float32", "bfloat16")
@@ -228,7 +228,7 @@ class BatchNorm(layers.BatchNormalization):
 
 def batch_norm(name, **kwargs):
     """Return a batch normalisation with PyTorch's epsilon and momentum."""
-    return BatchNorm(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
+    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
 
 
 def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, depthwise=False, initializer=None):

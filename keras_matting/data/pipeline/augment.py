@@ -42,6 +42,7 @@ AUGMENTATIONS = {
     "custom": _CUSTOM,
     "custom-no-rotation": replace(_CUSTOM, geometry=replace(_CUSTOM.geometry, rotation=(0, 0))),
     "custom-no-jitter": _CUSTOM.without(ColourJitter),
+    "custom-no-cutout": _CUSTOM.without(CutOut),
 }
 
 
