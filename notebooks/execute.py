@@ -32,6 +32,10 @@ here = Path.cwd()
 os.chdir(next((folder for folder in (here, *here.parents) if (folder / "saved_models").is_dir()), here))
 %config InlineBackend.figure_formats = ["jpeg"]
 %config InlineBackend.print_figure_kwargs = {{"bbox_inches": "tight", "pil_kwargs": {{"quality": 90}}}}"""
+# What TensorFlow says when it is imported, whatever TF_CPP_MIN_LOG_LEVEL says: that level is read later.
+_NOTICE = re.compile(
+    r"^(?:WARNING: All log messages before absl::InitializeLog\(\)|I\d{4} [\d:.]+ +\d+ \w+\.cc:).*\n?", re.MULTILINE
+)
 # Where Linux, macOS and Colab keep what is one machine's own.
 _ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:Users|content|home|mnt|opt|private|root|tmp|usr|var|work)/[\w.-]+")
 
@@ -86,7 +90,15 @@ def execute(notebook, folder):
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=environment)
+    for cell in code_cells(notebook):
+        cell.outputs = [output for output in map(_without_notices, cell.outputs) if output.get("text") != ""]
     notebook.metadata = nbformat.from_dict(METADATA | {"executed": {"cells": digest(notebook)}})
+
+
+def _without_notices(output):
+    if output.output_type == "stream":
+        output.text = _NOTICE.sub("", output.text)
+    return output
 
 
 def problems(notebook):

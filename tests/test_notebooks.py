@@ -83,6 +83,14 @@ def test_clean_outputs_have_no_problems():
     assert not execute.problems(notebook_of("print('runs/notebooks/x, and/or, https://host/tmp/x')", "1 + 1"))
 
 
+def test_the_notice_of_tensorflow_s_import_is_left_out_and_its_warnings_are_not():
+    notice = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n"
+    lines = ["I0000 00:00:1795690510.4 27305 port.cc:153] on.\\n", "W0000 00:00:1795690510.4 27305 x.cc:1] old.\\n"]
+    code = "import sys\nsys.stderr.write('{}')\nprint('done')"
+    assert not execute.problems(notebook_of(code.format(notice + lines[0])))
+    assert "warnings or logs: 'W0000" in execute.problems(notebook_of(code.format("".join(lines))))[0]
+
+
 def test_a_changed_cell_makes_the_outputs_stale_and_a_changed_text_does_not():
     notebook = notebook_of("1 + 1")
     notebook.cells.append(nbformat.v4.new_markdown_cell("Two."))
