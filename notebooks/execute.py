@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 REPOSITORY = "keras-matting/keras_matting"
 MAX_BYTES = 1_500_000
-CELL_SECONDS = 600
+CELL_SECONDS = 1800
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
