@@ -1,4 +1,4 @@
-# make demo, make test, make serve, make lint. Each first brings .venv up to date, which is quick when it is.
+# make demo, make test, make serve, make lint, make notebooks: each first brings .venv up to date, quick when it is.
 PYTHON ?= python3.11
 PYTHON310 ?= python3.10
 VENV = .venv
@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile
 PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test serve lint floor0-env tftrt-env ray-env clean
+.PHONY: demo test serve lint notebooks floor0-env tftrt-env ray-env clean
 
 demo: $(VENV)/cpu.installed
 	$(BIN)/keras-matting demo
@@ -23,6 +23,10 @@ lint: $(VENV)/lint.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint deploy/docker/Dockerfile deploy/docker/Dockerfile.gpu
+
+# Execute the notebooks in place; their outputs are committed with them.
+notebooks: $(VENV)/test.installed
+	$(BIN)/python notebooks/execute.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
