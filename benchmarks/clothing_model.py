@@ -1,10 +1,12 @@
 """Make the model folder that is committed out of training runs: half-precision values, a picture of the curves.
 
-usage: python benchmarks/clothing_model.py RUN... OUT_DIR [--last] [--data SPEC...]
+usage: python benchmarks/clothing_model.py RUN... OUT_DIR [--last] [--data SPEC... [--start MODEL_DIR --kept 0.8]]
 
 The weights are those of the last run's best epoch (or of its last one); the curves are those of all runs, one after
 the other. With --data the batch norms' statistics are measured anew, on photos of the training as they are: what
-training leaves are those of its last ten batches or so. Weights are rounded to half precision, which `model.keras`
+training leaves are those of its last ten batches or so. With --start the weights are mixed with those that training
+began with (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022), which brings back some of what it forgot;
+the folder may be where another run starts. Weights are rounded to half precision, which `model.keras`
 stores as float32 with zeros that deflate: it loads everywhere. Mattes are given as they are, not stretched to [0, 1]
 as the official model's, so that a photo without clothing has none.
 """
@@ -27,11 +29,13 @@ from keras_matting.data.sources import read_sources
 from keras_matting.model_folder import KERAS_FILE, Preset
 from keras_matting.models.folder import load_model, write_model_folder
 from keras_matting.training.progress import HISTORY_FILE
+from keras_matting.training.start import recalibrate_folded_norms
 from keras_matting.training.strip import strip
 
 LICENCE = "research and demonstration only: trained on data without a licence for more"
 SIZE = 320, 320
 BATCH, BATCHES = 8, 60  # to measure batch norms on
+FOLDED_BATCHES = 4  # those of an official model, which came folded
 _FIGURES = {"miou": "mIoU", "mae": "MAE"}
 
 
@@ -41,11 +45,17 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--last", action="store_true", help="of the last run take the last epoch, not the best")
     parser.add_argument("--data", nargs="+", default=(), metavar="SPEC", help="training data, as train takes it")
+    parser.add_argument("--start", type=Path, help="the model that training began with; needs --data")
+    parser.add_argument("--kept", type=float, default=0.8, help="the part of the trained weights in the mix")
     arguments = parser.parse_args()
+    if arguments.start and not arguments.data:
+        parser.error("--start needs --data")
     with tempfile.TemporaryDirectory() as folder:
         stripped = Path(folder) / arguments.out.name
         preset = strip(arguments.runs[-1], stripped, last=arguments.last)
         model = load_model(stripped)
+    if arguments.start:
+        mix(model, arguments.start, arguments.kept, islice(training_images(arguments.data, preset), FOLDED_BATCHES))
     if arguments.data:
         measure_norms(model, training_images(arguments.data, preset))
     model.set_weights([halved(weights) for weights in model.get_weights()])
@@ -63,6 +73,14 @@ def training_images(specs, preset):
     data = TrainingData(read_sources(specs), replace(preset, input_size=SIZE), batch_size=BATCH, seed=1)
     for image, _ in islice(data.dataset(), BATCHES):
         yield image
+
+
+def mix(model, start, kept, batches):
+    """Move the weights to `kept` times themselves and the rest of those in the model folder `start`."""
+    other = load_model(start, replace(Preset.load(start), input_size=SIZE))
+    recalibrate_folded_norms(other, [image.numpy() for image in batches])  # as training did when it began
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    model.set_weights([kept * trained + (1 - kept) * before for trained, before in pairs])
 
 
 def measure_norms(model, batches):
