@@ -32,9 +32,11 @@ here = Path.cwd()
 os.chdir(next((folder for folder in (here, *here.parents) if (folder / "saved_models").is_dir()), here))
 %config InlineBackend.figure_formats = ["jpeg"]
 %config InlineBackend.print_figure_kwargs = {{"bbox_inches": "tight", "pil_kwargs": {{"quality": 90}}}}"""
-# What TensorFlow says when it is imported, whatever TF_CPP_MIN_LOG_LEVEL says: that level is read later.
+# Of TensorFlow: what it says when it is imported, before it reads TF_CPP_MIN_LOG_LEVEL, and what it tells in a notebook
+# though there is no cause ("Assets written to ...").
 _NOTICE = re.compile(
-    r"^(?:WARNING: All log messages before absl::InitializeLog\(\)|I\d{4} [\d:.]+ +\d+ \w+\.cc:).*\n?", re.MULTILINE
+    r"^(?:WARNING: All log messages before absl::InitializeLog\(\)|I\d{4} [\d:.]+ +\d+ \w+\.cc:|INFO:tensorflow:).*\n?",
+    re.MULTILINE,
 )
 # Where Linux, macOS and Colab keep what is one machine's own.
 _ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:Users|content|home|mnt|opt|private|root|tmp|usr|var|work)/[\w.-]+")

@@ -83,8 +83,9 @@ def test_clean_outputs_have_no_problems():
     assert not execute.problems(notebook_of("print('runs/notebooks/x, and/or, https://host/tmp/x')", "1 + 1"))
 
 
-def test_the_notice_of_tensorflow_s_import_is_left_out_and_its_warnings_are_not():
+def test_what_tensorflow_tells_without_a_cause_is_left_out_and_its_warnings_are_not():
     notice = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n"
+    notice += "INFO:tensorflow:Assets written to: runs/x\\n"
     lines = ["I0000 00:00:1795690510.4 27305 port.cc:153] on.\\n", "W0000 00:00:1795690510.4 27305 x.cc:1] old.\\n"]
     code = "import sys\nsys.stderr.write('{}')\nprint('done')"
     assert not execute.problems(notebook_of(code.format(notice + lines[0])))
