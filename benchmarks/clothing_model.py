@@ -1,12 +1,14 @@
 """Make the model folder that is committed out of training runs: half-precision values, a picture of the curves.
 
-usage: python benchmarks/clothing_model.py RUN... OUT_DIR [--last] [--data SPEC... [--start MODEL_DIR --kept 0.8]]
+usage: python benchmarks/clothing_model.py RUN... OUT_DIR [--last] [--gain 2]
+           [--data SPEC... [--start MODEL_DIR --kept 0.8]]
 
 The weights are those of the last run's best epoch (or of its last one); the curves are those of all runs, one after
 the other. With --data the batch norms' statistics are measured anew, on photos of the training as they are: what
 training leaves are those of its last ten batches or so. With --start the weights are mixed with those that training
 began with (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022), which brings back some of what it forgot;
-the folder may be where another run starts. Weights are rounded to half precision, which `model.keras`
+the folder may be where another run starts. Cross-entropy hedges where it is unsure: --gain multiplies what the last
+convolution gives, before the sigmoid. Weights are rounded to half precision, which `model.keras`
 stores as float32 with zeros that deflate: it loads everywhere. Mattes are given as they are, not stretched to [0, 1]
 as the official model's, so that a photo without clothing has none.
 """
@@ -47,6 +49,7 @@ def main():
     parser.add_argument("--data", nargs="+", default=(), metavar="SPEC", help="training data, as train takes it")
     parser.add_argument("--start", type=Path, help="the model that training began with; needs --data")
     parser.add_argument("--kept", type=float, default=0.8, help="the part of the trained weights in the mix")
+    parser.add_argument("--gain", type=float, default=1.0, help="what the logits are multiplied by (default: 1)")
     arguments = parser.parse_args()
     if arguments.start and not arguments.data:
         parser.error("--start needs --data")
@@ -58,6 +61,8 @@ def main():
         mix(model, arguments.start, arguments.kept, islice(training_images(arguments.data, preset), FOLDED_BATCHES))
     if arguments.data:
         measure_norms(model, training_images(arguments.data, preset))
+    last = model.get_layer("outconv")
+    last.set_weights([weights * arguments.gain for weights in last.get_weights()])
     model.set_weights([halved(weights) for weights in model.get_weights()])
     preset = replace(preset, input_size=SIZE, output="identity", licence=LICENCE)
     write_model_folder(model, preset, arguments.out, force=True)
