@@ -13,7 +13,7 @@ def build_engines(records, environment, model_dirs, names, max_batch, budget, lo
     left = []
     for model_dir in model_dirs:
         calibration = arrays(model_dir)["calibration"]
-        options = BuildOptions(tuple(calibration[:, None]), max_batch, log)
+        options = BuildOptions(tuple(calibration[:, None]), max_batch)
         for name in names:
             if records.has("build", environment, model_dir.name, name):
                 continue
