@@ -10,7 +10,7 @@ began with (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022), wh
 the folder may be where another run starts. Cross-entropy hedges where it is unsure: --gain multiplies what the last
 convolution gives, before the sigmoid. Weights are rounded to half precision, which `model.keras`
 stores as float32 with zeros that deflate: it loads everywhere. Mattes are given as they are, not stretched to [0, 1]
-as the official model's, so that a photo without clothing has none.
+as the official model's.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def draw(rows, path):
                 if f"val_{source}_{metric}" in row
             ]
             axis.plot(*zip(*points, strict=True), marker=".", label=source)
-        axis.set(xlabel="epoch", ylabel=f"{label} on held-out photos, at the training's size")
+        axis.set(xlabel="epoch", ylabel=f"{label}, held-out photos")
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=100)
