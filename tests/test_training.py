@@ -235,6 +235,21 @@ def test_strip_can_take_the_last_epoch(finished, tmp_path):
     assert '"epoch": 4' in (tmp_path / "model" / "training.json").read_text()
 
 
+def test_the_last_weights_of_a_run_that_goes_on_can_be_had(finished, tmp_path, monkeypatch):
+    """It replaces its checkpoint between the moment when its progress is read and the one when that is loaded."""
+    _, run_dir, _ = finished
+    read = Progress.read
+
+    def read_too_early(progress):
+        read(progress)
+        progress.state["checkpoint"] = "checkpoint-1.npz"
+        monkeypatch.undo()
+
+    monkeypatch.setattr(Progress, "read", read_too_early)
+    assert not (run_dir / "checkpoint-1.npz").exists()
+    assert strip(run_dir, tmp_path / "model", last=True).weights_sha256
+
+
 def test_strip_refuses_what_is_no_run(tmp_path):
     with pytest.raises(UsageError, match="Expected a training run"):
         strip(tmp_path, tmp_path / "model")

@@ -45,8 +45,17 @@ def strip(run_dir, out_dir, *, name=None, last=False, force=False):
 
 
 def _load_last(network, settings, progress):
-    progress.restore(architectures.find(settings.model).trainer(settings.objective, network))
-    return progress.epoch
+    """Load the last checkpoint and return its epoch; a run that goes on may have replaced the one it told of."""
+    trainer = architectures.find(settings.model).trainer(settings.objective, network)
+    while True:
+        checkpoint = progress.state["checkpoint"]
+        try:
+            progress.restore(trainer)
+            return progress.epoch
+        except UsageError:
+            progress.read()
+            if progress.state["checkpoint"] == checkpoint:
+                raise
 
 
 def _origin(settings):
