@@ -88,7 +88,7 @@ def execute(notebook, folder):
         kernel_name=METADATA["kernelspec"]["name"],
         record_timing=False,
         coalesce_streams=True,
-        store_widget_state=False,
+        store_widget_state=True,  # or an output within a widget is not found; it is not kept in the file
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=environment)

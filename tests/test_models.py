@@ -72,7 +72,7 @@ def test_outputs_equal_pytorch_on_the_jax_backend():
     script = (
         "import goldens, numpy as np\n"
         "from keras_matting.models import build_model\n"
-        "from keras_matting.weights import load_state_dict\n"
+        "from keras_matting.weights.pytorch import load_state_dict\n"
         "for name in ('modnet', 'u2netp'):\n"
         "    model = build_model(name)\n"
         "    load_state_dict(model, goldens.formula_state_dict(name))\n"

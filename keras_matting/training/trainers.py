@@ -41,7 +41,13 @@ class Trainer(keras.Model):
 
     def call(self, image, training=None):
         """Return the network's outputs, a dict."""
-        return self.network(image, training=training)
+        if _replicas() == 1:
+            return self.network(image, training=training)
+        # A replica's part of a last, smaller batch may be empty: seen with AVX-512, oneDNN's convolutions then give
+        # tensors of a wrong shape. So such a part is computed of a blank photo, which is dropped.
+        count = ops.shape(image)[0]
+        padded = ops.pad(image, [[0, ops.maximum(1 - count, 0)], [0, 0], [0, 0], [0, 0]])
+        return {name: output[:count] for name, output in self.network(padded, training=training).items()}
 
     def terms(self, image, targets, outputs):
         """Return the objective's terms, {name: scalar}."""
