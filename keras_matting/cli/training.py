@@ -59,7 +59,10 @@ def _add_run_arguments(parser):
         "--warmup", type=int, metavar="N", help="first steps, over which the learning rate rises from 0"
     )
     parser.add_argument(
-        "--ema", type=float, metavar="M", help="judge and keep a moving average of the weights, as 0.999"
+        "--ema",
+        type=float,
+        metavar="M",
+        help="judge and keep a moving average of the weights, as 0.999, but for batch norms' statistics",
     )
     parser.add_argument("--accumulate", type=int, metavar="N", help="batches an update (default: 1)")
     parser.add_argument(
