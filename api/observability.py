@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -100,7 +102,7 @@ class _JsonLines(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Let this package's loggers write JSON lines to standard error, and other libraries' their warnings."""
+    """Let this package's loggers write JSON lines to standard error, and other libraries' their warnings, for good."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logger = logging.getLogger(_PACKAGE)
@@ -108,6 +110,22 @@ def log_to_stderr(level: str) -> None:
     logger.setLevel(level.upper())
     logging.getLogger().handlers = [handler]
     logging.captureWarnings(True)
+
+
+@contextmanager
+def logging_to_stderr(level: str) -> Iterator[None]:
+    """Do as `log_to_stderr` for a while; then logging is as its caller had set it up."""
+    package, root = logging.getLogger(_PACKAGE), logging.getLogger()
+    handlers, level_before, propagate = package.handlers, package.level, package.propagate
+    of_others, show_warning = root.handlers, warnings.showwarning
+    log_to_stderr(level)
+    try:
+        yield
+    finally:
+        package.handlers, package.propagate, root.handlers = handlers, propagate, of_others
+        package.setLevel(level_before)
+        logging.captureWarnings(False)
+        warnings.showwarning = show_warning
 
 
 def log(message: str, level: int = logging.INFO, exc_info: BaseException | None = None, **fields: object) -> None:

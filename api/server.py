@@ -31,7 +31,11 @@ def run(settings: ServiceSettings) -> None:
     balancers look elsewhere; then the port closes, what is inside is finished, and the process ends. A second signal
     ends it at once, whatever is inside.
     """
-    observability.log_to_stderr(settings.log_level)
+    with observability.logging_to_stderr(settings.log_level):
+        _serve(settings)
+
+
+def _serve(settings: ServiceSettings) -> None:
     for name in unknown_variables(os.environ):  # not refused: Kubernetes makes such names of services called so
         observability.log(f"{name} is no setting of this service", logging.WARNING)
     failure: list[Exception] = []

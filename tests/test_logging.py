@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 import pytest
 
@@ -41,3 +42,12 @@ def test_a_command_that_fails_leaves_logging_as_it_was():
     with pytest.raises(ZeroDivisionError), saying_what_is_logged():
         1 / 0  # noqa: B018
     assert LOGGER.handlers == before
+
+
+def test_a_service_that_cannot_start_leaves_logging_as_it_was(one_layer_dir, monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
+    before = (LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, logging.getLogger().handlers, warnings.showwarning)
+    assert main(["serve", "--model", str(one_layer_dir), "--engine", "quantum"]) != 0
+    assert "quantum" in capsys.readouterr().err
+    after = (LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, logging.getLogger().handlers, warnings.showwarning)
+    assert after == before
