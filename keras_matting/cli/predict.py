@@ -52,7 +52,7 @@ def predict(arguments):
     from keras_matting.matting import open_session
 
     _check_names(arguments)
-    options = _output_options(arguments)
+    options = output_options(arguments)
     if "-" in (arguments.input, arguments.output_path) or is_stream(arguments.input):
         return _predict_stream(arguments, options)
     output = arguments.output_path or "cutouts"
@@ -204,7 +204,8 @@ def _megapixels(text):
     return value
 
 
-def _output_options(arguments):
+def output_options(arguments):
+    """Return the `OutputOptions` that --output, --refine and --foreground ask for."""
     from keras_matting.matting import OutputOptions, read_photo
 
     kind, _, value = arguments.output.partition("=")
