@@ -19,10 +19,21 @@ def picture(index, size=(48, 64)):
     return np.where(disc[..., None], (220, 180, 140), (40, 60, 30)).astype(np.uint8)
 
 
-def write_clip(path, *, pts=(0, 1, 2, 3), size=(48, 64), sound=None, rotation=None, options=None, images=None, **tags):
+def write_clip(
+    path,
+    *,
+    pts=(0, 1, 2, 3),
+    size=(48, 64),
+    sound=None,
+    rotation=None,
+    options=None,
+    images=None,
+    container_options=None,
+    **tags,
+):
     """Write a clip of frames at `pts` (in frames of 30 a second), with `sound` of a codec, and return its path."""
     images = images or [picture(index, size) for index in range(len(pts))]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=container_options) as container:
         track = container.add_stream(
             ENCODERS[path.suffix], rate=30, options={"crf": "10", "bf": "0", **(options or {})}
         )

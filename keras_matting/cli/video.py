@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keras_matting.video.run import VideoResult
 
 LINE_EVERY_S = 30.0  # in a log file, where no terminal shows a bar
+_NEARLY_ALL = 0.95  # of the frames that a file announces: some announce the length of the sound
 _COLOUR = re.compile(r"[\d\s,]+")
 
 
@@ -60,7 +61,7 @@ def video(arguments: argparse.Namespace) -> int:
         say(f"{_description(clip)}; model {session.preset.name}, engine {session.engine.name}")
         with Progress(clip.count, quiet=arguments.quiet) as progress:
             result = run(session, clip, job, progress.update)
-    say(_outcome(result))
+    say(_outcome(result, clip.count))
     return SOME_FAILED if result.damaged or result.is_cut_off else OK
 
 
@@ -81,7 +82,7 @@ def _description(clip: Clip) -> str:
     return f"{printable(clip.path)}: {width}x{height}, {frames}{rate}"
 
 
-def _outcome(result: VideoResult) -> str:
+def _outcome(result: VideoResult, announced: int | None) -> str:
     """Return the last line: how many frames, what was wrong with the clip, how fast, and where it is."""
     told = [f"{result.frames} {'frame' if result.frames == 1 else 'frames'}"]
     if result.damaged:
@@ -90,6 +91,8 @@ def _outcome(result: VideoResult) -> str:
         told.append(f"{result.repaired} damaged and shown as the decoder repaired them")
     if result.is_cut_off:
         told.append("the clip is cut off or cannot be read to its end")
+    if announced and result.frames + result.damaged < announced * _NEARLY_ALL:
+        told.append(f"where the file announces about {announced}")
     rate = result.frames / max(result.seconds, 1e-9)
     return f"{', '.join(told)}; {result.seconds:.1f} s ({rate:.1f} frames/s) -> {printable(result.output)}"
 

@@ -1,8 +1,8 @@
 """Against flicker: MODNet's one-frame delay (Ke et al., "MODNet: Real-Time Trimap-Free Portrait Matting", 2022).
 
 A pixel of a matte that differs from the frames before and after it, which agree, is taken for a flicker, and becomes
-their mean. Beyond the paper, the photo has to agree there, too: an edge that moves through a pixel within a frame or
-two is no flicker.
+their mean. Beyond the paper, a sliver of such pixels is left alone where the photo before and after differs: an edge
+that has moved through is no flicker.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SMOOTHINGS = ("off", "ofd")
 TOLERANCE = 0.05  # within which mattes agree; the paper has 0.1
 PHOTO_TOLERANCE = 6  # of 255, between photos whose noise is averaged out
 _NOISE_PX = 5  # of the window that averages it
+_SLIVER = 1 / 30  # of a matte's height: what is narrower may be the way of an edge
 
 
 def one_frame_delay(
@@ -45,14 +46,17 @@ def one_frame_delay(
 
 
 def _without_flicker(mattes: Sequence[Float32], photo_before: Uint8, photo_after: Uint8, tolerance: float) -> Float32:
-    before, matte, after = mattes
-    is_flicker = (
+    before, matte, after = (one[..., 0] for one in mattes)
+    differs = (
         (np.abs(before - after) <= tolerance)
         & (np.abs(matte - before) > tolerance)
         & (np.abs(matte - after) > tolerance)
-        & (cv2.absdiff(photo_before, photo_after).max(-1, keepdims=True) <= PHOTO_TOLERANCE)
     )
-    return np.where(is_flicker, (before + after) / 2, matte)
+    width = max(1, round(len(matte) * _SLIVER))
+    wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    is_no_sliver = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_OPEN, wide) > 0
+    is_still = cv2.absdiff(photo_before, photo_after).max(-1) <= PHOTO_TOLERANCE
+    return np.where(differs & (is_no_sliver | is_still), (before + after) / 2, matte)[..., None]
 
 
 def _thumbnail(photo: Photo, shape: Sequence[int]) -> Uint8:
