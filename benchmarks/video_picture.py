@@ -1,4 +1,4 @@
-"""Draw the picture of docs/video.md: frames of a made clip above their cut-outs on a colour, without and with smoothing.
+"""Draw the picture of docs/video.md: frames of a made clip above their cut-outs, without and with smoothing.
 
 usage: python benchmarks/video_picture.py [--model MODEL_DIR] [--engine NAME] [--out JPEG]
 

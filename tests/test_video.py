@@ -1,7 +1,6 @@
 """Clips in every format, decoded again: alpha, frames, time stamps, sound, colours, rotation; and what may go wrong."""
 
 import logging
-import os
 from fractions import Fraction
 
 import clips
@@ -121,7 +120,7 @@ def test_a_folder_has_a_png_of_each_frame_and_when_it_is_shown(cut_out, session,
     folder = cut_out(talking, tmp_path / "frames", kind)
     expected = [session.matte(photo, OutputOptions(kind)) for photo in photos_of(talking)]
     names = [f"{number:06}.png" for number in range(1, 7)]
-    assert sorted(os.listdir(folder)) == [*names, "timestamps.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "timestamps.txt"]
     for name, image in zip(names, expected, strict=True):
         written = cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
         assert written.dtype == dtype

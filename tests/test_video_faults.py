@@ -9,6 +9,7 @@ import clips
 import numpy as np
 import pytest
 from clips import write_clip
+from PIL import Image
 
 from keras_matting import machine
 from keras_matting.cli import main
@@ -65,6 +66,7 @@ def write_without_frames(path):
         (["cut.mp4", "x.webm"], "cut.mp4 cannot be read as one"),
         (["photo.png", "x.webm"], "photo.png is a picture. Use keras-matting predict"),
         (["photo.gif.jpg", "x.webm"], "is a picture. Use keras-matting predict"),
+        (["photo.avif", "x.webm"], "photo.avif is a picture"),
         (["sound.m4a", "x.webm"], "sound.m4a has sound only"),
         (["blank.mp4", "x.webm"], "no frame of blank.mp4 can be decoded"),
         (["clip.mp4", "x.mp4"], "MP4 (H.264) has no transparency"),
@@ -98,6 +100,7 @@ def test_a_request_that_cannot_be_met_is_one_sentence(fail, tmp_path, write_phot
         (tmp_path / name).write_bytes(b"")
     write_photo(tmp_path / "photo.png")
     write_photo(tmp_path / "photo.jpg").rename(tmp_path / "photo.gif.jpg")
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.avif")  # which FFmpeg takes for a clip of one frame
     write_sound_only(tmp_path / "sound.m4a")
     write_without_frames(tmp_path / "blank.mp4")
     if "file/x.webm" in words:  # the engine is opened before
@@ -138,13 +141,13 @@ def test_a_playlist_reaches_no_network(tmp_path):
 
 
 class Stopping:
-    """Raises `error` when the second frame is written."""
+    """Raises `error` at a late frame: by then the encoders have written some of the earlier ones."""
 
     def __init__(self, error):
         self.error = error
 
     def __call__(self, count):
-        if count == 2:
+        if count == 38:
             raise self.error
 
 
