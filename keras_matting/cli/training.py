@@ -98,9 +98,7 @@ def _run(arguments, needed, **fixed):
 
     # Keras draws its bar on standard output; a log file gets lines instead.
     verbose = 1 if sys.stderr.isatty() and sys.stdout.isatty() else 2
-    progress = train(
-        settings, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, log=say, verbose=verbose
-    )
+    progress = train(settings, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, verbose=verbose)
     _tell(progress, settings, arguments.out)
     return OK
 

@@ -33,12 +33,12 @@ from keras_matting.training.validation import source_names
 TENSORBOARD = "tensorboard"
 
 
-def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda message: None, verbose=2):
+def train(settings, run_dir, *, resume=False, overwrite=False, verbose=2):
     """Train as `settings` say, into the folder `run_dir`; return the `Progress` that was made.
 
     `resume` continues a run that was cut off, from its last whole epoch: weights, optimiser state, learning rate, order
     of the data and best model as if it had not been. A run that exists is refused unless `resume` or `overwrite` says
-    what to do with it. `verbose` is Keras's; at 2, for log files, `log` gets a line every half minute, too. Raises
+    what to do with it. `verbose` is Keras's; at 2, for log files, a line every half minute is logged, too. Raises
     `UsageError` on settings or data that do not fit, `MattingError` if the loss becomes NaN or the disk is full; the
     last checkpoint stays.
     """
@@ -47,12 +47,12 @@ def train(settings, run_dir, *, resume=False, overwrite=False, log=lambda messag
     run_dir = Path(run_dir)
     settings = _settled(run_dir, settings, resume, overwrite)
     with locked_folder(run_dir):
-        return _train(settings, run_dir, resume, overwrite, log, verbose)
+        return _train(settings, run_dir, resume, overwrite, verbose)
 
 
-def _train(settings, run_dir, resume, overwrite, log, verbose):
+def _train(settings, run_dir, resume, overwrite, verbose):
     preset = _preset_of(settings)
-    sources = selection.select(settings, log)
+    sources = selection.select(settings)
     progress = Progress(run_dir, settings.monitor, settings.patience)
     if resume:
         progress.read()
@@ -61,7 +61,7 @@ def _train(settings, run_dir, resume, overwrite, log, verbose):
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
         if settings.objective != "soc":
             selection.require_subjects(data)
-        trainer = _trainer_of(settings, preset, data, fresh=not progress.epoch, log=log)
+        trainer = _trainer_of(settings, preset, data, fresh=not progress.epoch)
         if overwrite:  # not before data and start have proved to be usable
             _remove_run(run_dir)
         if not progress.epoch:
@@ -70,7 +70,7 @@ def _train(settings, run_dir, resume, overwrite, log, verbose):
         with telling_full_disk(run_dir / TENSORBOARD, progress):
             callbacks = _callbacks(settings, preset, data, validation, progress)
             if verbose == 2:
-                callbacks.append(_step_log(settings, data, validation, log))
+                callbacks.append(_step_log(settings, data, validation))
             _fit(trainer, settings, data, validation, progress, callbacks, verbose)
     return progress
 
@@ -116,15 +116,15 @@ def _preset_of(settings):
     return replace(preset, input_size=size, weights_sha256="", source_sha256="")
 
 
-def _trainer_of(settings, preset, data, fresh, log):
+def _trainer_of(settings, preset, data, fresh):
     with _seeded(settings.seed):
         network = build_model(settings.model, preset.input_size)
     if settings.init and fresh:
-        start.load_initial_weights(network, settings.init, log)
+        start.load_initial_weights(network, settings.init)
         if settings.objective != "soc":  # SOC leaves the statistics as they are
             count = max(1, start.RECALIBRATION_IMAGES // settings.batch_size)
             images = (batch[0].numpy() for batch in islice(data.dataset(), count))
-            start.recalibrate_folded_norms(network, images, log)
+            start.recalibrate_folded_norms(network, images)
     names = source_names(settings.val)
     return architectures.find(settings.model).trainer(settings.objective, network, names)
 
@@ -151,10 +151,9 @@ def _callbacks(settings, preset, data, validation, progress):
     return callbacks
 
 
-def _step_log(settings, data, validation, log):
+def _step_log(settings, data, validation):
     validation_steps = int(validation.cardinality()) if validation else None
     return StepLog(
-        log,
         epochs=settings.epochs,
         steps=data.steps_per_epoch,
         batch_size=settings.batch_size,

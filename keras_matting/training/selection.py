@@ -1,6 +1,7 @@
 """Which data a run learns from and is validated on."""
 
 import json
+import logging
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
@@ -19,22 +20,24 @@ from keras_matting.training.validation import named, source_names
 SUBJECT = 0.5  # the least alpha of a mask that shows something
 NAMES_SHOWN = 3
 
+_LOGGER = logging.getLogger(__name__)
 
-def select(settings, log=lambda message: None):
-    """Return (training sources, validation sources) of a run's `Settings`; say what is left out of them.
+
+def select(settings):
+    """Return (training sources, validation sources) of a run's `Settings`; log what is left out of them.
 
     No photo with truth is in both, and none whose mask is no matte (`masks.misleading`) in either. Raises `UsageError`
     where there is none left to train on, or no truth where some is needed.
     """
     sources, validation = _read(settings)
-    _tell_problems((*sources, *validation), log)
+    _tell_problems((*sources, *validation))
     _require_truth(validation, "validation photos")
-    validation = [_with_mattes(source, log) for source in validation]
+    validation = [_with_mattes(source) for source in validation]
     if settings.objective == "soc":
         sources = [_without_truth(source) for source in sources]
     else:
         _require_truth(sources, "training photos")
-        sources = _apart([_with_mattes(source, log) for source in sources], validation, log)
+        sources = _apart([_with_mattes(source) for source in sources], validation)
     return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
 
 
@@ -95,12 +98,12 @@ def _read(settings):
     return [part[0] for part in parts], [part[1] for part in parts]
 
 
-def _tell_problems(sources, log):
+def _tell_problems(sources):
     for name, problems in {source.name: source.problems for source in sources}.items():
         if problems:
-            log(f"left out of {name}: {_counted(problems)}; data check names them")
+            _LOGGER.warning("left out of %s: %s; data check names them", name, _counted(problems))
             if coloured := [problem for problem in problems if problem.kind == masks.COLOURED]:
-                log(f"  {masks.COLOURED}: {_named(coloured)}")
+                _LOGGER.warning("  %s: %s", masks.COLOURED, _named(coloured))
 
 
 def _counted(problems):
@@ -114,7 +117,7 @@ def _named(problems):
     return f"{names}{more}; {problems[0].detail}"
 
 
-def _with_mattes(source, log):
+def _with_mattes(source):
     """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
     found = in_threads(lambda sample: _mask_problem(source, sample), source.samples, "masks")
     problems = [problem for problem in found if problem]
@@ -122,7 +125,7 @@ def _with_mattes(source, log):
         return source
     kept = tuple(sample for sample, problem in zip(source.samples, found, strict=True) if not problem)
     if kept:
-        log(f"left out of {source.name}: {_counted(problems)}: {_named(problems)}")
+        _LOGGER.warning("left out of %s: %s: %s", source.name, _counted(problems), _named(problems))
         return replace(source, samples=kept)
     raise UsageError(f"Expected mattes in {source.name}; received none: {_counted(problems)}: {_named(problems)}.")
 
@@ -154,7 +157,7 @@ def _without_truth(source):
     return replace(source, kind="unlabelled")
 
 
-def _apart(sources, validation, log):
+def _apart(sources, validation):
     """Return the sources without the photos of `validation`, by which they would be known already."""
     held_out = {sample.image.resolve() for source in validation for sample in source.samples}
     kept = [
@@ -163,7 +166,7 @@ def _apart(sources, validation, log):
     ]
     for source, rest in zip(sources, kept, strict=True):
         if dropped := len(source.samples) - len(rest.samples):
-            log(f"left out of {source.name}: validation photos ({dropped})")
+            _LOGGER.warning("left out of %s: validation photos (%d)", source.name, dropped)
         if not rest.samples:
             raise UsageError(
                 f"Expected photos to train on beside those of the validation; {source.name} has none. Take a part of "

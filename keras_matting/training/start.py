@@ -1,5 +1,6 @@
 """Where a run's weights come from: fresh, a model folder, a `.keras` file (whole or backbone) or an official file."""
 
+import logging
 from pathlib import Path
 
 import keras
@@ -15,9 +16,11 @@ from keras_matting.weights.keras_files import read_keras
 
 RECALIBRATION_IMAGES = 64
 
+_LOGGER = logging.getLogger(__name__)
 
-def load_initial_weights(network, source, log=lambda message: None):
-    """Set the weights of `network` from `source`, a path, and say what was taken.
+
+def load_initial_weights(network, source):
+    """Set the weights of `network` from `source`, a path, and log what was taken.
 
     A model folder or `.keras` file gives every variable that it has under the same name and shape: all of them, or
     all of the backbone. `.pth`, `.ckpt` and `.onnx` are official checkpoints. Raises `UsageError` where neither fits
@@ -29,7 +32,7 @@ def load_initial_weights(network, source, log=lambda message: None):
         preset, path = Preset.load(path), path / KERAS_FILE
     if path.suffix != ".keras":
         import_checkpoint(network, path)
-        log(f"weights of {path.name}")
+        _LOGGER.info("weights of %s", path.name)
         return
     if not path.is_file():
         raise UsageError(f"Expected weights to start from; {path} does not exist.")
@@ -37,7 +40,7 @@ def load_initial_weights(network, source, log=lambda message: None):
     if preset:
         require_weights(donor, preset, path)
     taken = _copy_by_name(network, donor)
-    log(f"{taken} of {len(network.weights)} variables from {path}")
+    _LOGGER.info("%d of %d variables from %s", taken, len(network.weights), path)
 
 
 def _copy_by_name(network, donor):
@@ -62,7 +65,7 @@ def _is_of_backbone(network, name):
     return bool(prefix) and name.startswith(prefix)
 
 
-def recalibrate_folded_norms(network, batches, log=lambda message: None):
+def recalibrate_folded_norms(network, batches):
     """Give batch norms that came folded into their convolutions the statistics they had lost; return how many.
 
     An inference export folds each batch norm away: what is left has mean 0 and variance 1, which evaluates right but
@@ -80,7 +83,7 @@ def recalibrate_folded_norms(network, batches, log=lambda message: None):
     means = [sum(values) / len(seen) for values in zip(*seen, strict=True)]
     for norm, mean, square in zip(norms, means[::2], means[1::2], strict=True):
         _unfold(norm, mean, np.maximum(square - mean**2, 0))
-    log(f"batch statistics of {len(norms)} folded batch norms measured on {len(seen)} batches")
+    _LOGGER.info("batch statistics of %d folded batch norms measured on %d batches", len(norms), len(seen))
     return len(norms)
 
 

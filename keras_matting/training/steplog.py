@@ -1,23 +1,26 @@
-"""What a long run says to a log file: a line every half minute, where no terminal shows a bar."""
+"""What a long run logs: a line every half minute, where no terminal shows a bar."""
 
+import logging
 import time
 
 import keras
 
 EVERY_S = 30.0
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class StepLog(keras.callbacks.Callback):
-    """Says epoch, step, loss, images/s and the time left, at most every `every_s` seconds, also while it validates.
+    """Logs epoch, step, loss, images/s and the time left, at most every `every_s` seconds, also while it validates.
 
     `epochs`, `steps`: how many the run has, and each epoch. `validation_steps`: how many validation has, or None.
     `clock` returns seconds. The rate is that since the last line, and does not count an epoch's first step, in which
     graphs are compiled; the time left of the run counts validation as soon as an epoch is done.
     """
 
-    def __init__(self, log, *, epochs, steps, batch_size, validation_steps=None, every_s=None, clock=time.monotonic):
+    def __init__(self, *, epochs, steps, batch_size, validation_steps=None, every_s=None, clock=time.monotonic):
         super().__init__()
-        self.log, self.clock = log, clock
+        self.clock = clock
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.validation_steps = validation_steps
         self.every_s = EVERY_S if every_s is None else every_s
@@ -35,7 +38,7 @@ class StepLog(keras.callbacks.Callback):
         """Say how far the epoch is, if it is time."""
         now, done = self.clock(), batch + 1
         if now - self._told >= self.every_s:
-            self.log(self._line(now, done, (logs or {}).get("loss")))
+            _LOGGER.info(self._line(now, done, (logs or {}).get("loss")))
             self._told, self._since, self._counted = now, now, done
         elif done == 1:
             self._since, self._counted = now, done
@@ -45,7 +48,7 @@ class StepLog(keras.callbacks.Callback):
         now = self.clock()
         if now - self._told >= self.every_s:
             of = f" of {self.validation_steps}" if self.validation_steps else ""
-            self.log(f"{self._name()}, validation, step {batch + 1}{of}")
+            _LOGGER.info("%s, validation, step %d%s", self._name(), batch + 1, of)
             self._told = now
 
     def on_epoch_end(self, epoch, logs=None):
