@@ -1,21 +1,31 @@
 """Which data a run learns from and is validated on."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_matting.data import masks
-from keras_matting.data.base import Problem, read_truth
+from keras_matting.data.base import Problem, Sample, Source, read_truth
 from keras_matting.data.pipeline.batches import TrainingData, numbered, validation_batches
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sources import read_sources, split
 from keras_matting.errors import MattingError, UsageError
+from keras_matting.model_folder import Preset
+from keras_matting.training.progress import Fingerprint
+from keras_matting.training.settings import Settings
 from keras_matting.training.validation import named, source_names
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SUBJECT = 0.5  # the least alpha of a mask that shows something
 NAMES_SHOWN = 3
@@ -23,7 +33,7 @@ NAMES_SHOWN = 3
 _LOGGER = logging.getLogger(__name__)
 
 
-def select(settings):
+def select(settings: Settings) -> tuple[list[Source], list[Source]]:
     """Return (training sources, validation sources) of a run's `Settings`; log what is left out of them.
 
     No photo with truth is in both, and none whose mask is no matte (`masks.misleading`) in either. Raises `UsageError`
@@ -41,7 +51,9 @@ def select(settings):
     return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
 
 
-def batches(sources, validation, settings, preset):
+def batches(
+    sources: Sequence[Source], validation: Sequence[Source], settings: Settings, preset: Preset
+) -> tuple[TrainingData, tf.data.Dataset | None]:
     """Return (`TrainingData`, validation batches or None)."""
     options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
     data = TrainingData(
@@ -62,7 +74,7 @@ def batches(sources, validation, settings, preset):
     return data, None
 
 
-def fingerprint(sources, validation):
+def fingerprint(sources: Sequence[Source], validation: Sequence[Source]) -> Fingerprint:
     """Return how many photos there are to train and validate on, and a digest of their names."""
     parts = {"training": sources, "validation": validation}
     names = {
@@ -73,7 +85,7 @@ def fingerprint(sources, validation):
     return {**counts, "sha256": sha256(json.dumps(names).encode()).hexdigest()}
 
 
-def require_subjects(data):
+def require_subjects(data: TrainingData) -> None:
     """Raise `UsageError` if no mask of one epoch of `data` shows anything: a model would learn to find nothing."""
     peak = max(float(np.max(targets["alpha"])) for _, targets in islice(data.dataset(), data.steps_per_epoch))
     if not peak:
@@ -85,7 +97,7 @@ def require_subjects(data):
         )
 
 
-def _read(settings):
+def _read(settings: Settings) -> tuple[list[Source], list[Source]]:
     sources = read_sources(settings.data)
     if settings.val:
         validation = read_sources([spec for _, spec in named(settings.val)])
@@ -98,7 +110,7 @@ def _read(settings):
     return [part[0] for part in parts], [part[1] for part in parts]
 
 
-def _tell_problems(sources):
+def _tell_problems(sources: Sequence[Source]) -> None:
     for name, problems in {source.name: source.problems for source in sources}.items():
         if problems:
             _LOGGER.warning("left out of %s: %s; data check names them", name, _counted(problems))
@@ -106,18 +118,18 @@ def _tell_problems(sources):
                 _LOGGER.warning("  %s: %s", masks.COLOURED, _named(coloured))
 
 
-def _counted(problems):
+def _counted(problems: Sequence[Problem]) -> str:
     return ", ".join(f"{kind} ({count})" for kind, count in Counter(problem.kind for problem in problems).most_common())
 
 
-def _named(problems):
+def _named(problems: Sequence[Problem]) -> str:
     """Return the first names, and of the first what is wrong and the remedy."""
     names = ", ".join(problem.stem for problem in problems[:NAMES_SHOWN])
     more = ", ..." if len(problems) > NAMES_SHOWN else ""
     return f"{names}{more}; {problems[0].detail}"
 
 
-def _with_mattes(source):
+def _with_mattes(source: Source) -> Source:
     """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
     found = in_threads(lambda sample: _mask_problem(source, sample), source.samples, "masks")
     problems = [problem for problem in found if problem]
@@ -130,7 +142,7 @@ def _with_mattes(source):
     raise UsageError(f"Expected mattes in {source.name}; received none: {_counted(problems)}: {_named(problems)}.")
 
 
-def _mask_problem(source, sample):
+def _mask_problem(source: Source, sample: Sample) -> Problem | None:
     """Return what misleads in a sample's truth, or None; unreadable files are told where they are used."""
     try:
         alpha = read_truth(sample)
@@ -143,13 +155,13 @@ def _mask_problem(source, sample):
     return found and Problem(found[0], sample.stem, f"{sample.alpha or sample.image}: {found[1]}")
 
 
-def _require_truth(sources, photos):
+def _require_truth(sources: Sequence[Source], photos: str) -> None:
     for source in sources:
         if source.kind == "unlabelled":
             raise UsageError(f"Expected {photos} with truth; {source.name} has none. Name pairs, a list or composites.")
 
 
-def _without_truth(source):
+def _without_truth(source: Source) -> Source:
     if source.kind == "composite":
         raise UsageError(
             f"Expected photos as they are, to adapt to; {source.name} is composited. Name unlabelled photos or pairs."
@@ -157,7 +169,7 @@ def _without_truth(source):
     return replace(source, kind="unlabelled")
 
 
-def _apart(sources, validation):
+def _apart(sources: Sequence[Source], validation: Sequence[Source]) -> list[Source]:
     """Return the sources without the photos of `validation`, by which they would be known already."""
     held_out = {sample.image.resolve() for source in validation for sample in source.samples}
     kept = [

@@ -1,6 +1,7 @@
 """Where a run's weights come from: fresh, a model folder, a `.keras` file (whole or backbone) or an official file."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -8,7 +9,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_matting.architectures import ARCHITECTURES
+from keras_matting.arrays import Float32, Float64
 from keras_matting.errors import UsageError
+from keras_matting.files import StrPath
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.models.folder import require_weights
 from keras_matting.weights.checkpoints import import_checkpoint
@@ -19,7 +22,7 @@ RECALIBRATION_IMAGES = 64
 _LOGGER = logging.getLogger(__name__)
 
 
-def load_initial_weights(network, source):
+def load_initial_weights(network: keras.Model, source: StrPath) -> None:
     """Set the weights of `network` from `source`, a path, and log what was taken.
 
     A model folder or `.keras` file gives every variable that it has under the same name and shape: all of them, or
@@ -43,7 +46,7 @@ def load_initial_weights(network, source):
     _LOGGER.info("%d of %d variables from %s", taken, len(network.weights), path)
 
 
-def _copy_by_name(network, donor):
+def _copy_by_name(network: keras.Model, donor: keras.Model) -> int:
     """Copy every variable of the donor's that `network` has; raises `UsageError` if not all, nor the backbone, fit."""
     given = {variable.path: variable for variable in donor.weights}
     wanted = {variable.path: variable for variable in network.weights}
@@ -59,13 +62,13 @@ def _copy_by_name(network, donor):
     return len(fitting)
 
 
-def _is_of_backbone(network, name):
+def _is_of_backbone(network: keras.Model, name: str) -> bool:
     """Tell whether a layer, or a variable, is of the network's backbone, if its architecture has one."""
     prefix = ARCHITECTURES[network.name].backbone if network.name in ARCHITECTURES else ""
     return bool(prefix) and name.startswith(prefix)
 
 
-def recalibrate_folded_norms(network, batches):
+def recalibrate_folded_norms(network: keras.Model, batches: Iterable[Float32]) -> int:
     """Give batch norms that came folded into their convolutions the statistics they had lost; return how many.
 
     An inference export folds each batch norm away: what is left has mean 0 and variance 1, which evaluates right but
@@ -87,14 +90,14 @@ def recalibrate_folded_norms(network, batches):
     return len(norms)
 
 
-def _is_folded(layer):
+def _is_folded(layer: keras.Layer) -> bool:
     if not isinstance(layer, layers.BatchNormalization):
         return False
     mean, variance = (ops.convert_to_numpy(x) for x in (layer.moving_mean, layer.moving_variance))
     return not mean.any() and np.ptp(variance) == 0
 
 
-def _unfold(norm, mean, variance):
+def _unfold(norm: keras.Layer, mean: Float64, variance: Float64) -> None:
     gain = ops.convert_to_numpy(norm.gamma) / np.sqrt(ops.convert_to_numpy(norm.moving_variance) + norm.epsilon)
     offset = ops.convert_to_numpy(norm.beta) - gain * ops.convert_to_numpy(norm.moving_mean)
     norm.moving_mean.assign(mean)
@@ -103,7 +106,7 @@ def _unfold(norm, mean, variance):
     norm.beta.assign(offset + gain * mean)
 
 
-def freeze_backbone(network, trained_from=None):
+def freeze_backbone(network: keras.Model, trained_from: int | None = None) -> None:
     """Freeze the layers of the backbone (MODNet's), all or those before number `trained_from`, statistics included.
 
     Layers are counted as in `network.layers`, from 0 and with those without parameters: the backbone's are the first

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 import keras
 
@@ -18,7 +19,16 @@ class StepLog(keras.callbacks.Callback):
     graphs are compiled; the time left of the run counts validation as soon as an epoch is done.
     """
 
-    def __init__(self, *, epochs, steps, batch_size, validation_steps=None, every_s=None, clock=time.monotonic):
+    def __init__(
+        self,
+        *,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        validation_steps: int | None = None,
+        every_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
         self.clock = clock
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
@@ -28,13 +38,13 @@ class StepLog(keras.callbacks.Callback):
         self._begun = self._told = self._since = clock()
         self._counted = 0  # the steps done at `_since`
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock."""
         self._epoch, self._is_training = epoch, True
         self._begun = self._told = self._since = self.clock()
         self._counted = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Say how far the epoch is, if it is time."""
         now, done = self.clock(), batch + 1
         if now - self._told >= self.every_s:
@@ -43,7 +53,7 @@ class StepLog(keras.callbacks.Callback):
         elif done == 1:
             self._since, self._counted = now, done
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Say how far validation is, if it is time."""
         now = self.clock()
         if now - self._told >= self.every_s:
@@ -51,14 +61,14 @@ class StepLog(keras.callbacks.Callback):
             _LOGGER.info("%s, validation, step %d%s", self._name(), batch + 1, of)
             self._told = now
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Remember how long a whole epoch takes."""
         self._epoch_s, self._is_training = self.clock() - self._begun, False
 
-    def _name(self):
+    def _name(self) -> str:
         return f"epoch {self._epoch + 1} of {self.epochs}" if self._is_training else "start"
 
-    def _line(self, now, done, loss):
+    def _line(self, now: float, done: int, loss: float | None) -> str:
         told = f"{self._name()}, step {done} of {self.steps}"
         if loss is not None:
             told += f", loss {float(loss):.4f}"
@@ -74,7 +84,7 @@ class StepLog(keras.callbacks.Callback):
         )
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Return hours, minutes and seconds: 1:02:03, or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
