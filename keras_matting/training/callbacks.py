@@ -125,7 +125,8 @@ class Pictures(keras.callbacks.Callback):
 
     def _rows(self, matte: Float32) -> Float32:
         """Return float32 (N, H, 4 W, 3) in [0, 1], the truth left out where there is none."""
-        photo = np.clip(self.image * np.float32(self.preset.std) + np.float32(self.preset.mean), 0, 1)
+        mean, std = (np.asarray(values, np.float32) for values in (self.preset.mean, self.preset.std))
+        photo = np.clip(self.image * std + mean, 0, 1)
         height, width = photo.shape[1:3]
         rows, columns = np.mgrid[:height, :width] // CHECKER
         checkerboard = np.where((rows + columns) % 2, 0.8, 1.0)[..., None]

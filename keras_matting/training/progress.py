@@ -160,10 +160,10 @@ class Progress(keras.callbacks.Callback):
 
     def _write(self, epoch: int, logs: Mapping[str, float]) -> None:
         logs = {name: float(value) for name, value in logs.items()}
-        state = {**self.state, "epoch": epoch, "history": [*self.history, {"epoch": epoch, **logs}]}
-        state["checkpoint"] = CHECKPOINT.format(epoch)
+        state: State = {**self.state, "epoch": epoch, "history": [*self.history, {"epoch": epoch, **logs}]}
+        checkpoint = state["checkpoint"] = CHECKPOINT.format(epoch)
         with _told_when_full(self.run_dir, self.epoch):
-            write_atomically(self.run_dir / state["checkpoint"], _as_npz(_variables(self.model)))
+            write_atomically(self.run_dir / checkpoint, _as_npz(_variables(self.model)))
             if self._is_better(logs):
                 state["best"], state["best_epoch"] = logs.get(self.monitor), epoch
                 with self.model.averaged():
@@ -202,7 +202,7 @@ def _told_when_full(run_dir: Path, last_epoch: int) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, UsageError) as error:
         # Both say what failed; what the one for users proposes is not what helps here.
-        reason = error.__context__ if isinstance(error, UsageError) else error
+        reason = error.__context__ or error if isinstance(error, UsageError) else error
         kept = f"the checkpoint of epoch {last_epoch} is whole" if last_epoch else "no checkpoint was written yet"
         raise MattingError(
             f"Expected to write a checkpoint into {run_dir}; received: {first_line(reason)}. Free some space and "

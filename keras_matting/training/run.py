@@ -122,7 +122,7 @@ def _preset_of(settings: Settings) -> Preset:
         start_preset = Preset.load(settings.init)
         if start_preset.architecture == settings.model:
             preset = start_preset
-    size = tuple(settings.input_size) or preset.input_size
+    size = settings.input_size or preset.input_size
     # The weights will be others: their digest and source file are not the start's.
     return replace(preset, input_size=size, weights_sha256="", source_sha256="")
 

@@ -55,21 +55,25 @@ def batches(
     sources: Sequence[Source], validation: Sequence[Source], settings: Settings, preset: Preset
 ) -> tuple[TrainingData, tf.data.Dataset | None]:
     """Return (`TrainingData`, validation batches or None)."""
-    options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
+    batch_size, trimap_px = settings.batch_size, settings.trimap_px or None
     data = TrainingData(
         sources,
         preset,
         augment=settings.augment,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         seed=settings.seed,
         steps_per_epoch=settings.steps_per_epoch or None,
-        **options,
+        cache_gb=settings.cache_gb,
+        trimap_px=trimap_px,
     )
     if validation:
         names = source_names(settings.val)
         parts = [[source] for source in validation] if names else [validation]
-        options["cache_gb"] = settings.cache_gb / len(parts)
-        sets = [validation_batches(part, preset, batch_size=settings.batch_size, **options) for part in parts]
+        share_gb = settings.cache_gb / len(parts)
+        sets = [
+            validation_batches(part, preset, batch_size=batch_size, cache_gb=share_gb, trimap_px=trimap_px)
+            for part in parts
+        ]
         return data, numbered(sets) if names else sets[0]
     return data, None
 
@@ -81,8 +85,9 @@ def fingerprint(sources: Sequence[Source], validation: Sequence[Source]) -> Fing
         part: [[sample.stem for sample in (*source.samples, *source.backgrounds)] for source in chosen]
         for part, chosen in parts.items()
     }
-    counts = {part: sum(len(source.samples) for source in chosen) for part, chosen in parts.items()}
-    return {**counts, "sha256": sha256(json.dumps(names).encode()).hexdigest()}
+    training, held_out = (sum(len(source.samples) for source in chosen) for chosen in parts.values())
+    digest = sha256(json.dumps(names).encode()).hexdigest()
+    return {"training": training, "validation": held_out, "sha256": digest}
 
 
 def require_subjects(data: TrainingData) -> None:
@@ -151,7 +156,7 @@ def _mask_problem(source: Source, sample: Sample) -> Problem | None:
     is_cutout = source.kind == "composite"
     if is_cutout and (alpha is None or alpha.min() == 255):
         return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
-    found = masks.misleading(alpha)
+    found = masks.misleading(alpha) if alpha is not None else None
     return found and Problem(found[0], sample.stem, f"{sample.alpha or sample.image}: {found[1]}")
 
 

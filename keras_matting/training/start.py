@@ -83,7 +83,7 @@ def recalibrate_folded_norms(network: keras.Model, batches: Iterable[Float32]) -
     moments = [moment for norm in norms for moment in (norm.input, ops.square(norm.input))]
     probe = keras.Model(network.input, [ops.mean(moment, axis=axes) for moment in moments])
     seen = [[np.asarray(value, "float64") for value in probe.predict_on_batch(image)] for image in batches]
-    means = [sum(values) / len(seen) for values in zip(*seen, strict=True)]
+    means = [np.mean(values, axis=0) for values in zip(*seen, strict=True)]
     for norm, mean, square in zip(norms, means[::2], means[1::2], strict=True):
         _unfold(norm, mean, np.maximum(square - mean**2, 0))
     _LOGGER.info("batch statistics of %d folded batch norms measured on %d batches", len(norms), len(seen))

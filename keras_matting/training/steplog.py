@@ -34,7 +34,8 @@ class StepLog(keras.callbacks.Callback):
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.validation_steps = validation_steps
         self.every_s = EVERY_S if every_s is None else every_s
-        self._epoch, self._is_training, self._epoch_s = 0, False, None
+        self._epoch, self._is_training = 0, False
+        self._epoch_s: float | None = None  # what the last whole epoch took
         self._begun = self._told = self._since = clock()
         self._counted = 0  # the steps done at `_since`
 

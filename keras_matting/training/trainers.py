@@ -102,7 +102,7 @@ class Trainer(keras.Model):
             hidden |= {mean.name for means in self.by_source for mean in means.values()}
         return {name: value for name, value in results.items() if name not in hidden}
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float] | list[float]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as Keras does, with the weights' moving average if the optimizer keeps one."""
         self._is_evaluating = True
         try:

@@ -21,7 +21,7 @@ def named(specs: Sequence[str]) -> list[tuple[str, str]]:
     for name in taken:
         if name == RESERVED or taken.count(name) > 1:
             raise UsageError(f"Expected names of validation data, each once, none {RESERVED}; received {name}=...")
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for match, spec in zip(given, specs, strict=True):
         name = match[1] if match else _derived(spec, {RESERVED, *taken, *(name for name, _ in pairs)})
         pairs.append((name, match[2] if match else spec))
