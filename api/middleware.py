@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import uuid
+from abc import ABC, abstractmethod
 
 from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import ClientDisconnect
@@ -24,17 +25,27 @@ _LINGER_S = 1.0
 LARGEST_HEADERS = 32 * 1024
 
 
-class RequestContext:
-    """ASGI middleware. An answer always carries `X-Request-ID`; while draining, it also closes its connection."""
+class _OnRequests(ABC):
+    """ASGI middleware for requests; whatever else comes, as the application's start, passes it by."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app, self._state = app, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await self._handle(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
+
+    @abstractmethod
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+class RequestContext(_OnRequests):
+    """ASGI middleware. An answer always carries `X-Request-ID`; while draining, it also closes its connection."""
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["request_id"] = _request_id(Headers(scope=scope))
         exchange = scope["exchange"] = _Exchange(scope, receive, send, self._state)
         try:
@@ -43,17 +54,10 @@ class RequestContext:
             exchange.finish()
 
 
-class Problems:
+class Problems(_OnRequests):
     """ASGI middleware that answers whatever goes wrong, within a `RequestContext`."""
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self._app, self._state = app, state
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["exchange"]
         try:
             exchange.check_headers()
