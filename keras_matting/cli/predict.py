@@ -105,9 +105,17 @@ def _matte_all(
     """Run the tasks, write the report, show a bar; return the `_Tally`."""
     from keras_matting import predict as photos
 
-    tally, how = _Tally(), ("resume", "overwrite", "max_megapixels")
+    tally = _Tally()
     with _Report(arguments.report) as report, _progress(len(tasks), arguments.quiet) as bar:
-        for result in photos.run(session, tasks, options, **{name: getattr(arguments, name) for name in how}):
+        results = photos.run(
+            session,
+            tasks,
+            options,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            max_megapixels=arguments.max_megapixels,
+        )
+        for result in results:
             report.add(result)
             tally.add(result)
             if result.status == "failed":
