@@ -4,18 +4,26 @@
 that holds their errors. An engine that finds none lowers the graph itself, where the packages for that are.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_matting import telemetry
+from keras_matting.arrays import Float32
 from keras_matting.engines.artefacts import exported, write_manifest
-from keras_matting.engines.base import sensitive_layers
+from keras_matting.engines.base import BuildOptions, sensitive_layers
 from keras_matting.errors import EngineError
-from keras_matting.files import swap
+from keras_matting.files import StrPath, swap
 from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, Preset, export_manifest
+
+if TYPE_CHECKING:
+    from keras_matting.photos.files import Photo
 
 # The largest mean error against float32 that an engine may have, over all photos and on one, for mattes in [0, 1].
 GATE_MAE = 0.005
@@ -32,7 +40,7 @@ class Lowered:
     refused: str = ""
 
 
-def export_lowered(model_dir, options, photos):
+def export_lowered(model_dir: StrPath, options: BuildOptions, photos: Iterable[Photo]) -> list[Lowered]:
     """Lower a model folder's ONNX file, write what passes the gate on `photos`, and return a `Lowered` for each.
 
     `options`: a `BuildOptions` with calibration batches, of other photos. What stood there of an earlier export and
@@ -44,7 +52,7 @@ def export_lowered(model_dir, options, photos):
     source = exported(model_dir, ONNX_FILE, "tensorrt")
     images = [imaging.prepare(photo, preset)[None] for photo in photos]
 
-    def mattes(path):
+    def mattes(path: Path) -> list[Float32]:
         return [imaging.apply_output_rule(output, preset) for output in _outputs(path, images)]
 
     expected = mattes(source)
@@ -66,7 +74,7 @@ def export_lowered(model_dir, options, photos):
     return judged
 
 
-def lowered_onnx(model_dir, precision, folder, options, engine):
+def lowered_onnx(model_dir: StrPath, precision: str, folder: Path, options: BuildOptions, engine: str) -> Path:
     """Return the path of a model folder's graph in `precision`: what `export_lowered` wrote, else made in `folder`.
 
     Raises `EngineError` if what is there does not fit, or if it cannot be lowered here.
@@ -85,11 +93,18 @@ def lowered_onnx(model_dir, precision, folder, options, engine):
     return target
 
 
-def _kept(model_dir, precision):
+def _kept(model_dir: StrPath, precision: str) -> tuple[str, ...]:
     return sensitive_layers(model_dir, precision.partition("-")[0])
 
 
-def _lower(source, target, precision, options, kept, engine="tensorrt-int8"):
+def _lower(
+    source: Path,
+    target: Path,
+    precision: str,
+    options: BuildOptions,
+    kept: Sequence[str],
+    engine: str = "tensorrt-int8",
+) -> None:
     from keras_matting.engines import lower
 
     if precision == "fp16":
@@ -102,7 +117,7 @@ def _lower(source, target, precision, options, kept, engine="tensorrt-int8"):
         lower.to_float16(quantised, target)
 
 
-def _outputs(path, images):
+def _outputs(path: Path, images: Iterable[Float32]) -> Iterator[Float32]:
     """Yield the output for each image, computed by ONNX Runtime as the graph says.
 
     Its optimiser is off: that of 1.31 makes nonsense of quantisation with float16 scales.
@@ -117,7 +132,7 @@ def _outputs(path, images):
     yield from (session.run(None, {name: image})[0][0] for image in images)
 
 
-def _judged(precision, mattes, expected):
+def _judged(precision: str, mattes: Iterable[Float32], expected: Iterable[Float32]) -> Lowered:
     maes = [float(np.abs(one - other).mean()) for one, other in zip(mattes, expected, strict=True)]
     mae, worst = float(np.mean(maes)), max(maes)
     refused = ""
