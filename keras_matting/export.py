@@ -132,7 +132,7 @@ def _save_onnx(serve: PolymorphicFunction, path: Path, opset: int, preset: Prese
 
     serve = _frozen(serve)
     try:
-        handlers = {"Erfc": (_erfc, [])}
+        handlers: dict[str, Any] = {"Erfc": (_erfc, [])}
         graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset, custom_op_handlers=handlers)
         if simplify:
             import onnxslim
