@@ -21,10 +21,10 @@ from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import StrPath, swap
 from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
 from keras_matting.models.folder import load_model, served_model
+from keras_matting.models.tftrt_form import tftrt_form
 from keras_matting.photos import imaging
 from keras_matting.photos.files import Photo
 from keras_matting.photos.samples import sample_photos
-from keras_matting.tftrt_form import tftrt_form
 
 if TYPE_CHECKING:
     import tensorflow as tf
