@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import observability
 from .bodies import is_lines
-from .problems import MEDIA_TYPE, ProblemError, of_exception
+from .problems import ProblemError, of_exception
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside
@@ -86,7 +86,7 @@ class _Exchange:
         self._start, self._waited_s, self._received = time.perf_counter(), 0.0, 0
         self._body_is_here, self._held = False, 0
         self.status: int | None = None
-        self._sent, self._is_problem = 0, False
+        self._sent = 0
 
     def check_headers(self) -> None:
         """Raise `ProblemError` if they are too long, or declare a body that is: before any of it is read."""
@@ -134,7 +134,6 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._scope["request_id"]
-            self._is_problem = headers.get("content-type") == MEDIA_TYPE
             if self._state.draining or self._body_is_coming():
                 headers["Connection"] = "close"
         self._sent += len(message.get("body", b""))
