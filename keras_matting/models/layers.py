@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_matting.weights.names import layer_name
+
 # PyTorch's defaults; Keras has 1e-3 and 0.99, and counts momentum the other way round (PyTorch: 0.1).
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -228,7 +230,7 @@ class BatchNormalization(layers.BatchNormalization):
 
 def batch_norm(name, **kwargs):
     """Return a batch normalisation with PyTorch's epsilon and momentum."""
-    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
+    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=layer_name(name), **kwargs)
 
 
 def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, depthwise=False, initializer=None):
@@ -241,7 +243,8 @@ def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, 
     if stride > 1 and kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
-    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
+    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias}
+    common["name"] = layer_name(name)
     initializer = initializer or he_uniform()
     if depthwise:
         return layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **common)(x)

@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_matting.models.layers import IBNorm, ResizeLike, conv, probability, pytorch_default
 from keras_matting.models.mobilenet_v2 import mobilenet_v2_features
+from keras_matting.weights.names import layer_name
 
 DETAIL_CHANNELS = 32  # `hr_channels` in the official code
 SE_REDUCTION = 4
@@ -91,7 +92,7 @@ def _squeeze_excite(x, name):
 
 def _conv_ibn_relu(x, filters, kernel_size, name, stride=1):
     x = conv(x, filters, kernel_size, f"{name}.layers.0", stride=stride)
-    return layers.ReLU()(IBNorm(name=f"{name}.layers.1")(x))
+    return layers.ReLU()(IBNorm(name=layer_name(f"{name}.layers.1"))(x))
 
 
 def _concat(*tensors):

@@ -12,6 +12,7 @@ from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.models.folder import require_weights
 from keras_matting.weights.checkpoints import import_checkpoint
 from keras_matting.weights.keras_files import read_keras
+from keras_matting.weights.names import pytorch_prefix
 
 RECALIBRATION_IMAGES = 64
 
@@ -59,7 +60,7 @@ def _copy_by_name(network, donor):
 def _is_of_backbone(network, name):
     """Tell whether a layer, or a variable, is of the network's backbone, if its architecture has one."""
     prefix = ARCHITECTURES[network.name].backbone if network.name in ARCHITECTURES else ""
-    return bool(prefix) and name.startswith(prefix)
+    return bool(prefix) and pytorch_prefix(name).startswith(prefix)
 
 
 def recalibrate_folded_norms(network, batches, log=lambda message: None):

@@ -82,7 +82,9 @@ def state_dict(model: keras.Model) -> dict[str, npt.NDArray[np.float32]]:
 
 def pytorch_name(variable: keras.Variable) -> str:
     """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
-    *prefix, kind = variable.path.split("/")
+    from keras_matting.weights.names import pytorch_prefix
+
+    *prefix, kind = pytorch_prefix(variable.path).split("/")
     return ".".join([*prefix, _VARIABLES[kind]])
 
 
