@@ -192,6 +192,19 @@ def test_a_tensorrt_engine_takes_the_context_made_for_the_batch_and_frees_its_me
     assert not cuda.blocks
 
 
+def test_a_tensorrt_engine_that_takes_bytes_refuses_others(cuda, card, tmp_path, monkeypatch):
+    trt = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(trt, "Runtime", stand_ins.tensorrt_runtime((8, 8)))
+    (tmp_path / tensorrt.PLAN).write_bytes(b"plan with image__plain")
+    engine = tensorrt.TensorRtEngine(tmp_path, tensorrt.UINT8)
+    batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    for n in (1, 3):
+        np.testing.assert_array_equal(engine.predict(batch[:n]), batch[:n, ..., :1] / np.float32(2))
+    with pytest.raises(EngineError, match=r"expects a uint8 batch .* received float32 .* imaging.sized"):
+        engine.predict(batch.astype("float32"))
+    engine.close()
+
+
 def test_float32_on_the_gpu_is_labelled(monkeypatch, cuda, card, tmp_path):
     trt = pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(trt, "Runtime", stand_ins.tensorrt_runtime((8, 8)))

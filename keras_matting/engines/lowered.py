@@ -42,17 +42,19 @@ def export_lowered(model_dir, options, photos):
 
     model_dir, preset = Path(model_dir), Preset.load(model_dir)
     source = exported(model_dir, ONNX_FILE, "tensorrt")
-    images = [imaging.prepare(photo, preset)[None] for photo in photos]
+    images = {"float": [imaging.prepare(photo, preset)[None] for photo in photos]}
+    images["uint8"] = [imaging.sized(photo, preset)[None] for photo in photos]
 
-    def mattes(path):
-        return [imaging.apply_output_rule(output, preset) for output in _outputs(path, images)]
+    def mattes(path, precision="float"):
+        inputs = images["uint8" if precision.endswith("uint8") else "float"]
+        return [imaging.apply_output_rule(output, preset) for output in _outputs(path, inputs)]
 
     expected = mattes(source)
     with TemporaryDirectory(prefix=".lowered.", dir=model_dir) as scratch:
         folder = Path(scratch)
         for precision, name in LOWERED_ONNX.items():
-            _lower(source, folder / name, precision, options, _kept(model_dir, precision))
-        judged = [_judged(precision, mattes(folder / name), expected) for precision, name in LOWERED_ONNX.items()]
+            _lower(source, folder / name, precision, options, _kept(model_dir, precision), preset)
+        judged = [_judged(name, mattes(folder / file, name), expected) for name, file in LOWERED_ONNX.items()]
         passed = [LOWERED_ONNX[lowered.precision] for lowered in judged if not lowered.refused]
         for name in LOWERED_ONNX.values():
             if name in passed:
@@ -76,7 +78,7 @@ def lowered_onnx(model_dir, precision, folder, options, engine):
         return exported(model_dir, name, engine)
     source, target = exported(model_dir, ONNX_FILE, engine), folder / name
     try:
-        _lower(source, target, precision, options, _kept(model_dir, precision), engine)
+        _lower(source, target, precision, options, _kept(model_dir, precision), Preset.load(model_dir), engine)
     except ImportError as error:
         raise EngineError(
             f"Engine {engine} needs {name}, which cannot be made here ({error}); run keras-matting export {model_dir} "
@@ -89,11 +91,13 @@ def _kept(model_dir, precision):
     return sensitive_layers(model_dir, precision.partition("-")[0])
 
 
-def _lower(source, target, precision, options, kept, engine="tensorrt-int8"):
+def _lower(source, target, precision, options, kept, preset, engine="tensorrt-int8"):
     from keras_matting.engines import lower
 
-    if precision == "fp16":
+    if precision.startswith("fp16"):
         lower.to_float16(source, target)
+        if precision == "fp16-uint8":
+            lower.to_uint8_input(target, target, preset)
         return
     quantised = target.with_name(LOWERED_ONNX["int8"])
     if not quantised.exists():

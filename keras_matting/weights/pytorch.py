@@ -76,6 +76,8 @@ def state_dict(model: keras.Model) -> dict[str, npt.NDArray[np.float32]]:
         array = keras.ops.convert_to_numpy(variable)
         if array.ndim == 4:
             array = array.transpose(2, 3, 0, 1) if variable.path in depthwise else array.transpose(3, 2, 0, 1)
+        elif array.ndim == 2:
+            array = array.T
         arrays[pytorch_name(variable)] = np.ascontiguousarray(array, np.float32)
     return arrays
 
