@@ -31,7 +31,7 @@ PHASES = ("prepare", "probe", "torch", "jax", "smoke", "build", "measure", "repo
 
 
 def main(words=None):
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_intermixed_args(words)
     records, budget = Records(arguments.out), Budget(arguments.budget_s)
     environment = f"py{sys.version_info[0]}{sys.version_info[1]}"
     if arguments.strict:

@@ -33,7 +33,15 @@ def test_one_engine_s_failure_of_whatever_kind_is_its_own_row(one_layer_dir, mon
 
 @pytest.mark.parametrize(("capability", "precision"), [("7.5", "f32"), ("8.0", "tf32"), ("10.0", "tf32")])
 def test_float32_on_a_gpu_is_called_what_it_is(monkeypatch, capability, precision):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     monkeypatch.setattr(machine, "gpu", lambda: {"compute_capability": capability})
+    assert machine.gpu_float32() == precision
+
+
+@pytest.mark.parametrize(("override", "precision"), [("0", "f32"), ("1", "tf32")])
+def test_float32_is_called_so_where_nvidia_s_libraries_are_told_to_keep_to_it(monkeypatch, override, precision):
+    monkeypatch.setattr(machine, "gpu", lambda: {"compute_capability": "9.0"})
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
     assert machine.gpu_float32() == precision
 
 

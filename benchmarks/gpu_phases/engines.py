@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keras_matting import engines
 from keras_matting.engines import tensorrt
+from keras_matting.errors import EngineError
 from keras_matting.model_folder import engine_dir
 
 UINT8 = f"tensorrt-{tensorrt.UINT8}"
@@ -55,4 +56,8 @@ def build(name, model_dir, options):
 
 def open_engine(name, model_dir):
     """See `keras_matting.engines.open_engine`."""
-    return tensorrt.open_engine(model_dir, tensorrt.UINT8) if name == UINT8 else engines.open_engine(name, model_dir)
+    if name != UINT8:
+        return engines.open_engine(name, model_dir)
+    if reason := unavailable_reason(name):
+        raise EngineError(f"Engine {name} cannot run here: {reason}")
+    return tensorrt.open_engine(model_dir, tensorrt.UINT8)
