@@ -183,13 +183,12 @@ def test_weights_that_an_epochs_last_step_spoilt_are_not_kept(pairs, tmp_path, v
     assert not (tmp_path / "run" / "checkpoint-1.npz").exists()
 
 
-def test_what_is_left_out_of_the_data_is_told(pairs, tmp_path):
+def test_what_is_left_out_of_the_data_is_told(pairs, tmp_path, caplog):
     folder = shutil.copytree(pairs, tmp_path / "pairs")
     (folder / "mask" / "00.png").unlink()
     cv2.imwrite(str(folder / "mask" / "01.png"), np.full((8, 8), 255, np.uint8))
-    told = []
-    train(tiny.settings(folder, epochs=1, steps_per_epoch=1), tmp_path / "run", verbose=0, log=told.append)
-    (line,) = [line for line in told if line.startswith("left out")]
+    train(tiny.settings(folder, epochs=1, steps_per_epoch=1), tmp_path / "run", verbose=0)
+    (line,) = [line for line in caplog.messages if line.startswith("left out")]
     assert f"left out of {folder}: image without mask (1), size mismatch (1)" in line
 
 
