@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_matting import telemetry
-from keras_matting.arrays import Float32
+from keras_matting.arrays import Float32, Uint8
 from keras_matting.engines.artefacts import exported, write_manifest
 from keras_matting.engines.base import BuildOptions, sensitive_layers
 from keras_matting.errors import EngineError
@@ -50,17 +50,20 @@ def export_lowered(model_dir: StrPath, options: BuildOptions, photos: Iterable[P
 
     model_dir, preset = Path(model_dir), Preset.load(model_dir)
     source = exported(model_dir, ONNX_FILE, "tensorrt")
-    images = [imaging.prepare(photo, preset)[None] for photo in photos]
+    photos = list(photos)
+    images: dict[str, list[Float32 | Uint8]] = {"float": [imaging.prepare(photo, preset)[None] for photo in photos]}
+    images["uint8"] = [imaging.sized(photo, preset)[None] for photo in photos]
 
-    def mattes(path: Path) -> list[Float32]:
-        return [imaging.apply_output_rule(output, preset) for output in _outputs(path, images)]
+    def mattes(path: Path, precision: str = "float") -> list[Float32]:
+        inputs = images["uint8" if precision.endswith("uint8") else "float"]
+        return [imaging.apply_output_rule(output, preset) for output in _outputs(path, inputs)]
 
     expected = mattes(source)
     with TemporaryDirectory(prefix=".lowered.", dir=model_dir) as scratch:
         folder = Path(scratch)
         for precision, name in LOWERED_ONNX.items():
-            _lower(source, folder / name, precision, options, _kept(model_dir, precision))
-        judged = [_judged(precision, mattes(folder / name), expected) for precision, name in LOWERED_ONNX.items()]
+            _lower(source, folder / name, precision, options, _kept(model_dir, precision), preset)
+        judged = [_judged(name, mattes(folder / file, name), expected) for name, file in LOWERED_ONNX.items()]
         passed = [LOWERED_ONNX[lowered.precision] for lowered in judged if not lowered.refused]
         for name in LOWERED_ONNX.values():
             if name in passed:
@@ -84,7 +87,7 @@ def lowered_onnx(model_dir: StrPath, precision: str, folder: Path, options: Buil
         return exported(model_dir, name, engine)
     source, target = exported(model_dir, ONNX_FILE, engine), folder / name
     try:
-        _lower(source, target, precision, options, _kept(model_dir, precision), engine)
+        _lower(source, target, precision, options, _kept(model_dir, precision), Preset.load(model_dir), engine)
     except ImportError as error:
         raise EngineError(
             f"Engine {engine} needs {name}, which cannot be made here ({error}); run keras-matting export {model_dir} "
@@ -103,12 +106,15 @@ def _lower(
     precision: str,
     options: BuildOptions,
     kept: Sequence[str],
+    preset: Preset,
     engine: str = "tensorrt-int8",
 ) -> None:
     from keras_matting.engines import lower
 
-    if precision == "fp16":
+    if precision.startswith("fp16"):
         lower.to_float16(source, target)
+        if precision == "fp16-uint8":
+            lower.to_uint8_input(target, target, preset)
         return
     quantised = target.with_name(LOWERED_ONNX["int8"])
     if not quantised.exists():
@@ -117,7 +123,7 @@ def _lower(
         lower.to_float16(quantised, target)
 
 
-def _outputs(path: Path, images: Iterable[Float32]) -> Iterator[Float32]:
+def _outputs(path: Path, images: Iterable[Float32 | Uint8]) -> Iterator[Float32]:
     """Yield the output for each image, computed by ONNX Runtime as the graph says.
 
     Its optimiser is off: that of 1.31 makes nonsense of quantisation with float16 scales.

@@ -112,14 +112,19 @@ class OnnxEngine:
         binding.bind_output(self._output, "cpu", 0, np.float32, matte.shape, matte.ctypes.data)
         return lambda: self._session.run_with_iobinding(binding)
 
-    def bind_device(self, batch: Float32) -> Callable[[], object]:
-        """Return a function that runs a float32 batch, put into device memory now, and leaves its output there."""
+    def bind_device(self, batch: Float32, *, waits: bool = True) -> Callable[[], object]:
+        """Return a function that runs a float32 batch, put into device memory now, and leaves its output there.
+
+        It returns when the device has ended, or, unless it `waits`, as soon as the work is queued.
+        """
         batch = checked_batch(batch, self.size, self.name, self._fixed_batch)
         binding, device = self._session.io_binding(), "cuda" if self._on_device else "cpu"
         image = onnxruntime_module().OrtValue.ortvalue_from_numpy(batch, device, 0)
         binding.bind_ortvalue_input(self._input.name, image)
         binding.bind_output(self._output, device)
-        return lambda: self._session.run_with_iobinding(binding)
+        options = onnxruntime_module().RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "0" if waits else "1")
+        return lambda: self._session.run_with_iobinding(binding, options)
 
     def describe(self) -> dict[str, str]:
         """See `Engine.describe`."""

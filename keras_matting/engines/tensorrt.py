@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_matting.arrays import Float32
+from keras_matting.arrays import Float32, Uint8
 from keras_matting.engines.artefacts import building, built, exported
-from keras_matting.engines.base import BuildOptions, checked_batch
+from keras_matting.engines.base import BuildOptions, checked_batch, checked_bytes
 from keras_matting.engines.lowered import lowered_onnx
 from keras_matting.errors import EngineError
 from keras_matting.files import StrPath, write_atomically
@@ -33,6 +33,7 @@ PLAN = "engine.plan"
 _WORKSPACE_BYTES = 2 << 30
 # From TensorRT for RTX's support matrix, less Turing (7.5), which the portable engines that it builds leave out.
 _RTX_CAPABILITIES = ("8.6", "8.9", "12.0", "12.1")
+UINT8 = "fp16-uint8"  # the variant, in no list of engines, that takes `imaging.sized` and normalises on the GPU
 _FLOAT_BYTES = 4
 _LOGGED_LINES = 5
 _LOGGED_CHARACTERS = 240
@@ -88,7 +89,7 @@ def open_engine(model_dir: StrPath, variant: str) -> TensorRtEngine:
 class TensorRtEngine:
     """A deserialised engine with an execution context for each of its profiles, on one CUDA `stream`.
 
-    `image` and `matte`: the device memory that a run reads and writes.
+    `image` and `matte`: the device memory that a run reads and writes. `dtype`: the input's.
     """
 
     def __init__(self, folder: Path, variant: str) -> None:
@@ -96,6 +97,7 @@ class TensorRtEngine:
 
         trt = _module()
         self.name, self.path, self._variant = f"tensorrt-{variant}", folder, variant
+        self.dtype = np.dtype(np.uint8 if variant == UINT8 else np.float32)
         self._log = new_log(trt)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine((folder / PLAN).read_bytes())
@@ -108,9 +110,10 @@ class TensorRtEngine:
         height, width = tuple(self._engine.get_tensor_shape(_INPUT))[1:3]
         self.size = (height, width)
 
-    def predict(self, batch: Float32) -> Float32:
-        """See `Engine.predict`."""
-        batch = checked_batch(batch, self.size, self.name)
+    def predict(self, batch: Float32 | Uint8) -> Float32:
+        """See `Engine.predict`; of the variant `UINT8` a batch is uint8 as `imaging.sized` gives it."""
+        check = checked_bytes if self._variant == UINT8 else checked_batch
+        batch = check(batch, self.size, self.name)
         context, shape = self.bind(batch.shape)
         matte = np.empty(shape, np.float32)
         self.image.upload(batch, self.stream)
@@ -125,7 +128,7 @@ class TensorRtEngine:
         if not context.set_input_shape(_INPUT, shape):
             raise EngineError(f"Engine {self.name} was built for other batches than {shape[0]}; build it again.")
         output = tuple(context.get_tensor_shape(_OUTPUT))
-        context.set_tensor_address(_INPUT, self.image.reserve(_FLOAT_BYTES * int(np.prod(shape))))
+        context.set_tensor_address(_INPUT, self.image.reserve(self.dtype.itemsize * int(np.prod(shape))))
         context.set_tensor_address(_OUTPUT, self.matte.reserve(_FLOAT_BYTES * int(np.prod(output))))
         return context, output
 
@@ -136,7 +139,7 @@ class TensorRtEngine:
 
     def describe(self) -> dict[str, str]:
         """See `Engine.describe`."""
-        precisions = {"fp32": gpu_float32(), "fp16": "fp16", "int8": "int8+fp16"}
+        precisions = {"fp32": gpu_float32(), "fp16": "fp16", UINT8: "fp16", "int8": "int8+fp16"}
         return {"precision": precisions[self._variant], "coverage": f"{self._engine.num_layers} TensorRT layers"}
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from keras_matting.files import StrPath, replaced_folder, require_new_folder
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.models import build_model, inference_model
 from keras_matting.weights.keras_files import load_weights, read_keras
+from keras_matting.weights.names import pytorch_prefix
 
 
 def write_model_folder(model: keras.Model, preset: Preset, out_dir: StrPath, force: bool = False) -> Preset:
@@ -73,10 +74,14 @@ def _of_size(model: keras.Model, preset: Preset) -> keras.Model:
 def weights_digest(model: keras.Model) -> str:
     """Return the SHA-256 of the weights' names and values: equal weights have equal digests, saved anywhere."""
     digest = sha256()
-    for variable in sorted(model.weights, key=lambda variable: variable.path):
-        digest.update(variable.path.encode())
+    for variable in sorted(model.weights, key=_path):
+        digest.update(_path(variable).encode())
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value), "float32").tobytes())
     return digest.hexdigest()
+
+
+def _path(variable: keras.Variable) -> str:
+    return pytorch_prefix(variable.path)
 
 
 def served_model(model: keras.Model) -> keras.Model:

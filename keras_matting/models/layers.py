@@ -13,6 +13,7 @@ import numpy.typing as npt
 from keras import layers, ops
 
 from keras_matting.arrays import Float64
+from keras_matting.weights.names import layer_name
 
 Tensor: TypeAlias = keras.KerasTensor  # or the backend's own, when a model runs
 Shape: TypeAlias = tuple[Any, ...]  # None where a size is open
@@ -232,7 +233,7 @@ class BatchNormalization(layers.BatchNormalization):
 
 def batch_norm(name: str, **kwargs: Any) -> BatchNormalization:
     """Return a batch normalisation with PyTorch's epsilon and momentum."""
-    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
+    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=layer_name(name), **kwargs)
 
 
 def conv(
@@ -256,7 +257,8 @@ def conv(
     if stride > 1 and kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
-    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
+    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias}
+    common["name"] = layer_name(name)
     initializer = initializer or he_uniform()
     if depthwise:
         return layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **common)(x)

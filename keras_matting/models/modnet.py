@@ -11,6 +11,7 @@ from keras import layers
 from keras_matting.architectures import Size
 from keras_matting.models.layers import IBNorm, ResizeLike, Tensor, conv, probability, pytorch_default
 from keras_matting.models.mobilenet_v2 import mobilenet_v2_features
+from keras_matting.weights.names import layer_name
 
 DETAIL_CHANNELS = 32  # `hr_channels` in the official code
 SE_REDUCTION = 4
@@ -92,7 +93,7 @@ def _squeeze_excite(x: Tensor, name: str) -> Tensor:
 
 def _conv_ibn_relu(x: Tensor, filters: int, kernel_size: int, name: str, stride: int = 1) -> Tensor:
     x = conv(x, filters, kernel_size, f"{name}.layers.0", stride=stride)
-    return layers.ReLU()(IBNorm(name=f"{name}.layers.1")(x))
+    return layers.ReLU()(IBNorm(name=layer_name(f"{name}.layers.1"))(x))
 
 
 def _concat(*tensors: Tensor) -> Tensor:

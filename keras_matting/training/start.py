@@ -16,6 +16,7 @@ from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.models.folder import require_weights
 from keras_matting.weights.checkpoints import import_checkpoint
 from keras_matting.weights.keras_files import read_keras
+from keras_matting.weights.names import pytorch_prefix
 
 RECALIBRATION_IMAGES = 64
 
@@ -65,7 +66,7 @@ def _copy_by_name(network: keras.Model, donor: keras.Model) -> int:
 def _is_of_backbone(network: keras.Model, name: str) -> bool:
     """Tell whether a layer, or a variable, is of the network's backbone, if its architecture has one."""
     prefix = ARCHITECTURES[network.name].backbone if network.name in ARCHITECTURES else ""
-    return bool(prefix) and name.startswith(prefix)
+    return bool(prefix) and pytorch_prefix(name).startswith(prefix)
 
 
 def recalibrate_folded_norms(network: keras.Model, batches: Iterable[Float32]) -> int:

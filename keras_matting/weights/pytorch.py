@@ -76,13 +76,17 @@ def state_dict(model: keras.Model) -> dict[str, npt.NDArray[np.float32]]:
         array = keras.ops.convert_to_numpy(variable)
         if array.ndim == 4:
             array = array.transpose(2, 3, 0, 1) if variable.path in depthwise else array.transpose(3, 2, 0, 1)
+        elif array.ndim == 2:
+            array = array.T
         arrays[pytorch_name(variable)] = np.ascontiguousarray(array, np.float32)
     return arrays
 
 
 def pytorch_name(variable: keras.Variable) -> str:
     """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
-    *prefix, kind = variable.path.split("/")
+    from keras_matting.weights.names import pytorch_prefix
+
+    *prefix, kind = pytorch_prefix(variable.path).split("/")
     return ".".join([*prefix, _VARIABLES[kind]])
 
 
