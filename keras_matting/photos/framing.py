@@ -97,11 +97,11 @@ class Framing:
         if shadow not in (None, *SHADOWS):
             raise UsageError(f"Expected a shadow out of {', '.join(SHADOWS)}; received {str(shadow)[:40]!r}.")
         if margin is not None and not crop and size is None:
-            raise UsageError(f"Expected a crop or a canvas to keep a margin in; received neither. Add --crop.")
+            raise UsageError("Expected a crop or a canvas to keep a margin in; received neither. Ask for one of them.")
         if crop and size is None and (share or place):
             raise UsageError(
-                "Expected a canvas to scale and position the subject on; a crop leaves no room. Add --canvas, or leave "
-                "out --crop, for a canvas of the photo's size."
+                "Expected a canvas to scale and position the subject on; received a crop, which leaves no room. Give a "
+                "canvas, or leave out the crop, for one of the photo's size."
             )
         if size or share:
             if position is not None and place is None:
@@ -305,5 +305,6 @@ def _position_of(text: str | None) -> tuple[float, float] | None:
             _VERTICAL[down_names[0]] if down_names else 0.5,
         )
     raise UsageError(
-        f"Expected a position as center, top, bottom-left and so on, or 'X% Y%' of at most 100%; received {str(text)[:40]!r}."
+        f"Expected a position as center, top, bottom-left and so on, or 'X% Y%' of at most 100%; received "
+        f"{str(text)[:40]!r}."
     )

@@ -62,7 +62,9 @@ def output_profile(photo: Photo, options: Options) -> bytes | None:
     background = options.background
     if photo.icc is None or background is None or options.kind not in ("on-color", "on-image"):
         return photo.icc
-    colour = None if isinstance(background, Photo) or np.ndim(background) == 3 else background
+    colour = None if isinstance(background, Photo) else np.asarray(background)
+    if colour is not None and colour.ndim == 3:
+        colour = None
     return photo.icc if colour_profiles.can_hold(photo.icc, colour) else None
 
 
