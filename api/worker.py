@@ -14,8 +14,9 @@ from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import footprint
 from keras_matting.photos.files import Photo
-from keras_matting.photos.framing import Box, EmptyMatteError
+from keras_matting.photos.framing import Box
 from keras_matting.photos.output import finish
+from keras_matting.photos.subject import EmptyMatteError
 
 from . import memory, photos, problems
 from .negotiation import EXTENSIONS

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.photos.framing import Box, Framing, subject_box
+from keras_matting.photos.framing import Box, Framing
+from keras_matting.photos.subject import isolate
 
 
 def matte_of(*boxes, size=(90, 120), value=1.0):
@@ -12,6 +13,10 @@ def matte_of(*boxes, size=(90, 120), value=1.0):
     for box in boxes:
         matte[box.slices] = value
     return matte
+
+
+def subject_box(matte):
+    return isolate(matte)[1]
 
 
 SUBJECT = Box(left=30, top=20, width=40, height=50)
@@ -25,13 +30,43 @@ def test_the_box_is_the_subject_s_without_specks():
 
 
 def test_haze_is_no_subject_but_a_soft_edge_is():
-    matte = matte_of(Box(0, 0, 120, 90), value=0.3)
-    matte[SUBJECT.slices] = 1
-    assert subject_box(matte) == Box(29, 19, 42, 52)  # what of it is as near as an edge
+    hazy = matte_of(Box(0, 0, 120, 90), value=0.3)
+    hazy[SUBJECT.slices] = 1
+    isolated, box = isolate(hazy)
+    assert box == Box(28, 18, 44, 54)  # what of it is as near as an edge
+    assert isolated[40, :28].max() == isolated[40, 73:].max() == 0
+    np.testing.assert_array_equal(isolated[SUBJECT.slices], 1)
     soft = matte_of(SUBJECT)
-    soft[19, 30:70] = 0.2
-    soft[70, 30:70] = 0.05
-    assert subject_box(soft) == Box(30, 19, 40, 51)
+    soft[19, 30:70], soft[70, 30:70] = 0.2, 0.05
+    isolated, box = isolate(soft)
+    assert box == Box(30, 19, 40, 51)
+    np.testing.assert_array_equal(isolated, soft)
+
+
+def test_a_speck_within_the_subject_s_box_is_left_out_too():
+    frame = matte_of(Box(0, 0, 60, 60), size=(60, 60))
+    frame[5:, 5:] = 0
+    frame[30:32, 30:32] = 0.9
+    isolated, box = isolate(frame)
+    assert box == Box(0, 0, 60, 60)
+    assert isolated[30, 30] == 0
+    assert isolated[2, 2] == 1
+
+
+def test_a_large_part_of_which_nothing_is_sure_is_haze():
+    unsure = Box(80, 60, 30, 28)
+    matte = matte_of(SUBJECT)
+    matte[unsure.slices] = 0.7
+    assert subject_box(matte) == SUBJECT
+    np.testing.assert_array_equal(isolate(matte)[0], matte_of(SUBJECT))
+    assert subject_box(matte_of(SUBJECT, unsure, value=0.7)) == Box(30, 20, 80, 68)  # nothing else is surer
+
+
+def test_edges_are_as_soft_in_a_large_photo():
+    large = np.repeat(np.repeat(matte_of(SUBJECT), 20, axis=0), 20, axis=1)
+    large[380:400, 600:1400] = np.linspace(0, 1, 20)[:, None]  # a ramp of a 50th of its height
+    isolated, _ = isolate(large)
+    np.testing.assert_allclose(isolated[391:400, 1000], large[391:400, 1000], atol=1e-6)
 
 
 def test_a_subject_may_touch_every_side_or_be_one_pixel():
@@ -41,7 +76,7 @@ def test_a_subject_may_touch_every_side_or_be_one_pixel():
 
 @pytest.mark.parametrize("value", [0, 0.5])
 def test_an_empty_matte_is_told(value):
-    with pytest.raises(ImageError, match="the matte is empty"):
+    with pytest.raises(ImageError, match="an empty matte"):
         subject_box(matte_of(SUBJECT, value=value))
 
 

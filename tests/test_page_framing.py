@@ -86,7 +86,7 @@ def test_a_photo_without_a_subject_says_so(page, tmp_path):
     page.choose(tmp_path / "dark.png")
     assert page.finish(1) == ["failed"]
     assert page.find("#problem-title").text == "There is no subject in the photo"
-    assert "the matte is empty" in page.find("#problem-detail").text
+    assert "an empty matte" in page.find("#problem-detail").text
 
 
 def test_the_frame_is_reached_by_the_tab_key_and_fits_a_narrow_screen(page):

@@ -115,11 +115,11 @@ def test_a_photo_without_a_subject_is_told_and_the_others_go_on(client, run, pho
     (tmp_path / "in" / "b.png").write_bytes(encode(photo, ".png"))
     status, err = run(tmp_path / "in", tmp_path / "out", "--crop")
     assert status == 1
-    assert "the matte is empty" in err and "1 done, 1 failed" in err
+    assert "an empty matte" in err and "1 done, 1 failed" in err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
     problem = client.post("/v1/matte", params={"crop": True}, content=encode(dark, ".png"))
     assert (problem.status_code, problem.json()["code"]) == (422, "no_subject")
-    assert "the matte is empty" in problem.json()["detail"]
+    assert "an empty matte" in problem.json()["detail"]
 
 
 def test_a_stream_without_a_subject_is_told(red_model_dir, dark):

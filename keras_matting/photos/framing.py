@@ -8,28 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from keras_matting.arrays import Floats
-from keras_matting.errors import ImageError, UsageError
+from keras_matting.errors import UsageError
 from keras_matting.photos.options import SHADOWS
 
 MAX_CANVAS_MEGAPIXELS = 100
-SUBJECT_ABOVE = 0.5  # of a matte
-EDGE_ABOVE = 0.1  # beside the subject: fainter is haze
-_EDGE_REACH = 0.02  # of the subject's longer side, over which a soft edge still belongs to it
-SPECK_SHARE = 0.03  # of the largest part's area: a part below it is a speck
 # How far the soft shadow reaches over the subject, as a share of its longer side: top, right, bottom, left
 _SHADOW_REACH = (0.03, 0.05, 0.07, 0.05)
 _LENGTH = re.compile(r"(\d{1,5}(?:\.\d{1,3})?)(px|%)|0")
 _CANVAS = re.compile(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})")
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%")
 _HORIZONTAL, _VERTICAL = {"left": 0.0, "right": 1.0}, {"top": 0.0, "bottom": 1.0}
-
-
-class EmptyMatteError(ImageError):
-    """A matte without a subject."""
 
 
 class Box(NamedTuple):
@@ -207,28 +197,6 @@ class Framing:
                 f"Expected margins that leave room on a canvas of {canvas[0]}x{canvas[1]}; received "
                 f"{left + right:g} pixels across and {top + bottom:g} down. Make them smaller."
             )
-
-
-def subject_box(matte: Floats) -> Box:
-    """Return the `Box` around the subject of a matte (H, W) in [0, 1]: its parts without specks, with their soft edges.
-
-    Raises `EmptyMatteError` where there is none.
-    """
-    _, _, stats, _ = cv2.connectedComponentsWithStats((matte > SUBJECT_ABOVE).astype(np.uint8), connectivity=8)
-    parts = stats[1:]
-    if not len(parts):
-        raise EmptyMatteError(
-            f"Expected a subject to frame; the matte is empty, nowhere above {SUBJECT_ABOVE:.0%}. Leave out crop, "
-            "canvas and shadow, or choose another model."
-        )
-    areas = parts[:, cv2.CC_STAT_AREA]
-    lefts, tops, widths, heights = parts[areas >= areas.max() * SPECK_SHARE, :4].T
-    left, top, right, bottom = lefts.min(), tops.min(), (lefts + widths).max(), (tops + heights).max()
-    reach = math.ceil(_EDGE_REACH * max(right - left, bottom - top))
-    left, top = max(0, int(left) - reach), max(0, int(top) - reach)
-    edged = matte[top : bottom + reach, left : right + reach] > EDGE_ABOVE
-    rows, columns = np.flatnonzero(edged.any(axis=1)), np.flatnonzero(edged.any(axis=0))
-    return Box(left + int(columns[0]), top + int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
 
 
 def _room(extent: int, side: int, first: Length, last: Length) -> float:

@@ -10,8 +10,9 @@ import numpy as np
 from keras_matting.arrays import Float32, Uint8, Uint8Or16
 from keras_matting.photos import colour_profiles, imaging, placing, refine
 from keras_matting.photos.files import Photo
-from keras_matting.photos.framing import Box, subject_box
+from keras_matting.photos.framing import Box
 from keras_matting.photos.options import Options
+from keras_matting.photos.subject import isolate
 
 
 class Finished(NamedTuple):
@@ -36,7 +37,7 @@ def finish(photo: Photo, matte: Float32, options: Options) -> Finished:
     matte = imaging.within_alpha(matte, photo)
     box, placement, placed = None, None, matte
     if options.framing:
-        box = subject_box(matte)
+        matte, box = isolate(matte)
         placement = options.framing.place(box, *matte.shape)
         placed = placing.place_matte(matte, placement)
     if options.kind == "mask":
