@@ -15,6 +15,7 @@ from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
+from keras_matting.photos.options import FRAMING, SHADOWS
 from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -46,11 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", default="png", choices=("png", "webp", "jpg"), help="of files in a folder")
     parser.add_argument("--foreground", action="store_true", help="estimate the subject's own colours at soft edges")
     parser.add_argument("--refine", action="store_true", help="solve the uncertain band anew from the photo (slow)")
+    _add_framing(parser)
     parser.add_argument("--report", metavar="FILE", help="one JSON line per photo")
     parser.add_argument("--resume", action="store_true", help="skip photos whose output is there, whole, made so")
     parser.add_argument("--overwrite", action="store_true", help="replace files that keras-matting did not make, too")
     parser.add_argument("--max-megapixels", type=_megapixels, default=150, help="refuse larger photos (default: 150)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_framing(parser: argparse.ArgumentParser) -> None:
+    framing = parser.add_argument_group("shop pictures")
+    framing.add_argument("--crop", action="store_true", help="crop to the subject, specks left out")
+    framing.add_argument(
+        "--margin",
+        metavar="LENGTHS",
+        help="around the subject: 3%% of its box or 30px; two or four values in quotes, as in CSS",
+    )
+    framing.add_argument("--canvas", metavar="WxH", help="put the subject on a canvas of this size, as 1600x2000")
+    framing.add_argument("--position", help="center (default on a canvas), top, bottom-left, ..., 'X%% Y%%', original")
+    framing.add_argument("--scale", help="how much of the canvas the subject fills: 80%% (default: 100%%), or original")
+    framing.add_argument("--shadow", choices=SHADOWS, default="off", help="a soft contact shadow (default: off)")
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -151,9 +167,10 @@ class _Tally:
 def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> int:
     """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
     from keras_matting.files import write_atomically
-    from keras_matting.matting import open_session, output_profile
+    from keras_matting.matting import open_session
     from keras_matting.photos import files as photo_files
     from keras_matting.photos import footprint, marks
+    from keras_matting.photos.output import output_profile
 
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
@@ -171,11 +188,11 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     try:
         footprint.require_room(data, options, extension)
         photo = photo_files.decode(data, arguments.max_megapixels)
+        with open_session(arguments.model, arguments.engine) as session:
+            image = session.matte(photo, options)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
-    with open_session(arguments.model, arguments.engine) as session:
-        image = session.matte(photo, options)
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
     data = marks.marked(photo_files.encode(image, extension, output_profile(photo, options)), mark)
     if to_stdout:
@@ -234,7 +251,8 @@ def _output_options(arguments: argparse.Namespace) -> OutputOptions:
         background = _color(value)
     elif kind == "on-image":
         background = read_photo(value or "(no file given)")
-    return OutputOptions(kind, background, arguments.refine, arguments.foreground)
+    framing = {name: getattr(arguments, name) for name in FRAMING}
+    return OutputOptions(kind, background, arguments.refine, arguments.foreground, **framing)
 
 
 def _color(text: str) -> tuple[int, int, int]:
