@@ -126,6 +126,11 @@ def test_another_smoothing_is_refused():
         plan("a.mp4", "x.webm", smooth="median")
 
 
+def test_a_clip_is_not_cropped():
+    with pytest.raises(UsageError, match="A clip keeps its frame"):
+        plan("a.mp4", "x.webm", OutputOptions(crop=True))
+
+
 def test_a_link_to_the_clip_is_the_clip(tmp_path):
     source = write_clip(tmp_path / "a.mp4")
     (tmp_path / "b.mp4").symlink_to(source)

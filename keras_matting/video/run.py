@@ -99,6 +99,8 @@ def plan(
         raise UsageError(f"Expected a smoothing out of {', '.join(SMOOTHINGS)}; received {smooth!r}.")
     if not os.fspath(source) or not os.fspath(target):
         raise UsageError("Expected a video and an output; received an empty name.")
+    if options.framing is not None:
+        raise UsageError("A clip keeps its frame; received options that crop or place a photo. Leave them out.")
     source, target = Path(source), Path(target)
     chosen = choose_format(target, options)
     if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
