@@ -101,7 +101,9 @@ class FileWriter:
             self.close()
             raise
         for name in self._sound.left_out:
-            _LOGGER.warning("%s cannot hold the clip's sound (%s): it is left out.", chosen.name, name)
+            _LOGGER.warning(
+                "%s cannot hold the clip's sound (%s): it is left out. MOV holds most kinds.", chosen.name, name
+            )
 
     def write(self, image: Uint8Or16, pts: int, duration: int) -> None:
         """See `Writer`."""
