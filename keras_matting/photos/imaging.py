@@ -28,7 +28,18 @@ _BAND_PIXELS = 2**16  # stays in a core's cache
 
 
 def prepare(photo: Photo, preset: Preset) -> Float32:
-    """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says.
+    """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says."""
+    image = sized(photo, preset)
+    # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
+    divisor = float(image.max() or 255) if preset.scale == "image-max" else 255.0
+    std = np.asarray(preset.std, np.float32)
+    scale = 1 / (divisor * std)
+    offset = np.asarray(preset.mean, np.float32) / std
+    return image * scale.astype(np.float32) - offset
+
+
+def sized(photo: Photo, preset: Preset) -> Uint8:
+    """Return a photo as uint8 (height, width, 3) of the model's size: what `prepare` normalises.
 
     A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted. Colours of a
     profile are shown to the model in sRGB, which it was trained on.
@@ -36,13 +47,7 @@ def prepare(photo: Photo, preset: Preset) -> Float32:
     rgb = on_paper(photo)
     height, width = preset.input_size
     image = cv2.resize(rgb, (width, height), interpolation=_INTERPOLATIONS[preset.interpolation])
-    image = colour_profiles.convert(image, photo.icc)
-    # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
-    divisor = float(image.max() or 255) if preset.scale == "image-max" else 255.0
-    std = np.asarray(preset.std, np.float32)
-    scale = 1 / (divisor * std)
-    offset = np.asarray(preset.mean, np.float32) / std
-    return image * scale.astype(np.float32) - offset
+    return colour_profiles.convert(image, photo.icc)
 
 
 def on_paper(photo: Photo) -> Uint8:
