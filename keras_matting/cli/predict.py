@@ -15,7 +15,7 @@ from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
-from keras_matting.photos.options import FRAMING, SHADOWS
+from keras_matting.photos.framing import OPTIONS, SHADOWS
 from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _output_options(arguments: argparse.Namespace) -> OutputOptions:
         background = _color(value)
     elif kind == "on-image":
         background = read_photo(value or "(no file given)")
-    framing = {name: getattr(arguments, name) for name in FRAMING}
+    framing = {name: getattr(arguments, name) for name in OPTIONS}
     return OutputOptions(kind, background, arguments.refine, arguments.foreground, **framing)
 
 
