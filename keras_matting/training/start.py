@@ -9,7 +9,7 @@ from keras import layers, ops
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
-from keras_matting.models.folder import require_weights
+from keras_matting.models.folder import require_keras, require_weights
 from keras_matting.weights.checkpoints import import_checkpoint
 from keras_matting.weights.keras_files import read_keras
 
@@ -27,6 +27,7 @@ def load_initial_weights(network, source, log=lambda message: None):
     preset = None
     if (path / PRESET_FILE).is_file():
         preset, path = Preset.load(path), path / KERAS_FILE
+        require_keras(preset, path.parent)
     if path.suffix != ".keras":
         import_checkpoint(network, path)
         log(f"weights of {path.name}")
