@@ -81,7 +81,7 @@ class Preset:
 
     @property
     def has_keras(self) -> bool:
-        """Whether the folder holds a Keras model: not where it was made of an ONNX file (`keras_matting.foreign_onnx`)."""
+        """Whether the folder holds a Keras model: not where it was made of an ONNX file (`foreign_onnx`)."""
         return not self.architecture.startswith(FROM_ONNX)
 
     @property

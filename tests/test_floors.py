@@ -35,6 +35,7 @@ FLOORS = {
         "evaluate",
         "experiments",
         "foreign",
+        "foreign_onnx",
         "json_photos",
         "matting",
         "predict",

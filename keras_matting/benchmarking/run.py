@@ -66,15 +66,13 @@ def benchmark(
     `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
     PyTorch where that is installed, is no candidate, but timed beside them, unless not `time_baselines`; the engines of
     a folder made of an ONNX file are compared with ONNX Runtime on that. A graph of one batch size is measured at that
-    alone. Where it is not certain after `rounds` which is the best (`select`, with `margin`), the rivals are measured on, up to
-    `max_rounds`. The result is written to the folder, and `engine="auto"` obeys it. Raises `EngineError` where none of
-    `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
+    alone. Where it is not certain after `rounds` which is the best (`select`, with `margin`), the rivals are measured
+    on, up to `max_rounds`. The result is written to the folder, and `engine="auto"` obeys it. Raises `EngineError`
+    where none of `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
     """
     preset = Preset.load(model_dir)
     wanted = _wanted(names)
-    skipped = {
-        name: reason for name in wanted if (reason := unfit_reason(name, model_dir) or unavailable_reason(name))
-    }
+    skipped = {name: reason for name in wanted if (reason := unfit_reason(name, model_dir) or unavailable_reason(name))}
     if len(skipped) == len(wanted):
         reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise EngineError(f"Expected an engine that runs here; received {', '.join(wanted)}. {reasons}")

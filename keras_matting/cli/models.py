@@ -156,7 +156,7 @@ def add_from_onnx_arguments(parser):
     parser.add_argument("--name", help="the model's name (default: the file's)")
     parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
     parser.add_argument("--size", type=size, metavar="HxW", help="input size, of a file that takes any")
-    parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of values from 0 to 1; one number for all three")
+    parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of values from 0 to 1; one number for all")
     parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="what values less the mean are divided by")
     parser.add_argument(
         "--scale", default="255", choices=("255", "image-max"), help="what 8-bit values are divided by (default: 255)"
@@ -167,7 +167,7 @@ def add_from_onnx_arguments(parser):
     parser.add_argument(
         "--output",
         choices=("sigmoid", "softmax", "minmax", "none"),
-        help="what makes a matte of the output, where the file does not tell; minmax: stretched to [0, 1] in each photo",
+        help="what makes the output a matte, where the file does not tell; minmax: stretched to [0, 1] by photo",
     )
     parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="where the channels are, if the file does not tell")
     parser.add_argument("--output-name", metavar="OUTPUT", help="of several outputs, the matte")

@@ -36,15 +36,15 @@ def run(session: Any, source: Source, name: str, images: Float32) -> npt.NDArray
     except Exception as error:  # of many kinds
         height, width = source.size
         raise UsageError(
-            f"Expected {source.where} to take a photo of {height}x{width}; ONNX Runtime says: {first_line(error)[:120]}. "
-            "Pass another --size: many networks take multiples of 32 only."
+            f"Expected {source.where} to take a photo of {height}x{width}; received: "
+            f"{first_line(error)[:120]}. Pass another --size: many networks take multiples of 32 only."
         ) from error
 
 
 def output_name(source: Source, given: str | None) -> str:
     """Return the name of the output that is the matte: the given one, or the only one."""
     names = [value.name for value in source.model.graph.output]
-    if given in names:
+    if given is not None and given in names:
         return given
     if given is None and len(names) == 1:
         return names[0]
@@ -88,12 +88,12 @@ def matte_of(output: Output, raw: npt.NDArray[Any], size: tuple[int, int]) -> Fl
     elif not output.layout:
         array = array.reshape(-1, *output.size, 1)
     if output.activation == "softmax":
-        exponentials = np.exp(array - array.max(axis=-1, keepdims=True))
-        array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+        array = np.exp(array - array.max(axis=-1, keepdims=True))
+        array /= array.sum(axis=-1, keepdims=True)
     if output.channel is not None:
         array = array[..., [output.channel]]
     if output.activation == "sigmoid":
-        array = 1 / (1 + np.exp(-array.astype(np.float64))).astype(np.float32)
+        array = (1 / (1 + np.exp(-array.astype(np.float64)))).astype(np.float32)
     if output.size == size:
         return array
     resized = [cv2.resize(one[..., 0], size[::-1], interpolation=cv2.INTER_LINEAR) for one in array]
@@ -104,10 +104,10 @@ def _map_of(shape: Sequence[int], source: Source) -> tuple[str, tuple[int, int],
     """Return (layout, size, number of channels) of an output for one photo: that of the photo's proportion."""
     candidates: list[tuple[str, tuple[int, int], int]] = []
     if len(shape) == 4:
-        first, last = ("NCHW", tuple(shape[2:]), shape[1]), ("NHWC", tuple(shape[1:3]), shape[3])
+        first, last = ("NCHW", (shape[2], shape[3]), shape[1]), ("NHWC", (shape[1], shape[2]), shape[3])
         candidates = [first, last] if source.layout == "NCHW" else [last, first]
     elif len(shape) in (2, 3) and (len(shape) == 2 or shape[0] == 1):
-        candidates = [("", tuple(shape[-2:]), 1)]
+        candidates = [("", (shape[-2], shape[-1]), 1)]
     height, width = source.size
     for layout, (high, wide), channels in candidates:
         if min(high, wide) > 1 and abs(high * width / (wide * height) - 1) <= _LOOKS_LIKE:

@@ -175,8 +175,9 @@ def _layout_of(dims: Sequence[int | None], given: str | None, told: str) -> str:
     if given in possible:
         return given
     if given or not possible:
-        raise UsageError(f"Expected 3 channels, RGB{f', as {given} has them' if given else ''}; {told} takes "
-                         f"{shape_told(dims)}.")
+        raise UsageError(
+            f"Expected 3 channels, RGB{f', as {given} has them' if given else ''}; {told} takes {shape_told(dims)}."
+        )
     if len(sure) == 1 or len(possible) == 1:
         return (sure or possible)[0]
     raise UsageError(

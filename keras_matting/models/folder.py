@@ -33,8 +33,8 @@ def require_keras(preset, model_dir):
     """Raise `UsageError` where a model folder was made of an ONNX file and holds no Keras model."""
     if not preset.has_keras:
         raise UsageError(
-            f"Expected a folder with a Keras model; {model_dir} was made of an ONNX file ({preset.source}), which can be "
-            "optimised, benchmarked and served, not trained or exported."
+            f"Expected a folder with a Keras model; {model_dir} was made of an ONNX file ({preset.source}), which can "
+            "be optimised, benchmarked and served, not trained or exported."
         )
 
 
