@@ -112,7 +112,8 @@ def _save_onnx(serve, path, opset, preset, simplify):
 
     serve = _frozen(serve)
     try:
-        graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+        handlers = {"Erfc": (_erfc, [])}
+        graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset, custom_op_handlers=handlers)
         if simplify:
             import onnxslim
 
@@ -126,6 +127,15 @@ def _save_onnx(serve, path, opset, preset, simplify):
             "Export at sides that are multiples of 32, with the default opset."
         ) from error
     onnx.save(graph, path)
+
+
+def _erfc(context, node, name, arguments):
+    """Write the complementary error function, part of TensorFlow's GELU, as 1 - erf(x); tf2onnx 1.17 has none."""
+    one = context.make_const(f"{name}_one", np.ones((), np.float32))
+    like = {"dtypes": node.output_dtypes, "shapes": node.output_shapes}
+    erf = context.make_node("Erf", node.input, **like)
+    context.remove_node(name)
+    context.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, name=name, **like)
 
 
 def _frozen(serve):

@@ -101,6 +101,14 @@ def test_grouped_convolutions_are_exported_as_such(tmp_path):
     assert 4 in groups
 
 
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_is_exported(tmp_path, approximate):
+    image = keras.Input((16, 16, 3))
+    matte = keras.ops.gelu(keras.layers.Conv2D(1, 1)(image), approximate=approximate)
+    write_keras_folder(keras.Model(image, matte), "gelu", tmp_path / "model")
+    assert max(export(tmp_path / "model").values()) < 1e-5
+
+
 def test_a_graph_that_onnx_cannot_hold_is_explained_and_leaves_the_folder(one_layer_dir, tmp_path):
     folder = shutil.copytree(one_layer_dir, tmp_path / "model")
     before = (folder / ONNX_FILE).read_bytes()
