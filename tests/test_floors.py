@@ -39,6 +39,7 @@ FLOORS = {
         "json_photos",
         "matting",
         "predict",
+        "raw_frames",
         "session_cache",
         "weights.fetch",
     ],
