@@ -26,7 +26,7 @@ def predict_frames(arguments, options):
 
     _check(arguments)
     to_stdout = arguments.output_path in (None, "-")
-    pattern = None if to_stdout else _pattern(arguments.output_path, arguments.format)
+    pattern = "" if to_stdout else _pattern(arguments.output_path, arguments.format)
     extension = f".{arguments.format}" if to_stdout else Path(pattern).suffix.lower()
     check_format(options, extension)
     write = _to_stdout if to_stdout else _to_files(pattern, arguments.overwrite)
