@@ -16,7 +16,7 @@ from keras_matting.photos import files as photo_files
 from keras_matting.photos import marks
 from keras_matting.photos.files import Photo
 from keras_matting.photos.marks import Mark
-from keras_matting.predict import FAILURES, Result, fail, finish
+from keras_matting.predict import FAILURES, Result, collect, fail
 
 _CHANNELS = 3
 _AHEAD = 2  # frames that wait to be written; each may have megapixels
@@ -108,4 +108,4 @@ def _finished(result: Result, writing: Future[None]) -> Result:
     """Return the result of a frame; raises `BrokenPipeError` where nobody takes what is written any more."""
     if isinstance(error := writing.exception(), BrokenPipeError):
         raise error
-    return finish(result, writing)
+    return collect(result, writing)

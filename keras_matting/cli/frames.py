@@ -1,17 +1,24 @@
 """`predict --raw WxH`: a stream of raw frames, each to a file of its own, or all to standard output."""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from keras_matting.cli.shared import Tally, check_format, progress
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.files import printable
 
+if TYPE_CHECKING:
+    from keras_matting.matting import OutputOptions
 
-def frame_size(text):
+
+def frame_size(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT, as video tools write it, to (width, height)."""
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
@@ -19,7 +26,7 @@ def frame_size(text):
     return int(width), int(height)
 
 
-def predict_frames(arguments, options):
+def predict_frames(arguments: argparse.Namespace, options: OutputOptions) -> int:
     """Matte the frames of standard input or of a file; return 1 if one fails or the stream ends within one."""
     from keras_matting import raw_frames
     from keras_matting.matting import open_session
@@ -48,7 +55,7 @@ def predict_frames(arguments, options):
     return SOME_FAILED if tally.statuses["failed"] else OK
 
 
-def _check(arguments):
+def _check(arguments: argparse.Namespace) -> None:
     width, height = arguments.raw
     if arguments.report or arguments.resume:
         raise UsageError("--report and --resume are for photos in files; --raw reads a stream. Leave them out.")
@@ -61,7 +68,7 @@ def _check(arguments):
         raise UsageError("Expected open standard input and output; one of them is closed.")
 
 
-def _pattern(output, extension):
+def _pattern(output: str, extension: str) -> str:
     """Return the pattern of the frames' files: the one that is given, or numbers in the folder that is given."""
     from keras_matting import raw_frames
 
@@ -72,24 +79,24 @@ def _pattern(output, extension):
     return pattern
 
 
-def _opened(path):
+def _opened(path: str) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except OSError as error:
         raise UsageError(f"Expected raw frames at {printable(path)}; received: {error.strerror}.") from None
 
 
-def _to_stdout(_, data):
+def _to_stdout(_: int, data: bytes) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
-def _to_files(pattern, overwrite):
+def _to_files(pattern: str, overwrite: bool) -> Callable[[int, bytes], None]:
     from keras_matting.files import write_atomically
     from keras_matting.photos import marks
     from keras_matting.raw_frames import target_of
 
-    def write(index, data):
+    def write(index: int, data: bytes) -> None:
         target = target_of(pattern, index)
         if not overwrite and (refusal := marks.why_not_own(target)):
             raise UsageError(f"{refusal}. Add --overwrite, or choose another pattern.")

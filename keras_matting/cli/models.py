@@ -1,19 +1,27 @@
 """The verbs that make model folders: `fetch`, `import`, `from-keras`, `from-onnx`, `export`."""
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.files import printable
+from keras_matting.machine import missing_package
 from keras_matting.shipped import SHIPPED
+
+if TYPE_CHECKING:
+    from keras_matting.photos.files import Photo
 
 CHECKED_PHOTOS = 8
 
 
-def add_fetch_arguments(parser):
+def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `fetch`."""
     parser.add_argument(
         "name",
@@ -25,7 +33,7 @@ def add_fetch_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def fetch(arguments):
+def fetch(arguments: argparse.Namespace) -> int:
     """Bring official or shipped weights into a model folder."""
     from keras_matting.weights.fetch import fetch
 
@@ -35,7 +43,7 @@ def fetch(arguments):
     return OK
 
 
-def add_import_arguments(parser):
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `import`."""
     parser.add_argument("file", type=Path)
     parser.add_argument("--model", required=True, help=f"the architecture: {', '.join(ARCHITECTURES)}")
@@ -43,7 +51,7 @@ def add_import_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def import_(arguments):
+def import_(arguments: argparse.Namespace) -> int:
     """Import any checkpoint into a model folder."""
     from keras_matting.weights.fetch import import_file
 
@@ -52,7 +60,7 @@ def import_(arguments):
     return OK
 
 
-def add_export_arguments(parser):
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `export`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--size", type=size, metavar="HxW", help="export at this size, which becomes the preset's")
@@ -75,7 +83,7 @@ def add_export_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the model in the Triton repository")
 
 
-def export(arguments):
+def export(arguments: argparse.Namespace) -> int:
     """Write a model folder's SavedModel and ONNX file."""
     from keras_matting.model_folder import Preset
     from keras_matting.photos.samples import folder_photos
@@ -98,7 +106,7 @@ def export(arguments):
     return OK
 
 
-def _export_keras(arguments, photos):
+def _export_keras(arguments: argparse.Namespace, photos: Sequence[Photo] | None) -> None:
     from keras_matting.export import export
 
     errors = export(
@@ -114,7 +122,7 @@ def _export_keras(arguments, photos):
         say(f"{arguments.model_dir}/{artefact}: differs from Keras by {error:.1e} at most")
 
 
-def _export_lowered(arguments, photos):
+def _export_lowered(arguments: argparse.Namespace, photos: Sequence[Photo] | None) -> int:
     from keras_matting.engines import BuildOptions
     from keras_matting.engines.lowered import export_lowered
     from keras_matting.engines.optimize import calibration_inputs
@@ -130,7 +138,7 @@ def _export_lowered(arguments, photos):
     return SOME_FAILED if any(one.refused for one in lowered) else OK
 
 
-def add_from_keras_arguments(parser):
+def add_from_keras_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `from-keras`."""
     parser.add_argument("name", help="a model of keras.applications: ResNet50, EfficientNetB7, ...")
     parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
@@ -139,7 +147,7 @@ def add_from_keras_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def from_keras(arguments):
+def from_keras(arguments: argparse.Namespace) -> int:
     """Write a model folder of a Keras application, to export, optimise and benchmark like ours."""
     from keras_matting.foreign import write_application_folder
 
@@ -150,7 +158,7 @@ def from_keras(arguments):
     return OK
 
 
-def add_from_onnx_arguments(parser):
+def add_from_onnx_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `from-onnx`."""
     parser.add_argument("file", type=Path, help="an ONNX network: a photo in, a matte or mask out")
     parser.add_argument("--name", help="the model's name (default: the file's)")
@@ -175,8 +183,11 @@ def add_from_onnx_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def from_onnx(arguments):
+def from_onnx(arguments: argparse.Namespace) -> int:
     """Write a model folder of anybody's ONNX file, for engines, benchmark and service."""
+    for package in ("onnx", "onnxruntime"):
+        if reason := missing_package(package, "cpu"):
+            raise UsageError(f"from-onnx cannot run here: {reason}")
     from keras_matting.foreign_onnx import Asked, write_onnx_folder
 
     name = arguments.name or arguments.file.stem
@@ -189,7 +200,7 @@ def from_onnx(arguments):
     return OK
 
 
-def _numbers(text):
+def _numbers(text: str) -> list[float]:
     """Parse one number, or three with commas between."""
     try:
         values = [float(part) for part in text.split(",")]
@@ -200,7 +211,7 @@ def _numbers(text):
     return values
 
 
-def size(text):
+def size(text: str) -> tuple[int, int]:
     """Parse HEIGHTxWIDTH."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
@@ -208,7 +219,7 @@ def size(text):
     return int(height), int(width)
 
 
-def _batch(text):
+def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
     try:
