@@ -4,21 +4,26 @@ import json
 import re
 from dataclasses import replace
 
+import cv2
+import httpx
 import numpy as np
 import onnx
 import onnx_files
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import SIDE, convolved, sigmoid
+from server import start_server
 
 from keras_matting import engines, foreign_onnx
 from keras_matting.cli import main
+from keras_matting.engines import lower
 from keras_matting.engines.onnx import onnxruntime_module
 from keras_matting.engines.optimize import optimize
 from keras_matting.errors import EngineError, MattingError, UsageError
 from keras_matting.foreign_onnx import Asked, write_onnx_folder
-from keras_matting.matting import Session
+from keras_matting.matting import OutputOptions, Session
 from keras_matting.model_folder import Preset
+from keras_matting.photos.files import decode
 
 HALVES = {"mean": [0.5], "std": [0.5]}
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, SIDE, SIDE, 3)).astype("float32")
@@ -30,8 +35,6 @@ def softmax(x):
 
 def halved(values):
     """Return maps (N, H, W, 1) after a pooling of 2, enlarged again."""
-    import cv2
-
     pooled = values.reshape(len(values), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
     return np.stack([cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) for one in pooled])[..., None]
 
@@ -121,8 +124,6 @@ def test_a_folder_s_preset_says_where_it_is_from(make):
 
 
 def test_what_the_file_is_for_photos_is_what_a_session_gives(make, photo, tmp_path):
-    import cv2
-
     from keras_matting.photos.files import Photo
 
     with Session(make("stretched"), "onnx-cpu") as session:
@@ -178,12 +179,10 @@ def test_engines_serve_a_folder_and_those_of_keras_say_why_not(make):
 
 
 def test_a_graph_of_mixed_precision_becomes_float16_as_a_whole(make, tmp_path):
-    from keras_matting.engines.lower import to_float16
-
     cast = [("Cast", [], {"to": TensorProto.FLOAT}), ("Neg", [], {}), ("Neg", [], {})]
     cast.append(("Cast", [], {"to": TensorProto.FLOAT16}))
     folder = make("float16", {"output": "none"}, tail=cast)
-    to_float16(folder / "model.onnx", tmp_path / "half.onnx")
+    lower.to_float16(folder / "model.onnx", tmp_path / "half.onnx")
     (actual,) = (
         onnxruntime_module()
         .InferenceSession(str(tmp_path / "half.onnx"), providers=["CPUExecutionProvider"])
@@ -214,6 +213,28 @@ def test_the_service_sends_a_network_of_one_photo_one_at_a_time(make):
     settings = ServiceSettings(max_batch=8)
     with Session(make("one-photo-only"), "onnx-cpu") as single, Session(make(), "onnx-cpu") as any_number:
         assert [_batching_of(session, settings).max_batch for session in (single, any_number)] == [1, 8]
+
+
+def test_the_service_serves_a_folder(make, jpeg):
+    folder = make()
+    with Session(folder, "onnx-cpu") as session, start_server(folder) as server:
+        expected = session.matte(decode(jpeg), OutputOptions("mask"))
+        answer = httpx.post(f"{server.url}/v1/matte", params={"output": "mask"}, content=jpeg, timeout=60)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_GRAYSCALE), expected)
+
+
+def test_a_folder_is_lowered_for_tensorrt_or_one_sentence_says_why_not(make, capsys, monkeypatch):
+    folder = make()
+    assert main(["export", str(folder), "--for", "tensorrt"]) == 0
+    assert (folder / "model.fp16.onnx").is_file()
+
+    def fail(*arguments):
+        raise TypeError("no such operator\nin the middle")
+
+    monkeypatch.setattr(lower, "to_float16", fail)
+    capsys.readouterr()
+    assert main(["export", str(folder), "--for", "tensorrt"]) == 2
+    assert "cannot be written: no such operator. Choose an engine of float32.\n" in capsys.readouterr().err
 
 
 def test_verbs_take_a_folder_or_say_that_it_has_no_keras_model(make, write_photo, tmp_path, capsys):
