@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_matting.arrays import Float32
 from keras_matting.engines import device_name
+from keras_matting.engines.artefacts import fixed_batch
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.matting import Session, open_session
 from keras_matting.model_folder import Verdict
@@ -207,5 +208,5 @@ def _batching_of(session: Session, settings: ServiceSettings) -> Batching:
     if delay_ms is None:
         delay_ms = _GPU_DELAY_MS if on_gpu else 0.0
     measured = Verdict.read(session.model_dir, device_name()).fastest_batch(session.engine.name)
-    max_batch = settings.max_batch or measured or (_GPU_BATCH if on_gpu else 1)
+    max_batch = fixed_batch(session.model_dir) or settings.max_batch or measured or (_GPU_BATCH if on_gpu else 1)
     return Batching(max_batch, delay_ms)
