@@ -37,6 +37,7 @@ FLOORS = {
         "foreign",
         "json_photos",
         "matting",
+        "notebook",
         "predict",
         "session_cache",
         "weights.fetch",

@@ -129,8 +129,7 @@ def _run(settings, run_dir):
 
 
 def _row(experiment, settings, run_dir):
-    progress = Progress(run_dir, settings.monitor)
-    progress.read()
+    progress = Progress(run_dir, settings.monitor).read()
     start, best = progress.metrics_of(0), progress.metrics_of(progress.state["best_epoch"])
     values = [experiment.name, experiment.question]
     for metric in ("val_miou", "val_mae"):

@@ -65,7 +65,7 @@ class Progress(keras.callbacks.Callback):
         return self.state["history"]
 
     def read(self):
-        """Read how far the run came; nothing done if there is no file yet."""
+        """Read how far the run came, nothing done if there is no file yet; return itself."""
         path = self.run_dir / PROGRESS_FILE
         try:
             self.state |= json.loads(path.read_text(encoding="utf-8"))
@@ -73,6 +73,7 @@ class Progress(keras.callbacks.Callback):
             pass
         except ValueError as error:
             raise UsageError(f"Expected {path} to be JSON; received: {error}. Start the run anew.") from None
+        return self
 
     def require_data(self, fingerprint):
         """Raise `UsageError` if the run has learned from other data than what this `selection.fingerprint` is of."""
