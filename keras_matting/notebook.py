@@ -15,9 +15,9 @@ _PAGE_INCHES = 10.0
 _TRANSPARENT = "lightblue"
 
 
-def show(*rows: Row, labels: Sequence[str] = (), height: float = 3.4) -> None:
+def show(*rows: Row, labels: Sequence[str] = (), height: float = 3.4, title: str = "") -> None:
     """Show rows of pictures, as `figure_of` draws them."""
-    display(figure_of(*rows, labels=labels, height=height))
+    display(figure_of(*rows, labels=labels, height=height, title=title))
 
 
 def figure_of(*rows: Row, labels: Sequence[str] = (), height: float = 3.4, title: str = "") -> Any:
