@@ -11,7 +11,7 @@ from keras_matting.cli.status import OK, SOME_FAILED
 MAX_PHOTOS = 32
 
 
-def add_optimize_arguments(parser):
+def add_optimize_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `optimize`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--engines", type=_names, metavar="A,B", help="build these (default: all)")
@@ -21,7 +21,7 @@ def add_optimize_arguments(parser):
     parser.add_argument("--strict", action="store_true", help="exit with 1 if any engine could not be built")
 
 
-def optimize(arguments):
+def optimize(arguments: argparse.Namespace) -> int:
     """Build engines and say why others cannot be built."""
     from keras_matting.engines.optimize import optimize
 
@@ -43,7 +43,7 @@ def optimize(arguments):
     return SOME_FAILED if failed or (arguments.strict and missing) else OK
 
 
-def add_benchmark_arguments(parser):
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `benchmark`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--engines", type=_names, metavar="A,B", help="measure these (default: all that run here)")
@@ -81,7 +81,7 @@ def add_benchmark_arguments(parser):
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw images per second (PNG, SVG or PDF)")
 
 
-def benchmark(arguments):
+def benchmark(arguments: argparse.Namespace) -> int:
     """Measure engines side by side and store the verdict in the model folder."""
     from keras_matting.benchmarking import report as reports
     from keras_matting.benchmarking.run import benchmark
@@ -120,14 +120,14 @@ def benchmark(arguments):
     return OK if report["verdict"]["engine"] else SOME_FAILED
 
 
-def _names(text):
+def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise argparse.ArgumentTypeError(f"expected names of engines as onnx-cpu,openvino-f32; received {text!r}")
     return names
 
 
-def _margin(text):
+def _margin(text: str) -> float:
     try:
         margin = float(text)
     except ValueError:
@@ -137,19 +137,19 @@ def _margin(text):
     return margin
 
 
-def _numbers(text):
+def _numbers(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"expected numbers as 1,4,16; received {text!r}")
     return tuple(sorted({int(part) for part in parts}))
 
 
-def add_engines_arguments(parser):
+def add_engines_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `engines`."""
     parser.add_argument("--json", action="store_true")
 
 
-def engines(arguments):
+def engines(arguments: argparse.Namespace) -> int:
     """List the engines, and why one cannot run here."""
     from keras_matting.engines import ENGINES, unavailable_reason
 

@@ -1,12 +1,15 @@
 """The matting models, by name."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_matting import architectures
+from keras_matting.architectures import Size
 from keras_matting.errors import UsageError
 
 
-def build_model(name, input_size=None):
+def build_model(name: str, input_size: int | Sequence[int] | None = None) -> keras.Model:
     """Build a model by name, with fresh weights.
 
     `name` is one of `architectures.ARCHITECTURES`. `input_size` is a side in pixels, a pair (height, width), or None
@@ -17,12 +20,12 @@ def build_model(name, input_size=None):
     return architecture.build(_checked_size(name, input_size, architecture.size_multiple))
 
 
-def inference_model(model):
+def inference_model(model: keras.Model) -> keras.Model:
     """Return the part of `model` that computes its matte: same weights, one output (N, H, W, 1)."""
     return keras.Model(model.input, model.output["matte"], name=f"{model.name}_inference")
 
 
-def _checked_size(name, size, multiple):
+def _checked_size(name: str, size: int | Sequence[int] | None, multiple: int) -> Size:
     if size is None:
         return (None, None)
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -31,4 +34,4 @@ def _checked_size(name, size, multiple):
     if any(side % multiple for side in size):
         nearest = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
         raise UsageError(f"Height and width of {name} must be multiples of {multiple}; received {size}. Use {nearest}.")
-    return size
+    return size[0], size[1]
