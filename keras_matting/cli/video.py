@@ -14,6 +14,7 @@ from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.files import printable
+from keras_matting.photos.framing import OPTIONS
 from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", action="store_true", help="solve the uncertain band anew (very slow)")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that is there")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    # What `output_options` reads beside: of photos only.
+    parser.set_defaults(refine_at=None, harden=False, crop=False, **dict.fromkeys(OPTIONS[1:]))
 
 
 def video(arguments: argparse.Namespace) -> int:
