@@ -14,7 +14,7 @@ from keras_matting.foreign import write_keras_folder
 from keras_matting.model_folder import ONNX_FILE, Preset
 from keras_matting.models import build_model, inference_model
 from keras_matting.models.layers import ExactResizeLike, ResizeLike
-from keras_matting.tftrt_form import tftrt_form
+from keras_matting.models.tftrt_form import tftrt_form
 
 
 @pytest.mark.parametrize("name", [pytest.param("modnet", marks=pytest.mark.long), "u2netp"])

@@ -158,7 +158,7 @@ def saved_model(tmp_path_factory):
     """Write a model in the form for TF-TRT, at the size that it is served at."""
     from keras_matting.export import save_saved_model, serving_function
     from keras_matting.models import build_model, inference_model
-    from keras_matting.tftrt_form import tftrt_form
+    from keras_matting.models.tftrt_form import tftrt_form
 
     def write(name, size, form=tftrt_form):
         import keras

@@ -85,7 +85,7 @@ class OnnxEngine:
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0].name
         height, width = self._input.shape[1:3]
-        self.size: tuple[int, int] = (height, width)
+        self.size = (height, width)
         self._fixed_batch = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
         if asks_profile:
             self._require_whole_graph(provider)

@@ -108,7 +108,7 @@ class TensorRtEngine:
         self.stream, self.image, self.matte = Stream(), Buffer(), Buffer()
         self._contexts = [self._context(profile) for profile in range(self._engine.num_optimization_profiles)]
         height, width = tuple(self._engine.get_tensor_shape(_INPUT))[1:3]
-        self.size: tuple[int, int] = (height, width)
+        self.size = (height, width)
 
     def predict(self, batch: Float32 | Uint8) -> Float32:
         """See `Engine.predict`; of the variant `UINT8` a batch is uint8 as `imaging.sized` gives it."""

@@ -152,11 +152,6 @@ def _slice(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor
     return x[:, index] if axis == 1 else x[:, :, index]
 
 
-def with_exact_resizes(model: keras.Model) -> keras.Model:
-    """Return a copy of `model` that shares its weights' values and resizes by `ExactResizeLike`."""
-    return clone_with(model, exact_resize)
-
-
 def exact_resize(layer: keras.Layer) -> ExactResizeLike | None:
     """Return the `ExactResizeLike` for a `ResizeLike`, None for another layer."""
     return ExactResizeLike(name=layer.name) if isinstance(layer, ResizeLike) else None

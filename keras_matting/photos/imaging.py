@@ -60,7 +60,7 @@ def within_alpha(matte: Float32, photo: Photo) -> Float32:
     if photo.alpha is None:
         return matte
     within = np.empty_like(matte)
-    for rows in _bands(matte):
+    for rows in bands(matte):
         np.multiply(matte[rows], photo.alpha[rows] / np.float32(255), out=within[rows])
     return within
 
@@ -111,7 +111,7 @@ def composite(rgb: Uint8, matte: Floats | Uint8, background: npt.ArrayLike) -> U
     # A colour as floats of 32 bits, which all the rest is: with integers it would be 64
     background = cover(background, rgb.shape[:2]) if background.ndim == 3 else background.astype(np.float32)
     result = np.empty(rgb.shape, np.uint8)
-    for rows in _bands(rgb):
+    for rows in bands(rgb):
         band = matte[rows] / np.float32(255) if matte.dtype == np.uint8 else matte[rows].astype(np.float32)
         weight = cv2.merge([band] * 3)
         below = (background[rows] if background.ndim == 3 else background) * (1 - weight)
@@ -127,7 +127,7 @@ def to_uint8(matte: Floats) -> Uint8:
 def to_uint16(matte: Float32) -> Uint16:
     """Return a float matte in [0, 1] as uint16, rounded."""
     result = np.empty(matte.shape, np.uint16)
-    for rows in _bands(matte):
+    for rows in bands(matte):
         result[rows] = np.rint(matte[rows] * np.float32(65535))
     return result
 
@@ -145,7 +145,7 @@ def cover(image: Uint8, size: Sequence[int]) -> Uint8:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _bands(image: npt.NDArray[np.generic]) -> Iterator[slice]:
+def bands(image: npt.NDArray[np.generic]) -> Iterator[slice]:
     """Yield slices of a few rows each that cover an image (H, W, ...)."""
     height, width = image.shape[:2]
     step = max(1, _BAND_PIXELS // width)

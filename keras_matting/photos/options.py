@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from keras_matting.photos.framing import Framing
+
 
 class Options(Protocol):
     """Of `matting.OutputOptions`, what decides how much memory an output takes and how it was made."""
@@ -25,3 +27,7 @@ class Options(Protocol):
     @property
     def harden(self) -> bool:
         """Whether the matte is made 0 and 1."""
+
+    @property
+    def framing(self) -> Framing | None:
+        """How it is cropped and placed; None where it is the photo's frame."""
