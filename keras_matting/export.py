@@ -61,7 +61,7 @@ def export(
         preset = replace(preset, input_size=size)
     model = served_model(load_model(model_dir, preset))
     images = _check_images(preset, photos, batch)
-    expected = np.concatenate([keras.ops.convert_to_numpy(model(image, training=False)) for image in images])
+    expected = np.concatenate([np.repeat(_of_keras(model, image[:1]), len(image), axis=0) for image in images])
     if tftrt:
         model = tftrt_form(model)
     serve = serving_function(model, preset.input_size, batch)
@@ -82,9 +82,14 @@ def export(
 
 
 def _check_images(preset: Preset, photos: Iterable[Photo] | None, batch: int | None) -> list[Float32]:
-    """Return model inputs (batch or 1, H, W, 3), one for each photo."""
+    """Return model inputs (batch or 1, H, W, 3), one for each photo, which fills its whole batch."""
     photos = list(sample_photos().values())[:_CHECKED_SAMPLES] if photos is None else photos
     return [np.repeat(imaging.prepare(photo, preset)[None], batch or 1, axis=0) for photo in photos]
+
+
+def _of_keras(model: keras.Model, image: Float32) -> Float32:
+    """Return the model's output for a batch of one; more would take more memory: Keras holds every layer's output."""
+    return keras.ops.convert_to_numpy(model(image, training=False))
 
 
 def serving_function(model: keras.Model, input_size: tuple[int, int], batch: int | None = None) -> PolymorphicFunction:

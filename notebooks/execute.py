@@ -38,6 +38,8 @@ _NOTICE = re.compile(
     r"^(?:WARNING: All log messages before absl::InitializeLog\(\)|I\d{4} [\d:.]+ +\d+ \w+\.cc:|INFO:tensorflow:).*\n?",
     re.MULTILINE,
 )
+# What has to be asked of a running kernel: a reader would see an error, or how Python writes it.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 # Where Linux, macOS and Colab keep what is one machine's own.
 _ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:Users|content|home|mnt|opt|private|root|tmp|usr|var|work)/[\w.-]+")
 
@@ -93,7 +95,7 @@ def execute(notebook, folder):
     )
     client.execute(env=environment)
     for cell in code_cells(notebook):
-        cell.outputs = [output for output in map(_without_notices, cell.outputs) if output.get("text") != ""]
+        cell.outputs = [output for output in map(_without_notices, cell.outputs) if _is_shown(output)]
     notebook.metadata = nbformat.from_dict(METADATA | {"executed": {"cells": digest(notebook)}})
 
 
@@ -101,6 +103,11 @@ def _without_notices(output):
     if output.output_type == "stream":
         output.text = _NOTICE.sub("", output.text)
     return output
+
+
+def _is_shown(output):
+    """Whether there is anything to see in a file."""
+    return output.get("text") != "" and _WIDGET not in output.get("data", {})
 
 
 def problems(notebook):

@@ -38,6 +38,7 @@ FLOORS = {
         "foreign_onnx",
         "json_photos",
         "matting",
+        "notebook",
         "predict",
         "raw_frames",
         "session_cache",

@@ -92,6 +92,11 @@ def test_what_tensorflow_tells_without_a_cause_is_left_out_and_its_warnings_are_
     assert "warnings or logs: 'W0000" in execute.problems(notebook_of(code.format("".join(lines))))[0]
 
 
+def test_a_widget_that_needs_a_kernel_is_not_kept():
+    notebook = notebook_of("from ipywidgets import IntSlider\nprint('a slider')\nIntSlider()")
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["stream"]
+
+
 def test_a_changed_cell_makes_the_outputs_stale_and_a_changed_text_does_not():
     notebook = notebook_of("1 + 1")
     notebook.cells.append(nbformat.v4.new_markdown_cell("Two."))

@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_matting import machine
 from keras_matting.arrays import Float32
+from keras_matting.benchmarking.timing import timed
 from keras_matting.engines import Engine, open_engine
 from keras_matting.engines.artefacts import exported, size_mb
 from keras_matting.engines.onnx import OnnxEngine
@@ -113,13 +114,7 @@ class EngineRunner:
     def round(self, batch: int, seconds: float, min_calls: int) -> dict[str, Any]:
         """Call the engine for `seconds`, at least `min_calls` times; each call ends when its result is in memory."""
         images = np.repeat(self._batch, batch, axis=0)
-        calls: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(calls) < min_calls or time.perf_counter() < end:
-            start = time.perf_counter()
-            self._engine.predict(images)
-            calls.append((time.perf_counter() - start) * 1000)
-        return {"calls_ms": calls}
+        return {"calls_ms": timed(lambda: self._engine.predict(images), seconds, min_calls)}
 
     def memory(self) -> dict[str, float | None]:
         """Return the most memory held: of the machine, and of the GPU as sampled after the load and now (or None)."""

@@ -14,7 +14,7 @@ from keras_matting.cli.shared import MODEL_HELP, Tally, check_format, progress
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
-from keras_matting.photos.options import FRAMING, SHADOWS
+from keras_matting.photos.framing import OPTIONS, SHADOWS
 from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _output_options(arguments: argparse.Namespace) -> OutputOptions:
     refine = arguments.refine_at if arguments.refine and arguments.refine_at else arguments.refine
     if arguments.refine_at and not arguments.refine:
         raise UsageError("--refine-at says where --refine is unsure of the matte; expected --refine, too.")
-    framing = {name: getattr(arguments, name) for name in FRAMING}
+    framing = {name: getattr(arguments, name) for name in OPTIONS}
     return OutputOptions(kind, background, refine, arguments.foreground, arguments.harden, **framing)
 
 

@@ -137,8 +137,7 @@ def _run(settings: Settings, run_dir: Path) -> None:
 
 
 def _row(experiment: Experiment, settings: Settings, run_dir: Path) -> dict[str, Any]:
-    progress = Progress(run_dir, settings.monitor)
-    progress.read()
+    progress = Progress(run_dir, settings.monitor).read()
     start, best = progress.metrics_of(0), progress.metrics_of(progress.state["best_epoch"])
     values: list[str | float] = [experiment.name, experiment.question]
     for metric in ("val_miou", "val_mae"):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 
 import keras
 import numpy as np
@@ -97,8 +97,8 @@ class Progress(keras.callbacks.Callback):
         """One dict of metrics for every epoch done, after one of epoch 0: what validation said of the start."""
         return self.state["history"]
 
-    def read(self) -> None:
-        """Read how far the run came; nothing done if there is no file yet."""
+    def read(self) -> Self:
+        """Read how far the run came, nothing done if there is no file yet; return itself."""
         path = self.run_dir / PROGRESS_FILE
         try:
             self.state |= json.loads(path.read_text(encoding="utf-8"))
@@ -106,6 +106,7 @@ class Progress(keras.callbacks.Callback):
             pass
         except ValueError as error:
             raise UsageError(f"Expected {path} to be JSON; received: {error}. Start the run anew.") from None
+        return self
 
     def require_data(self, fingerprint: Fingerprint) -> None:
         """Raise `UsageError` if the run has learned from other data than what this `selection.fingerprint` is of."""

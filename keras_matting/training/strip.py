@@ -30,8 +30,7 @@ def strip(
     """
     run_dir, out_dir = Path(run_dir), Path(out_dir)
     settings, preset = Settings.load(run_dir), Preset.load(run_dir)
-    progress = Progress(run_dir, settings.monitor)
-    progress.read()
+    progress = Progress(run_dir, settings.monitor).read()
     if not progress.epoch:
         raise UsageError(f"Expected a run with one whole epoch at least; {run_dir} has none. Continue it first.")
     network = build_model(settings.model, preset.input_size)
