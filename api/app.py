@@ -34,7 +34,7 @@ def create_app(
 ) -> FastAPI:
     """Return the application. Models load after its start; `/readyz` tells when they are ready.
 
-    `settings`: `ServiceSettings`, by default the environment's. `make_worker(settings, metrics, log, on_failure)`
+    `settings`: `ServiceSettings`, by default the environment's. `make_worker(settings, metrics, on_failure)`
     returns the `Worker` that computes. `on_failure(error)` is called if a model cannot be opened.
     """
     settings = settings or read_settings()
@@ -54,7 +54,7 @@ def create_app(
     app.state.streams = Admission("streams", settings.streams, lambda: app.state.metrics.seconds_per_photo)
     app.state.stream_bytes, app.state.bodies = Budget(STREAM_BYTES), Bodies(for_bodies(settings))
     app.state.rate = Rate(settings.client_per_minute)
-    app.state.worker = make_worker(settings, app.state.metrics, observability.log, on_failure)
+    app.state.worker = make_worker(settings, app.state.metrics, on_failure)
     app.include_router(page.router)
     for module in (matte, batch, rembg, inference, status):
         app.include_router(module.router)

@@ -10,6 +10,7 @@ from typing import Any
 from keras_matting.errors import MattingError, UsageError, WeightsError
 from keras_matting.model_folder import Preset, find_model_dir
 
+from . import observability
 from .problems import ProblemError
 from .served_model import ServedModel
 from .settings import ServiceSettings
@@ -21,14 +22,8 @@ _TRY_AGAIN_S = 15  # after it could not be
 class OnDemandModel(ServedModel):
     """As `ServedModel`, with two more states: "on_demand" until somebody asks, "unavailable" if it cannot be opened."""
 
-    def __init__(
-        self,
-        model: str,
-        settings: ServiceSettings,
-        observe: Callable[[str, int, float], object],
-        log: Callable[[str], object],
-    ) -> None:
-        super().__init__(model, settings, observe, log)
+    def __init__(self, model: str, settings: ServiceSettings, observe: Callable[[str, int, float], object]) -> None:
+        super().__init__(model, settings, observe)
         self.state = "on_demand"
         self._opening: asyncio.Task[None] | None = None
         self._reason: MattingError | None = None
@@ -67,7 +62,7 @@ class OnDemandModel(ServedModel):
         try:
             await self.open()
         except Exception as error:  # whatever a runtime raises; the others serve on
-            self._log(f"{self.name} cannot be got ready: {error}")
+            observability.log(f"{self.name} cannot be got ready: {error}")
             await self.discard()
             self._reason = error if isinstance(error, MattingError) else None
             self._try_again_at = time.monotonic() + _TRY_AGAIN_S

@@ -14,11 +14,13 @@ import numpy as np
 
 from keras_matting.arrays import Float32
 from keras_matting.engines import device_name
+from keras_matting.engines.artefacts import fixed_batch
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.matting import Session, open_session
 from keras_matting.model_folder import Verdict
 from keras_matting.shipped import PLAIN_NAMES
 
+from . import observability
 from .batching import Answer, Batcher
 from .fetching import bring
 from .problems import ProblemError
@@ -42,17 +44,11 @@ class Batching:
 class ServedModel:
     """A model folder behind a batcher. States: "loading", "ready", "failed" (being opened again), "closed".
 
-    `observe(model, batch_size, seconds)` is called after each run of the engine, `log(message)` with what happens.
+    `observe(model, batch_size, seconds)` is called after each run of the engine.
     """
 
-    def __init__(
-        self,
-        model: str,
-        settings: ServiceSettings,
-        observe: Callable[[str, int, float], object],
-        log: Callable[[str], object],
-    ) -> None:
-        self._model, self._settings, self._log = model, settings, log
+    def __init__(self, model: str, settings: ServiceSettings, observe: Callable[[str, int, float], object]) -> None:
+        self._model, self._settings = model, settings
         self.name = Path(model).absolute().name  # until it is open and tells its own
         self.state = "loading"
         # `open` sets them, and nothing asks for them before `check_ready` lets it
@@ -67,7 +63,7 @@ class ServedModel:
 
     async def open(self) -> None:
         """Open the engine and warm it up; raises `MattingError` if that is impossible."""
-        await bring(self._model, self._log)
+        await bring(self._model, observability.log)
         self.session = await self._in_thread(self._open)
         self.name = self.session.preset.name
         self.batching = _batching_of(self.session, self._settings)
@@ -81,7 +77,7 @@ class ServedModel:
         for size in {1, self.batching.max_batch}:
             await self._warm_up(size)
         self.state = "ready"
-        self._log(f"{self.name}: {self.session.engine.name} serves.")
+        observability.log(f"{self.name}: {self.session.engine.name} serves.")
 
     async def close(self) -> None:
         """Stop the batcher and close the engine."""
@@ -176,7 +172,7 @@ class ServedModel:
             return problem
         except Exception as second:  # whatever a runtime raises
             self.state, self.failures = "failed", self.failures + 1
-            self._log(f"{self.name}: {self.session.engine.name} failed: {second}")
+            observability.log(f"{self.name}: {self.session.engine.name} failed: {second}")
             self._reopening = asyncio.create_task(self._reopen())
             return self._failed()
         reason = str(error) if isinstance(error, MattingError) else type(error).__name__
@@ -192,11 +188,11 @@ class ServedModel:
                 self.session = await self._in_thread(self._open)
                 await self._warm_up(1)
             except Exception as error:  # whatever a runtime raises; it is tried again
-                self._log(f"{self.name}: still failing: {error}")
+                observability.log(f"{self.name}: still failing: {error}")
                 pause_s = min(2 * pause_s, _LAST_RETRY_S)
             else:
                 self.state = "ready"
-                self._log(f"{self.name}: {self.session.engine.name} serves again.")
+                observability.log(f"{self.name}: {self.session.engine.name} serves again.")
 
     def _failed(self) -> ProblemError:
         seconds = max(1, math.ceil(self._retry_at - time.monotonic()))
@@ -212,5 +208,5 @@ def _batching_of(session: Session, settings: ServiceSettings) -> Batching:
     if delay_ms is None:
         delay_ms = _GPU_DELAY_MS if on_gpu else 0.0
     measured = Verdict.read(session.model_dir, device_name()).fastest_batch(session.engine.name)
-    max_batch = settings.max_batch or measured or (_GPU_BATCH if on_gpu else 1)
+    max_batch = fixed_batch(session.model_dir) or settings.max_batch or measured or (_GPU_BATCH if on_gpu else 1)
     return Batching(max_batch, delay_ms)

@@ -18,7 +18,7 @@ from keras_matting.photos.framing import Box
 from keras_matting.photos.output import finish
 from keras_matting.photos.subject import EmptyMatteError
 
-from . import memory, photos, problems
+from . import memory, observability, photos, problems
 from .negotiation import EXTENSIONS
 from .observability import Metrics
 from .on_demand import OnDemandModel
@@ -91,7 +91,7 @@ class Worker(Protocol):
 
 
 class LocalWorker:
-    """Models in this process. `log(message)` is told what happens, `metrics` counts it.
+    """Models in this process. What happens is logged, and counted by `metrics`.
 
     Decoded photos are large, so few are out at a time, and no more than the memory holds: what waits for the engine
     beyond these waits as bytes.
@@ -102,13 +102,12 @@ class LocalWorker:
         self,
         settings: ServiceSettings,
         metrics: Metrics,
-        log: Callable[[str], object] = lambda message: None,
         on_failure: Callable[[Exception], object] = lambda error: None,
     ) -> None:
-        self._settings, self._metrics, self._log, self._on_failure = settings, metrics, log, on_failure
+        self._settings, self._metrics, self._on_failure = settings, metrics, on_failure
         self._limits = photos.Limits(settings.max_megapixels, settings.max_side_px)
-        self._served = [ServedModel(model, settings, metrics.ran, log) for model in settings.models]
-        others = (OnDemandModel(model, settings, metrics.ran, log) for model in settings.models_on_demand)
+        self._served = [ServedModel(model, settings, metrics.ran) for model in settings.models]
+        others = (OnDemandModel(model, settings, metrics.ran) for model in settings.models_on_demand)
         names = {served.name for served in self._served}
         self._offered = [*self._served, *(model for model in others if model.name not in names)]
         # Pools of their own, since a thread goes on when its caller gives up. Refining takes seconds and a gigabyte,
@@ -136,13 +135,13 @@ class LocalWorker:
             failure = error
             if not isinstance(error, MattingError):
                 failure = EngineError(f"{served.name} cannot be opened: {type(error).__name__}: {error}")
-            self._log(str(failure))
+            observability.log(str(failure))
             self._on_failure(failure)
             return
         self._refining_slots = asyncio.Semaphore(_REFINED_AT_ONCE + 1)  # one is prepared meanwhile
         places = usable_cores() + 2 * max(served.batching.max_batch for served in self._served)
         total = memory.for_photos(self._settings)
-        self._log(f"photos may take {total // memory.MIB} MiB of memory")
+        observability.log(f"photos may take {total // memory.MIB} MiB of memory")
         self._memory = memory.PhotoMemory(total, places + _REFINED_AT_ONCE + 1)
         self._slots = asyncio.Semaphore(places)
 

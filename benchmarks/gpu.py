@@ -36,7 +36,6 @@ def main(words=None):
     environment = f"py{sys.version_info[0]}{sys.version_info[1]}"
     if arguments.strict:
         be_strict()
-        environment += "-strict"
         arguments.models = [strict_folder(model_dir) for model_dir in arguments.models]
         arguments.engines = tuple(name for name in arguments.engines if name in FLOAT32)
     left = _run(arguments, records, environment, budget)

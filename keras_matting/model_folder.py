@@ -30,6 +30,8 @@ EXPORT_TARGETS = {TFTRT_SAVED_MODEL: "tftrt"} | dict.fromkeys(LOWERED_ONNX.value
 BENCHMARK_FILE = "benchmark.json"
 MANIFEST = "manifest.json"  # beside what is built for an engine
 
+FROM_ONNX = "onnx:"  # what the architecture of a folder begins with that was made of an ONNX file, without Keras
+
 _CHOICES = {
     "scale": ("255", "image-max"),
     "interpolation": ("linear", "area"),
@@ -77,6 +79,11 @@ class Preset:
                 f"Expected mean and std of preset {self.name!r} as 3 numbers each, std above 0; "
                 f"received {self.mean} and {self.std}."
             )
+
+    @property
+    def has_keras(self) -> bool:
+        """Whether the folder holds a Keras model: not where it was made of an ONNX file (`foreign_onnx`)."""
+        return not self.architecture.startswith(FROM_ONNX)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def run(
                     reading: Future[_Decoded | None]
                     result = Result(str(task.source), str(task.target), "done")
                     if refusal := room.refusal(cost):
-                        reading = decoders.submit(_fail, refusal)
+                        reading = decoders.submit(fail, refusal)
                     else:
                         reading = decoders.submit(
                             _read, session, result, task, made_by, resume, overwrite, max_megapixels
@@ -211,7 +211,7 @@ def run(
                 if decoding:
                     encoding.append(_infer(session, *decoding.popleft(), options, encoders))
                 while encoding and (not decoding or len(encoding) > workers or encoding[0][1].done()):
-                    result = _finish(*encoding.popleft())
+                    result = collect(*encoding.popleft())
                     room.give(id(result))
                     yield result
                     if not decoding:  # there may be room for more now
@@ -252,7 +252,7 @@ def _infer(
     try:
         decoded = decoding.result()
     except FAILURES as error:
-        return result, encoders.submit(_fail, error)
+        return result, encoders.submit(fail, error)
     if decoded is None:
         result.status = "skipped"
         return result, encoders.submit(lambda: None)
@@ -262,7 +262,7 @@ def _infer(
     try:
         raw_matte = session.predict(tensor[None])[0]
     except FAILURES as error:
-        return result, encoders.submit(_fail, error)
+        return result, encoders.submit(fail, error)
     result.infer_ms = _ms_since(start)
     return result, encoders.submit(_write, session, result, task, photo, raw_matte, options, mark)
 
@@ -278,11 +278,13 @@ def _write(
     result.encode_ms = _ms_since(start)
 
 
-def _fail(error: BaseException) -> NoReturn:
+def fail(error: BaseException) -> NoReturn:
+    """Raise `error`: what a future does whose work cannot begin."""
     raise error
 
 
-def _finish(result: Result, future: Future[None]) -> Result:
+def collect(result: Result, future: Future[None]) -> Result:
+    """Return `result` when its output is written, or why that failed."""
     try:
         future.result()
     except MattingError as error:

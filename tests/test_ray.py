@@ -46,6 +46,8 @@ def start_cluster(model_dir, home, *arguments, **settings):
     environment = {f"KERAS_MATTING_{name.upper()}": str(value) for name, value in given.items()}
     # Ray keeps a token in the home folder, and by default leaves out what several replicas say alike.
     environment |= {"HOME": str(home), "RAY_DEDUP_LOGS": "0"}
+    # On a busy machine its proxy is not up in Ray's five seconds.
+    environment |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120"}
     command = [ray_python(), "-m", "deploy.ray", "--cpus", "0.5", *arguments]
     process = subprocess.Popen(
         command,

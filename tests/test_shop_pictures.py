@@ -245,9 +245,8 @@ def test_options_are_the_same_everywhere():
 
     from keras_matting_api.parameters import MatteParameters
 
-    from keras_matting.photos.framing import Framing
-    from keras_matting.photos.options import FRAMING
+    from keras_matting.photos.framing import OPTIONS, Framing
 
     for place in (keras_matting.matte, keras_matting.OutputOptions, Framing.of):
-        assert set(FRAMING) <= set(signature(place).parameters)
-    assert set(FRAMING) <= set(MatteParameters.model_fields)
+        assert set(OPTIONS) <= set(signature(place).parameters)
+    assert set(OPTIONS) <= set(MatteParameters.model_fields)

@@ -38,6 +38,8 @@ class RembgParameters(BaseModel):
     ae: Annotated[int, Field(ge=0, le=100, description="Alpha matting: erode both by so many pixels")] = 10
     om: Annotated[bool, Field(description="Only the mask")] = False
     ppm: Annotated[bool, Field(description="Post-process the mask: no specks, hard edges")] = False
+    dc: Annotated[bool, Field(description="Decontaminate: estimate the foreground at soft edges")] = False
+    vm: Annotated[bool, Field(description="ViTMatte, which is not here: the same as a")] = False
     bgc: Annotated[
         str | None,
         Field(pattern=r"^[0-9]{1,3}(,[0-9]{1,3}){2,3}$", description="Background R,G,B,A; A is 0 or 255"),
@@ -45,10 +47,11 @@ class RembgParameters(BaseModel):
 
     def options(self) -> OutputOptions:
         """Return the library's `OutputOptions`; raises `ProblemError`."""
-        refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if self.a else False
+        solves = self.a or self.vm
+        refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if solves else False
         background = self._background()
         kind = "mask" if self.om else "rgba" if background is None else "on-color"
-        foreground = self.a and not self.om
+        foreground = (solves or self.dc) and not self.om
         return output_options(kind, background=background, refine=refine, foreground=foreground, harden=self.ppm)
 
     def _background(self) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 import time
 
-from gpu_phases.engines import build, build_unavailable_reason
+from gpu_phases.engines import build, build_unavailable_reason, row_of
 from gpu_phases.prepare import arrays
 from gpu_phases.records import card, versions
 from keras_matting.engines import BuildOptions
@@ -16,13 +16,14 @@ def build_engines(records, environment, model_dirs, names, max_batch, budget, lo
         calibration = arrays(model_dir)["calibration"]
         options = BuildOptions(tuple(calibration[:, None]), max_batch)
         for name in names:
-            if records.has("build", environment, model_dir.name, name):
+            if records.has("build", environment, model_dir.name, row_of(name)):
                 continue
             if not budget.is_left():
                 left.append((model_dir.name, name))
                 continue
             outcome = _build(name, model_dir, options)
-            records.write("build", environment, model_dir.name, name, card=card(), versions=versions(), **outcome)
+            told = {"card": card(), "versions": versions(), **outcome}
+            records.write("build", environment, model_dir.name, row_of(name), **told)
             log(f"{model_dir.name} {name}: {outcome.get('error') or 'built in {:.0f} s'.format(outcome['seconds'])}")
     return left
 

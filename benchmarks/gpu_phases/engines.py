@@ -17,9 +17,17 @@ GPU_ENGINES = (
 FLOAT32 = ("onnx-cuda", "tensorrt-fp32", "tftrt-fp32")
 
 
+_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+
+
 def be_strict():
     """Let no library of NVIDIA's compute float32 in TensorFloat-32, in this process and its children."""
-    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    os.environ[_OVERRIDE] = "0"
+
+
+def row_of(name):
+    """Return what an engine's records are filed under: its name, and that it is strict."""
+    return f"{name}-strict" if os.environ.get(_OVERRIDE) == "0" else name
 
 
 def strict_folder(model_dir):

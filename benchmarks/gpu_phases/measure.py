@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpu_phases.engines import open_engine
+from gpu_phases.engines import open_engine, row_of
 from gpu_phases.prepare import arrays, error_from_float32, inputs_of
 from gpu_phases.records import card, versions
 from gpu_phases.sweep import sweep, told_times
@@ -17,7 +17,7 @@ def measure(records, environment, model_dirs, names, batches, rounds, budget, lo
     left = []
     for model_dir in model_dirs:
         missing = {
-            batch: [name for name in names if not records.has("measure", environment, model_dir.name, name, batch)]
+            batch: [n for n in names if not records.has("measure", environment, model_dir.name, row_of(n), batch)]
             for batch in batches
         }
         wanted = [name for name in names if any(name in of_batch for of_batch in missing.values())]
@@ -32,7 +32,7 @@ def measure(records, environment, model_dirs, names, batches, rounds, budget, lo
                 left += [(model_dir.name, name, batch) for name in taking_part]
                 continue
             for name, figure in _swept(taking_part, prepared, batch, rounds, budget).items():
-                records.write("measure", environment, model_dir.name, name, batch, **told[name], **figure)
+                records.write("measure", environment, model_dir.name, row_of(name), batch, **told[name], **figure)
                 log(f"{model_dir.name} {name} batch {batch}: {told_times(figure)}")
         for engine in engines.values():
             engine.close()

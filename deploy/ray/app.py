@@ -26,7 +26,7 @@ class Engine:
     async def __init__(self, settings):
         observability.log_to_stderr(settings.log_level)
         failures = []
-        self._worker = LocalWorker(settings, Metrics(), observability.log, failures.append)
+        self._worker = LocalWorker(settings, Metrics(), failures.append)
         await self._worker.start()
         while not self._worker.ready:
             if failures:

@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import replace
 
+from keras_matting_api import observability
 from keras_matting_api.problems import ProblemError
 from keras_matting_api.worker import deadline
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
@@ -23,8 +24,8 @@ class RayWorker:
 
     alive = True  # Ray replaces the engines
 
-    def __init__(self, settings, metrics, log, on_failure, *, engine):
-        self._settings, self._metrics, self._log, self._engine = settings, metrics, log, engine
+    def __init__(self, settings, metrics, on_failure, *, engine):
+        self._settings, self._metrics, self._engine = settings, metrics, engine
         self._models = [{"name": name, "ready": False, "state": "loading"} for name in settings.models]
         self._explained = {}
         self._watching = None
@@ -88,7 +89,7 @@ class RayWorker:
                 self.ready = self.ready and problem.code == "overloaded"
             except Exception as error:  # whatever Ray raises; it is asked again
                 self.ready = False
-                self._log(f"no engine answers: {error}")
+                observability.log(f"no engine answers: {error}")
             await asyncio.sleep(_WATCH_S)
 
     async def _count(self, photos, work):
@@ -109,7 +110,7 @@ class RayWorker:
                 try:
                     return await self._once(method, arguments)
                 except _LOST as error:
-                    self._log(f"an engine was lost: {type(error).__name__}")
+                    observability.log(f"an engine was lost: {type(error).__name__}")
         raise ProblemError("engine_failed", "an engine that answers", f"{_TRIES} that were lost", "Ask again.", 1)
 
     async def _once(self, method, arguments):

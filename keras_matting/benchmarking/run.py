@@ -26,8 +26,9 @@ from keras_matting.benchmarking.comparison import MARGIN
 from keras_matting.benchmarking.load import Load, sentence
 from keras_matting.benchmarking.selection import Gate, select
 from keras_matting.benchmarking.unseen import require_unseen
-from keras_matting.benchmarking.worker import BASELINES, REFERENCE, baselines
-from keras_matting.engines import ENGINES, device_name, unavailable_reason
+from keras_matting.benchmarking.worker import BASELINES, baselines, reference_of
+from keras_matting.engines import ENGINES, device_name, unavailable_reason, unfit_reason
+from keras_matting.engines.artefacts import fixed_batch
 from keras_matting.engines.child_log import ChildLog
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import StrPath
@@ -63,18 +64,23 @@ def benchmark(
     """Measure the engines of a model folder on `photos`, {name: `Photo`}, and choose one; return `benchmark.json`.
 
     `names`: engines to measure, by default all that run here. The Keras model itself, eager, as a tf.function and on
-    PyTorch where that is installed, is no candidate, but timed beside them, unless not `time_baselines`. Where it is
-    not certain after `rounds` which is the best (`select`, with `margin`), the rivals are measured on, up to
-    `max_rounds`. The result is written to the folder, and `engine="auto"` obeys it. Raises `EngineError` where none of
-    `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
+    PyTorch where that is installed, is no candidate, but timed beside them, unless not `time_baselines`; the engines of
+    a folder made of an ONNX file are compared with ONNX Runtime on that. A graph of one batch size is measured at that
+    alone. Where it is not certain after `rounds` which is the best (`select`, with `margin`), the rivals are measured
+    on, up to `max_rounds`. The result is written to the folder, and `engine="auto"` obeys it. Raises `EngineError`
+    where none of `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
     """
     preset = Preset.load(model_dir)
     wanted = _wanted(names)
-    skipped = {name: reason for name in wanted if (reason := unavailable_reason(name))}
+    skipped = {name: reason for name in wanted if (reason := unfit_reason(name, model_dir) or unavailable_reason(name))}
     if len(skipped) == len(wanted):
         reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise EngineError(f"Expected an engine that runs here; received {', '.join(wanted)}. {reasons}")
     inputs = {name: imaging.prepare(photo, preset) for name, photo in photos.items()}
+    reference_name = reference_of(preset)
+    timed = baselines() if time_baselines and preset.has_keras else ()
+    if batch := fixed_batch(model_dir):
+        batches = (batch,)
     candidates = [name for name in wanted if name not in skipped]
     require_unseen(model_dir, candidates, inputs)
     with ExitStack() as stack:
@@ -83,24 +89,24 @@ def benchmark(
         workers: dict[str, WorkerProcess] = {}
         errors: dict[str, dict[str, Any]] = {}
         reference: Float32
-        for name in (*(baselines() if time_baselines else (REFERENCE,)), *candidates):
-            _LOGGER.info("%s: opening and comparing with Keras", name)
+        for name in dict.fromkeys((reference_name, *timed, *candidates)):
+            _LOGGER.info("%s: opening and comparing with %s", name, reference_name)
             worker = stack.enter_context(WorkerProcess(model_dir, name))
             try:
                 worker.opened = worker.ask("open")
                 worker.ask("outputs", inputs=str(folder / "inputs.npy"), to=str(folder / name))
             except EngineError as error:
-                if name == REFERENCE:
+                if name == reference_name:
                     raise
                 skipped[name] = str(error)
                 continue
             mattes = _mattes(folder / name, len(photos), preset)
-            if name == REFERENCE:  # the first
+            if name == reference_name:  # the first
                 reference = mattes
             errors[name] = statistics.error(mattes, reference)
             workers[name] = worker
-        if not time_baselines:
-            del workers[REFERENCE]
+        if reference_name not in timed:
+            del workers[reference_name]
         results, verdict, load = _measure(
             workers, errors, batches, rounds, max_rounds, lambda results: select(results, objective, gate, margin)
         )

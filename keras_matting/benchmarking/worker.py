@@ -21,21 +21,29 @@ from keras_matting import machine
 from keras_matting.arrays import Float32
 from keras_matting.benchmarking.timing import timed
 from keras_matting.engines import Engine, open_engine
-from keras_matting.engines.artefacts import size_mb
+from keras_matting.engines.artefacts import exported, size_mb
+from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.files import StrPath
-from keras_matting.model_folder import KERAS_FILE
+from keras_matting.model_folder import KERAS_FILE, ONNX_FILE, Preset
 
 # What a model costs without any engine: Keras called as it is, compiled into a graph by tf.function, and called on its
 # PyTorch backend, where that is installed.
 REFERENCE = "keras-eager"
 TORCH_BASELINE = "keras-torch"
 BASELINES = (REFERENCE, "keras-function", TORCH_BASELINE)
+# What engines of a folder without Keras are compared with: its ONNX file in float32 (see keras_matting.foreign_onnx)
+ONNX_REFERENCE = "onnx-reference"
 _HOW = {REFERENCE: "eager", "keras-function": "tf.function", TORCH_BASELINE: "eager PyTorch"}
 
 
 def baselines() -> tuple[str, ...]:
     """Return the baselines that can run here."""
     return tuple(name for name in BASELINES if name != TORCH_BASELINE or find_spec("torch"))
+
+
+def reference_of(preset: Preset) -> str:
+    """Return the name of what a model's engines are compared with."""
+    return REFERENCE if preset.has_keras else ONNX_REFERENCE
 
 
 class KerasBaseline:
@@ -86,6 +94,8 @@ class EngineRunner:
         start = time.perf_counter()
         if self._name in BASELINES:
             self._engine = KerasBaseline(self._model_dir, self._name)
+        elif self._name == ONNX_REFERENCE:
+            self._engine = OnnxEngine(exported(self._model_dir, ONNX_FILE, self._name), "cpu")
         else:
             self._engine = open_engine(self._name, self._model_dir)
         load_s = time.perf_counter() - start

@@ -32,6 +32,7 @@ VERBS = {
     "from-keras": Verb(
         "a model of keras.applications into a model folder", models.add_from_keras_arguments, models.from_keras
     ),
+    "from-onnx": Verb("anybody's ONNX network into a model folder", models.add_from_onnx_arguments, models.from_onnx),
     "export": Verb("a model folder's SavedModel and ONNX file", models.add_export_arguments, models.export),
     "serve": Verb("a model over HTTP", serve.add_arguments, serve.serve),
     "demo": Verb("the whole way from nothing to cut-outs and a choice of engine", demo.add_arguments, demo.demo),

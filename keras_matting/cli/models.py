@@ -1,4 +1,4 @@
-"""The verbs that make model folders: `fetch`, `import`, `from-keras`, `export`."""
+"""The verbs that make model folders: `fetch`, `import`, `from-keras`, `from-onnx`, `export`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
+from keras_matting.files import printable
+from keras_matting.machine import missing_package
 from keras_matting.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -88,10 +90,23 @@ def export(arguments: argparse.Namespace) -> int:
 
     if arguments.triton_engine and not arguments.triton:
         raise UsageError("--triton-engine says what to serve; expected --triton REPOSITORY too.")
-    Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
+    preset = Preset.load(arguments.model_dir)  # a wrong path is told before Keras is loaded
     photos = folder_photos(arguments.photos, CHECKED_PHOTOS) if arguments.photos else None
     if arguments.target == "tensorrt":
         return _export_lowered(arguments, photos)
+    if preset.has_keras or not arguments.triton:
+        _export_keras(arguments, photos)
+    if arguments.triton:
+        from keras_matting.engines.triton import export_triton
+
+        target = export_triton(
+            arguments.model_dir, arguments.triton, arguments.triton_device, arguments.triton_engine, arguments.force
+        )
+        say(f"Triton: {target}")
+    return OK
+
+
+def _export_keras(arguments: argparse.Namespace, photos: Sequence[Photo] | None) -> None:
     from keras_matting.export import export
 
     errors = export(
@@ -105,14 +120,6 @@ def export(arguments: argparse.Namespace) -> int:
     )
     for artefact, error in errors.items():
         say(f"{arguments.model_dir}/{artefact}: differs from Keras by {error:.1e} at most")
-    if arguments.triton:
-        from keras_matting.engines.triton import export_triton
-
-        target = export_triton(
-            arguments.model_dir, arguments.triton, arguments.triton_device, arguments.triton_engine, arguments.force
-        )
-        say(f"Triton: {target}")
-    return OK
 
 
 def _export_lowered(arguments: argparse.Namespace, photos: Sequence[Photo] | None) -> int:
@@ -149,6 +156,59 @@ def from_keras(arguments: argparse.Namespace) -> int:
     write_application_folder(arguments.name, out, size=arguments.size, weights=weights, force=arguments.force)
     say(f"{arguments.name} -> {out}")
     return OK
+
+
+def add_from_onnx_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `from-onnx`."""
+    parser.add_argument("file", type=Path, help="an ONNX network: a photo in, a matte or mask out")
+    parser.add_argument("--name", help="the model's name (default: the file's)")
+    parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
+    parser.add_argument("--size", type=size, metavar="HxW", help="input size, of a file that takes any")
+    parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of values from 0 to 1; one number for all")
+    parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="what values less the mean are divided by")
+    parser.add_argument(
+        "--scale", default="255", choices=("255", "image-max"), help="what 8-bit values are divided by (default: 255)"
+    )
+    parser.add_argument(
+        "--interpolation", default="linear", choices=("linear", "area"), help="how photos are resized (default: linear)"
+    )
+    parser.add_argument(
+        "--output",
+        choices=("sigmoid", "softmax", "minmax", "none"),
+        help="what makes the output a matte, where the file does not tell; minmax: stretched to [0, 1] by photo",
+    )
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="where the channels are, if the file does not tell")
+    parser.add_argument("--output-name", metavar="OUTPUT", help="of several outputs, the matte")
+    parser.add_argument("--channel", type=int, metavar="N", help="of several channels, the subject (default of two: 1)")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+
+
+def from_onnx(arguments: argparse.Namespace) -> int:
+    """Write a model folder of anybody's ONNX file, for engines, benchmark and service."""
+    for package in ("onnx", "onnxruntime"):
+        if reason := missing_package(package, "cpu"):
+            raise UsageError(f"from-onnx cannot run here: {reason}")
+    from keras_matting.foreign_onnx import Asked, write_onnx_folder
+
+    name = arguments.name or arguments.file.stem
+    if Path(name).name != name:
+        raise UsageError(f"Expected a name without folders; received {name!r}. Say where with --out.")
+    out = arguments.out or Path("saved_models") / name
+    asked = Asked(**{field: getattr(arguments, field) for field in Asked.__dataclass_fields__})
+    write_onnx_folder(arguments.file, out, asked, name=name, force=arguments.force)
+    say(f"{printable(arguments.file)} -> {printable(out)}: equal to ONNX Runtime on the file itself")
+    return OK
+
+
+def _numbers(text: str) -> list[float]:
+    """Parse one number, or three with commas between."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected one number or R,G,B; received {text!r}")
+    return values
 
 
 def size(text: str) -> tuple[int, int]:

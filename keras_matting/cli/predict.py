@@ -5,24 +5,22 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Self
 
-from keras_matting.cli.shared import MODEL_HELP
+from keras_matting.cli.frames import frame_size, predict_frames
+from keras_matting.cli.shared import MODEL_HELP, Tally, check_format, progress
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
-from keras_matting.photos.options import FRAMING, SHADOWS
+from keras_matting.photos.framing import OPTIONS, SHADOWS
 from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from keras_matting.matting import Background, OutputOptions, Session
     from keras_matting.photos.folders import Listing
+    from keras_matting.photos.refine import Thresholds
     from keras_matting.predict import Result, Task
 
 
@@ -47,7 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", default="png", choices=("png", "webp", "jpg"), help="of files in a folder")
     parser.add_argument("--foreground", action="store_true", help="estimate the subject's own colours at soft edges")
     parser.add_argument("--refine", action="store_true", help="solve the uncertain band anew from the photo (slow)")
+    parser.add_argument(
+        "--refine-at",
+        type=_thresholds,
+        metavar="FG,BG,PX",
+        help="with --refine: sure above and below these values (0 to 255), so many pixels inside (rembg: 240,10,10)",
+    )
+    parser.add_argument("--harden", action="store_true", help="a matte of 0 and 1, without specks")
     _add_framing(parser)
+    parser.add_argument(
+        "--raw",
+        type=frame_size,
+        metavar="WxH",
+        help="INPUT is a stream of raw RGB frames of this size; OUTPUT a pattern, as out/%%04d.png, or - for stdout",
+    )
     parser.add_argument("--report", metavar="FILE", help="one JSON line per photo")
     parser.add_argument("--resume", action="store_true", help="skip photos whose output is there, whole, made so")
     parser.add_argument("--overwrite", action="store_true", help="replace files that keras-matting did not make, too")
@@ -76,6 +87,8 @@ def predict(arguments: argparse.Namespace) -> int:
 
     _check_names(arguments)
     options = _output_options(arguments)
+    if arguments.raw:
+        return predict_frames(arguments, options)
     if "-" in (arguments.input, arguments.output_path) or is_stream(arguments.input):
         return _predict_stream(arguments, options)
     output = arguments.output_path or "cutouts"
@@ -101,7 +114,7 @@ def _plan(arguments: argparse.Namespace, output: str, options: OutputOptions) ->
     listings: list[Listing] = []
     tasks = photos.plan(arguments.input, output, f".{arguments.format}", listings.append)
     for task in tasks:
-        _check_format(options, task.target.suffix.lower())
+        check_format(options, task.target.suffix.lower())
     if not arguments.overwrite:
         photos.require_own_outputs(tasks)
     _check_report(arguments.report, tasks, arguments.overwrite)
@@ -117,12 +130,12 @@ def _matte_all(
     options: OutputOptions,
     listing: Listing | None,
     arguments: argparse.Namespace,
-) -> _Tally:
-    """Run the tasks, write the report, show a bar; return the `_Tally`."""
+) -> Tally:
+    """Run the tasks, write the report, show a bar; return the `Tally`."""
     from keras_matting import predict as photos
 
-    tally = _Tally()
-    with _Report(arguments.report) as report, _progress(len(tasks), arguments.quiet) as bar:
+    tally = Tally()
+    with _Report(arguments.report) as report, progress(len(tasks), arguments.quiet) as bar:
         results = photos.run(
             session,
             tasks,
@@ -142,28 +155,6 @@ def _matte_all(
     return tally
 
 
-class _Tally:
-    """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self._anew: Counter[str] = Counter()
-        self._start = time.perf_counter()
-
-    def add(self, result: Result) -> None:
-        self.statuses[result.status] += 1
-        if result.status != "failed" and result.anew:
-            self._anew[result.anew] += 1
-
-    def __str__(self) -> str:
-        seconds = time.perf_counter() - self._start
-        outcome = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
-        if self._anew:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._anew.items()))
-            outcome += f" ({self._anew.total()} made anew: {reasons})"
-        return f"{outcome} in {seconds:.1f} s ({self.statuses['done'] / seconds:.1f} images/s)"
-
-
 def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> int:
     """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
     from keras_matting.files import write_atomically
@@ -180,7 +171,7 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     if (source == "-" and sys.stdin is None) or (to_stdout and sys.stdout is None):
         raise UsageError("Expected open standard input and output; one of them is closed.")
     extension = f".{arguments.format}" if to_stdout else Path(arguments.output_path).suffix.lower()
-    _check_format(options, extension)
+    check_format(options, extension)
     refusal = None if to_stdout or arguments.overwrite else marks.why_not_own(arguments.output_path)
     if refusal:
         raise UsageError(f"{refusal}. Add --overwrite, or choose another output.")
@@ -242,6 +233,18 @@ def _megapixels(text: str) -> float:
     return value
 
 
+def _thresholds(text: str) -> Thresholds:
+    """Parse FOREGROUND,BACKGROUND,PIXELS, as rembg's -af, -ab and -ae."""
+    from keras_matting.photos.refine import Thresholds
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts) or max(map(int, parts[:2])) > 255:
+        raise argparse.ArgumentTypeError(
+            f"expected two numbers from 0 to 255 and pixels, as 240,10,10; received {text!r}"
+        )
+    return Thresholds(int(parts[0]) / 255, int(parts[1]) / 255, int(parts[2]))
+
+
 def _output_options(arguments: argparse.Namespace) -> OutputOptions:
     from keras_matting.matting import OutputOptions, read_photo
 
@@ -251,8 +254,11 @@ def _output_options(arguments: argparse.Namespace) -> OutputOptions:
         background = _color(value)
     elif kind == "on-image":
         background = read_photo(value or "(no file given)")
-    framing = {name: getattr(arguments, name) for name in FRAMING}
-    return OutputOptions(kind, background, arguments.refine, arguments.foreground, **framing)
+    refine = arguments.refine_at if arguments.refine and arguments.refine_at else arguments.refine
+    if arguments.refine_at and not arguments.refine:
+        raise UsageError("--refine-at says where --refine is unsure of the matte; expected --refine, too.")
+    framing = {name: getattr(arguments, name) for name in OPTIONS}
+    return OutputOptions(kind, background, refine, arguments.foreground, arguments.harden, **framing)
 
 
 def _color(text: str) -> tuple[int, int, int]:
@@ -261,16 +267,6 @@ def _color(text: str) -> tuple[int, int, int]:
         raise UsageError(f"Expected a colour as R,G,B with numbers from 0 to 255; received {text!r}.")
     red, green, blue = map(int, parts)
     return red, green, blue
-
-
-def _check_format(options: OutputOptions, extension: str) -> None:
-    """Refuse a format that cannot hold the output before any photo is read."""
-    import numpy as np
-
-    from keras_matting.photos.files import encode
-
-    shape = {"rgba": (1, 1, 4), "mask": (1, 1), "matte16": (1, 1)}.get(options.kind, (1, 1, 3))
-    encode(np.zeros(shape, np.uint16 if options.kind == "matte16" else np.uint8), extension)
 
 
 class _Report:
@@ -297,9 +293,3 @@ class _Report:
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
-
-
-def _progress(total: int, quiet: bool) -> tqdm[Any]:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="image", disable=quiet or not sys.stderr.isatty())

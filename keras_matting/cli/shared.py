@@ -1,9 +1,21 @@
-"""What several verbs need: numbers on the command line, tables on standard output."""
+"""What several verbs need: numbers on the command line, tables on standard output, how a run goes."""
+
+from __future__ import annotations
 
 import argparse
+import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_matting.shipped import DEFAULT_MODEL, WHOLE_SUBJECT_MODEL
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from keras_matting.photos.options import Options
+    from keras_matting.predict import Result
 
 MODEL_HELP = (
     f"what to cut out: {DEFAULT_MODEL} (default) clothing, {WHOLE_SUBJECT_MODEL} the whole subject (fetched at first "
@@ -22,3 +34,43 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of text as lines in which each column is as wide as its widest cell."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+class Tally:
+    """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self._anew: Counter[str] = Counter()
+        self._start = time.perf_counter()
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self.statuses[result.status] += 1
+        if result.status != "failed" and result.anew:
+            self._anew[result.anew] += 1
+
+    def __str__(self) -> str:
+        seconds = time.perf_counter() - self._start
+        outcome = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        if self._anew:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._anew.items()))
+            outcome += f" ({self._anew.total()} made anew: {reasons})"
+        return f"{outcome} in {seconds:.1f} s ({self.statuses['done'] / seconds:.1f} images/s)"
+
+
+def check_format(options: Options, extension: str) -> None:
+    """Refuse a format that cannot hold the output before any photo is read."""
+    import numpy as np
+
+    from keras_matting.photos.files import encode
+
+    shape = {"rgba": (1, 1, 4), "mask": (1, 1), "matte16": (1, 1)}.get(options.kind, (1, 1, 3))
+    encode(np.zeros(shape, np.uint16 if options.kind == "matte16" else np.uint8), extension)
+
+
+def progress(total: int | None, quiet: bool) -> tqdm[Any]:
+    """Return a bar on standard error, of images; `total` is None where nobody knows it."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="image", disable=quiet or not sys.stderr.isatty())

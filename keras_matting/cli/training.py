@@ -1,4 +1,4 @@
-"""The verbs `train`, `adapt` and `strip`."""
+"""The verbs about training: `train`, `adapt`, `strip`, `experiments`."""
 
 from __future__ import annotations
 

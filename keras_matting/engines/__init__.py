@@ -16,7 +16,7 @@ from keras_matting.engines.base import BuildOptions, Engine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import StrPath
 from keras_matting.machine import cpu_name, gpu_name
-from keras_matting.model_folder import BENCHMARK_FILE, Verdict
+from keras_matting.model_folder import BENCHMARK_FILE, Preset, Verdict
 
 __all__ = [
     "ENGINES",
@@ -66,6 +66,7 @@ ENGINES = {
 # pass the benchmark's gate first. TensorFlow takes seconds to load, so it comes last and only if nothing else runs.
 PROBED = ("onnx-cuda", "openvino-f32", "onnx-cpu")
 LAST_RESORT = "savedmodel"
+_OF_KERAS = ("savedmodel", "tftrt")  # what the names begin with of engines whose graph is exported from Keras
 _PROBE_CALLS = 2
 
 
@@ -73,6 +74,17 @@ def unavailable_reason(name: str) -> str | None:
     """Return why the engine `name` cannot run on this machine, or None if it can."""
     entry = _entry(name)
     return import_module(entry.module).unavailable_reason(entry.variant)
+
+
+def unfit_reason(name: str, model_dir: StrPath) -> str | None:
+    """Return why the engine `name` can have nothing of this model folder on any machine, or None."""
+    _entry(name)
+    if not name.startswith(_OF_KERAS) or Preset.load(model_dir).has_keras:
+        return None
+    return (
+        f"it runs what is exported from Keras, and {model_dir} was made of an ONNX file; choose an onnx-, openvino- or "
+        "tensorrt- engine."
+    )
 
 
 def build_unavailable_reason(name: str) -> str | None:
@@ -85,7 +97,7 @@ def build_unavailable_reason(name: str) -> str | None:
 def build(name: str, model_dir: StrPath, options: BuildOptions) -> None:
     """Build the artefact of the engine `name` in the model folder; raises `EngineError` where that is impossible."""
     entry = _entry(name)
-    if reason := build_unavailable_reason(name):
+    if reason := unfit_reason(name, model_dir) or build_unavailable_reason(name):
         raise EngineError(f"Engine {name} cannot be built here: {reason}")
     import_module(entry.module).build(Path(model_dir), entry.variant, options)
 
@@ -115,6 +127,8 @@ def choose_engine(name: str, model_dir: StrPath) -> Choice:
     if name == "auto":
         return _choose_best(Path(model_dir))
     entry = _entry(name)
+    if reason := unfit_reason(name, model_dir):
+        raise EngineError(f"Engine {name} cannot run this model: {reason}")
     if reason := unavailable_reason(name):
         raise EngineError(f"Engine {name} cannot run here: {reason} Available: {', '.join(available())}.")
     return Choice(import_module(entry.module).open_engine(Path(model_dir), entry.variant), "name")

@@ -34,10 +34,12 @@ def exported(model_dir: StrPath, relative: str, engine: str) -> Path:
 
     Raises `EngineError` if it is not there, damaged, or of other weights or another size than the preset says.
     """
-    model_dir = Path(model_dir)
+    model_dir, preset = Path(model_dir), Preset.load(model_dir)
     target = f" --for {EXPORT_TARGETS[relative]}" if relative in EXPORT_TARGETS else ""
     remedy = f"run keras-matting export {model_dir}{target}"
-    _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, Preset.load(model_dir).identity)
+    if not preset.has_keras and relative == ONNX_FILE:
+        remedy = f"make the folder anew with keras-matting from-onnx {preset.source}"
+    _check(model_dir / export_manifest(relative), model_dir, relative, engine, remedy, preset.identity)
     return model_dir / relative
 
 
@@ -47,6 +49,11 @@ def is_exported(model_dir: StrPath) -> bool:
     identity = Preset.load(model_dir).identity
     is_current = bool(manifest) and all(manifest.get(name) == value for name, value in identity.items())
     return is_current and (Path(model_dir) / ONNX_FILE).is_file()
+
+
+def fixed_batch(model_dir: StrPath) -> int | None:
+    """Return the batch size that a model folder's ONNX file was made for, None where it takes any."""
+    return read_manifest(Path(model_dir) / export_manifest(ONNX_FILE)).get("batch")
 
 
 def files_of(path: Path) -> list[Path]:

@@ -61,6 +61,8 @@ def to_float16(source: StrPath, target: StrPath) -> None:
                 if name not in single:
                     single.add(name)
                     nodes.append(_cast(name, f"{name}__single", TensorProto.FLOAT))
+        if node.op_type == "Cast" and set(node.output) <= activations:  # of a graph that mixes precisions already
+            node.attribute[0].i = TensorProto.FLOAT16
         nodes.append(node)
         if stays:
             outputs = list(node.output)

@@ -18,7 +18,7 @@ from keras_matting import telemetry
 from keras_matting.arrays import Float32, Uint8
 from keras_matting.engines.artefacts import exported, write_manifest
 from keras_matting.engines.base import BuildOptions, sensitive_layers
-from keras_matting.errors import EngineError
+from keras_matting.errors import EngineError, MattingError, first_line
 from keras_matting.files import StrPath, swap
 from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, Preset, export_manifest
 
@@ -111,16 +111,24 @@ def _lower(
 ) -> None:
     from keras_matting.engines import lower
 
-    if precision.startswith("fp16"):
-        lower.to_float16(source, target)
-        if precision == "fp16-uint8":
-            lower.to_uint8_input(target, target, preset)
-        return
-    quantised = target.with_name(LOWERED_ONNX["int8"])
-    if not quantised.exists():
-        lower.to_int8(source, quantised, options.calibration_for(engine), kept)
-    if precision == "int8-fp16":
-        lower.to_float16(quantised, target)
+    try:
+        if precision.startswith("fp16"):
+            lower.to_float16(source, target)
+            if precision == "fp16-uint8":
+                lower.to_uint8_input(target, target, preset)
+            return
+        quantised = target.with_name(LOWERED_ONNX["int8"])
+        if not quantised.exists():
+            lower.to_int8(source, quantised, options.calibration_for(engine), kept)
+        if precision == "int8-fp16":
+            lower.to_float16(quantised, target)
+    except (ImportError, MattingError):
+        raise
+    except Exception as error:  # ONNX's and ONNX Runtime's tools raise of all kinds at graphs of other people's
+        raise EngineError(
+            f"Engine {engine} needs the graph in {precision}, in which it cannot be written: {first_line(error)}. "
+            "Choose an engine of float32."
+        ) from error
 
 
 def _outputs(path: Path, images: Iterable[Float32 | Uint8]) -> Iterator[Float32]:

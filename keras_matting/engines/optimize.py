@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_matting.arrays import Float32
-from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
-from keras_matting.engines.artefacts import read_manifest
+from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current, unfit_reason
+from keras_matting.engines.artefacts import fixed_batch, read_manifest
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import StrPath
 from keras_matting.model_folder import MANIFEST, Preset, engine_dir
@@ -50,7 +50,7 @@ def optimize(
     names = list(ENGINES) if names is None else names
     if unknown := [name for name in names if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    options = BuildOptions(calibration_inputs(preset, calibration), max_batch)
+    options = BuildOptions(calibration_inputs(preset, calibration), fixed_batch(model_dir) or max_batch)
     for name in names:
         anew = force or _was_calibrated_otherwise(model_dir, name, options if calibration else None)
         yield _build_one(Path(model_dir), name, options, anew)
@@ -74,7 +74,7 @@ def _was_calibrated_otherwise(model_dir: StrPath, name: str, options: BuildOptio
 def _build_one(model_dir: Path, name: str, options: BuildOptions, anew: bool) -> Outcome:
     """Return the `Outcome` of one engine, whatever its runtime raises: the other engines are built all the same."""
     try:
-        if reason := build_unavailable_reason(name):
+        if reason := unfit_reason(name, model_dir) or build_unavailable_reason(name):
             return Outcome(name, "unavailable", reason)
         if not anew and check_current(name, model_dir) is None:
             return Outcome(name, "current")

@@ -30,6 +30,15 @@ def write_model_folder(model: keras.Model, preset: Preset, out_dir: StrPath, for
     return preset
 
 
+def require_keras(preset: Preset, model_dir: StrPath) -> None:
+    """Raise `UsageError` where a model folder was made of an ONNX file and holds no Keras model."""
+    if not preset.has_keras:
+        raise UsageError(
+            f"Expected a folder with a Keras model; {model_dir} was made of an ONNX file ({preset.source}), which can "
+            "be optimised, benchmarked and served, not trained or exported."
+        )
+
+
 def load_model(model_dir: StrPath, preset: Preset | None = None) -> keras.Model:
     """Return the model of a folder with its weights, built at the input size of `preset` (the folder's by default).
 
@@ -37,6 +46,7 @@ def load_model(model_dir: StrPath, preset: Preset | None = None) -> keras.Model:
     `model.keras` is damaged, of another model, or holds other weights than the preset's digest says.
     """
     preset, path = preset or Preset.load(model_dir), Path(model_dir) / KERAS_FILE
+    require_keras(preset, model_dir)
     if preset.architecture not in ARCHITECTURES:
         return _of_size(read_keras(path), preset)
     model = build_model(preset.architecture, preset.input_size)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from keras_matting.errors import UsageError
-from keras_matting.photos.options import SHADOWS
 
+OPTIONS = ("crop", "margin", "canvas", "position", "scale", "shadow")
+SHADOWS = ("off", "soft")
 MAX_CANVAS_MEGAPIXELS = 100
 # How far the soft shadow reaches over the subject, as a share of its longer side: top, right, bottom, left
 _SHADOW_REACH = (0.03, 0.05, 0.07, 0.05)
@@ -227,7 +226,7 @@ def _margin_of(text: str | None) -> tuple[Length, Length, Length, Length]:
 
 
 def _canvas_of(value: str | Sequence[int]) -> tuple[int, int]:
-    text = value if isinstance(value, str) else "x".join(map(str, value)) if np.ndim(value) == 1 else str(value)
+    text = value if isinstance(value, str) else "x".join(map(str, value)) if isinstance(value, Iterable) else str(value)
     match = _CANVAS.fullmatch(text.strip())
     width, height = (int(match[1]), int(match[2])) if match else (0, 0)
     if min(width, height) < 1:

@@ -1,14 +1,8 @@
 """What is asked of an output, as the rooms below `matting` see it."""
 
-from __future__ import annotations
+from typing import Protocol
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from keras_matting.photos.framing import Framing
-
-FRAMING = ("crop", "margin", "canvas", "position", "scale", "shadow")  # the options that `framing.Framing.of` reads
-SHADOWS = ("off", "soft")
+from keras_matting.photos.framing import Framing
 
 
 class Options(Protocol):

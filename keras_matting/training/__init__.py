@@ -1,1 +1,1 @@
-"""Training: trainers around the models, runs that can be resumed, experiments."""
+"""Training: trainers around the models and runs that can be resumed."""

@@ -13,7 +13,7 @@ from keras_matting.arrays import Float32, Float64
 from keras_matting.errors import UsageError
 from keras_matting.files import StrPath
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
-from keras_matting.models.folder import require_weights
+from keras_matting.models.folder import require_keras, require_weights
 from keras_matting.weights.checkpoints import import_checkpoint
 from keras_matting.weights.keras_files import read_keras
 from keras_matting.weights.names import pytorch_prefix
@@ -34,6 +34,7 @@ def load_initial_weights(network: keras.Model, source: StrPath) -> None:
     preset = None
     if (path / PRESET_FILE).is_file():
         preset, path = Preset.load(path), path / KERAS_FILE
+        require_keras(preset, path.parent)
     if path.suffix != ".keras":
         import_checkpoint(network, path)
         _LOGGER.info("weights of %s", path.name)

