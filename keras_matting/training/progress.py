@@ -178,7 +178,7 @@ def _told_when_full(run_dir, last_epoch):
 
 
 def _variables(trainer):
-    """Return what a run consists of by name: the network, and the optimiser where there is one.
+    """Return what a run consists of by name: the network, the optimiser where there is one, averages that it keeps.
 
     SOC's teacher is not among them: it is made anew at the start of every epoch.
     """
@@ -188,6 +188,7 @@ def _variables(trainer):
             trainer.optimizer.build(trainer.trainable_variables)
         state = trainer.optimizer.variables
         variables |= {f"optimizer/{index}/{variable.name}": variable for index, variable in enumerate(state)}
+        variables |= {f"averages/{index}": variable for index, variable in enumerate(trainer.averages.variables)}
     return variables
 
 
