@@ -13,8 +13,7 @@ def build_model(name, input_size=None):
     for any size (a multiple of 32 for MODNet). The outputs are a dict: every model has "matte", float32 (N, H, W, 1) in
     [0, 1]; see the builders for the others. Raises `UsageError` on an unknown name or a size that does not fit.
     """
-    architecture = architectures.find(name)
-    return architecture.build(_checked_size(name, input_size, architecture.size_multiple))
+    return architectures.find(name).build(checked_size(name, input_size))
 
 
 def inference_model(model):
@@ -22,7 +21,9 @@ def inference_model(model):
     return keras.Model(model.input, model.output["matte"], name=f"{model.name}_inference")
 
 
-def _checked_size(name, size, multiple):
+def checked_size(name, size):
+    """Return the (height, width) that `build_model` takes for `size`; raises `UsageError` as it does."""
+    multiple = architectures.find(name).size_multiple
     if size is None:
         return (None, None)
     size = (size, size) if isinstance(size, int) else tuple(size)
