@@ -97,7 +97,7 @@ def test_the_comparison_leaves_the_model_folders_as_they_were(measured):
 def test_the_comparison_is_written_as_a_table_and_a_picture(measured):
     home, _ = measured
     table = (home / "report.md").read_text()
-    assert "| model | size | engine | p50 ms | 95 % interval | mIoU discs | MAE discs | mIoU others | MAE others |" in table
+    assert "| engine | p50 ms | 95 % interval | mIoU discs | MAE discs | mIoU others | MAE others |" in table
     assert len([line for line in table.splitlines() if line.startswith(("| one |", "| two |"))]) == 4
     assert cv2.imread(str(home / "report.png")).shape[1] > 1000  # a panel a set
 

@@ -54,7 +54,7 @@ def _name(point: Mapping[str, Any]) -> str:
 def plot(report: Mapping[str, Any], path: StrPath) -> None:
     """Draw mIoU against latency, a panel a set, as the picture `path`, one of `report.PLOTS`.
 
-    A colour is a model, a marker an engine. A line joins what is worth serving, each with its size and engine.
+    A colour is a model, a marker an engine. A line joins what is worth serving, each with its size.
     """
     require_plots(path)
     from matplotlib.figure import Figure
@@ -62,9 +62,7 @@ def plot(report: Mapping[str, Any], path: StrPath) -> None:
 
     points = report["points"]
     colours = {name: f"C{index % 10}" for index, name in enumerate(_distinct(points, "model"))}
-    markers = {
-        name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(sorted(_distinct(points, "engine")))
-    }
+    markers = {name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(sorted(_distinct(points, "engine")))}
     figure = Figure(figsize=(6.5 * len(report["sets"]), 5), layout="constrained")
     axes = figure.subplots(1, len(report["sets"]), squeeze=False)[0]
     for axis, name in zip(axes, report["sets"], strict=True):
@@ -79,6 +77,8 @@ def plot(report: Mapping[str, Any], path: StrPath) -> None:
 def _draw(
     axis: Any, points: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str], markers: Mapping[str, str]
 ) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     for point in points:
         is_best = name in point["frontier"]
         axis.plot(
@@ -92,9 +92,11 @@ def _draw(
     places = [(point["p50_ms"], point["accuracy"][name]["miou"]) for point in best]
     axis.plot(*zip(*places, strict=True), color="0.6", linewidth=1, zorder=0)
     for point, place in zip(best, places, strict=True):
-        told = f"{_size(point)} {point['engine']}"
-        axis.annotate(told, place, xytext=(4, -10), textcoords="offset points", fontsize="x-small")
+        axis.annotate(_size(point), place, xytext=(0, 6), textcoords="offset points", fontsize="x-small", ha="center")
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set(title=name, xlabel="milliseconds a photo (engine alone, median)", ylabel="mIoU")
     axis.grid(alpha=0.3, which="both")
 
