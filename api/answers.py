@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from .worker import Done
 
 _Result = TypeVar("_Result")
+BOX_HEADER = "X-Subject-Box"
+
+
+class SubjectBox(BaseModel):
+    """Where the subject is in the upright photo, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 class MatteDocument(BaseModel):
@@ -31,6 +41,8 @@ class MatteDocument(BaseModel):
     model: str
     engine: str
     timings_ms: dict[str, float]
+    box: SubjectBox | None = None
+    """Of what is cropped or placed"""
 
 
 def document(done: Done) -> dict[str, Any]:
@@ -43,6 +55,7 @@ def document(done: Done) -> dict[str, Any]:
         "model": done.model,
         "engine": done.engine,
         "timings_ms": {phase: round(ms, 2) for phase, ms in done.phases_ms.items()},
+        **({"box": done.box._asdict()} if done.box else {}),
     }
 
 
@@ -53,6 +66,8 @@ def answer(done: Done, media_type: str) -> Response:
         "Vary": "Accept",
         "Cache-Control": "no-store",
     }
+    if done.box:
+        headers[BOX_HEADER] = ",".join(map(str, done.box))
     if media_type == JSON:
         return JSONResponse(document(done), headers=headers)
     headers["Content-Disposition"] = f'inline; filename="matte{EXTENSIONS[media_type]}"'

@@ -10,6 +10,7 @@ from keras_matting._version import __version__
 
 from . import observability, page
 from .admission import Admission, Rate
+from .answers import BOX_HEADER
 from .budget import Budget
 from .memory import STREAM_BYTES, Bodies, for_bodies
 from .middleware import Problems, RequestContext
@@ -64,7 +65,13 @@ def create_app(
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID"],
+            expose_headers=[
+                "Inference-Header-Content-Length",
+                "Retry-After",
+                "Server-Timing",
+                "X-Request-ID",
+                BOX_HEADER,
+            ],
         )
     app.add_middleware(RequestContext, state=app.state)
     return app

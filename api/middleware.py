@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import uuid
+from abc import ABC, abstractmethod
 
 from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import ClientDisconnect
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import observability
 from .bodies import is_lines
-from .problems import MEDIA_TYPE, ProblemError, of_exception
+from .problems import ProblemError, of_exception
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BYTES_PER_S = 32 * 1024  # what a body must bring on average, its grace aside
@@ -24,17 +25,27 @@ _LINGER_S = 1.0
 LARGEST_HEADERS = 32 * 1024
 
 
-class RequestContext:
-    """ASGI middleware. An answer always carries `X-Request-ID`; while draining, it also closes its connection."""
+class _OnRequests(ABC):
+    """ASGI middleware for requests; whatever else comes, as the application's start, passes it by."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app, self._state = app, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await self._handle(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
+
+    @abstractmethod
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+class RequestContext(_OnRequests):
+    """ASGI middleware. An answer always carries `X-Request-ID`; while draining, it also closes its connection."""
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["request_id"] = _request_id(Headers(scope=scope))
         exchange = scope["exchange"] = _Exchange(scope, receive, send, self._state)
         try:
@@ -43,17 +54,10 @@ class RequestContext:
             exchange.finish()
 
 
-class Problems:
+class Problems(_OnRequests):
     """ASGI middleware that answers whatever goes wrong, within a `RequestContext`."""
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self._app, self._state = app, state
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["exchange"]
         try:
             exchange.check_headers()
@@ -82,7 +86,7 @@ class _Exchange:
         self._start, self._waited_s, self._received = time.perf_counter(), 0.0, 0
         self._body_is_here, self._held = False, 0
         self.status: int | None = None
-        self._sent, self._is_problem = 0, False
+        self._sent = 0
 
     def check_headers(self) -> None:
         """Raise `ProblemError` if they are too long, or declare a body that is: before any of it is read."""
@@ -130,7 +134,6 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._scope["request_id"]
-            self._is_problem = headers.get("content-type") == MEDIA_TYPE
             if self._state.draining or self._body_is_coming():
                 headers["Connection"] = "close"
         self._sent += len(message.get("body", b""))

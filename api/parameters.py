@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
 
-from .problems import ProblemError
+from .problems import ProblemError, of_sentence
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _HEX = r"#[0-9a-fA-F]{6}"
@@ -18,7 +18,21 @@ _BYTE = r"(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 WHITE = (255, 255, 255)
 
 
-class MatteParameters(BaseModel):
+class RemoveBgNames(BaseModel):
+    """What remove.bg calls some of our parameters, where they mean the same; `crop`, `scale`, `position` are shared."""
+
+    crop_margin: Annotated[str | None, Field(max_length=80, description="remove.bg's name for margin")] = None
+    bg_color: Annotated[
+        str | None,
+        Field(
+            pattern=r"^#?([0-9a-fA-F]{3}){1,2}$", description="remove.bg's name for a color, output on-color with it"
+        ),
+    ] = None
+    add_shadow: Annotated[bool | None, Field(description="remove.bg's name for shadow=soft")] = None
+    shadow_type: Annotated[Literal["none", "auto"] | None, Field(description="remove.bg's name for shadow")] = None
+
+
+class MatteParameters(RemoveBgNames):
     """What to make of a photo; in the query, or as fields of the form."""
 
     model_config = ConfigDict(extra="forbid")
@@ -36,11 +50,49 @@ class MatteParameters(BaseModel):
     ] = None
     foreground: Annotated[bool, Field(description="Take the old background's tint out of soft edges")] = False
     refine: Annotated[bool, Field(description="Solve the uncertain band anew from the photo; takes seconds")] = False
+    crop: Annotated[bool, Field(description="Crop to the subject, specks left out")] = False
+    margin: Annotated[
+        str | None,
+        Field(
+            max_length=80,
+            description="Around the subject, with crop or canvas: 3% of its box or 30px; one, two or four as in CSS",
+            examples=["3%"],
+        ),
+    ] = None
+    canvas: Annotated[
+        str | None,
+        Field(max_length=20, description="Put the subject on a canvas of WIDTHxHEIGHT", examples=["1600x2000"]),
+    ] = None
+    position: Annotated[
+        str | None,
+        Field(
+            max_length=40,
+            description="Of the subject: center (default on a canvas), top, bottom-left, 'X% Y%', original",
+            examples=["center"],
+        ),
+    ] = None
+    scale: Annotated[
+        str | None,
+        Field(
+            max_length=20,
+            description="How much of the canvas (or else of the photo's size) the subject fills, or original",
+            examples=["80%"],
+        ),
+    ] = None
+    shadow: Annotated[Literal["off", "soft"] | None, Field(description="A soft contact shadow; default off")] = None
+
+    @model_validator(mode="after")
+    def _names_do_not_contradict(self) -> "MatteParameters":
+        for names in (("margin", "crop_margin"), ("color", "bg_color"), ("shadow", "add_shadow", "shadow_type")):
+            given = [name for name in names if getattr(self, name) is not None]
+            if len(given) > 1:
+                raise ValueError(f"{' and '.join(given)} mean the same; one of them is enough")
+        return self
 
     @model_validator(mode="after")
     def _color_has_a_use(self) -> "MatteParameters":
-        if self.color is not None and self.output != "on-color":
-            raise ValueError(f"color needs output on-color, not {self.output}")
+        if self.kind != "on-color" and (name := next((n for n in ("color", "bg_color") if getattr(self, n)), None)):
+            raise ValueError(f"{name} needs output on-color, not {self.output}")
         return self
 
     @model_validator(mode="after")
@@ -49,10 +101,25 @@ class MatteParameters(BaseModel):
             raise ValueError(f"foreground needs an output with colours, not {self.output}")
         return self
 
+    @property
+    def kind(self) -> str:
+        """The library's name of the output: remove.bg's background needs no other parameter to be seen."""
+        return "on-color" if self.bg_color and "output" not in self.model_fields_set else self.output
+
     def options(self) -> OutputOptions:
-        """Return the library's `OutputOptions`; raises `ProblemError` if something that it needs is not installed."""
+        """Return the library's `OutputOptions`; raises `ProblemError` where it cannot be met."""
+        has_shadow = self.shadow == "soft" or self.add_shadow or self.shadow_type == "auto"
         return output_options(
-            self.output, background=_color(self.color), refine=self.refine, foreground=self.foreground
+            self.kind,
+            background=_color(self.color or self.bg_color),
+            refine=self.refine,
+            foreground=self.foreground,
+            crop=self.crop,
+            margin=self.margin if self.crop_margin is None else self.crop_margin,
+            canvas=self.canvas,
+            position=self.position,
+            scale=self.scale,
+            shadow="soft" if has_shadow else None,
         )
 
 
@@ -78,12 +145,13 @@ def output_options(kind: str, **options: Any) -> OutputOptions:
     try:
         return OutputOptions(kind, **options)
     except UsageError as error:
-        raise ProblemError("invalid_parameter", "options that this service has", "others", str(error)) from None
+        raise of_sentence("invalid_parameter", error) from None
 
 
 def _color(text: str | None) -> tuple[int, ...]:
     if text is None:
         return WHITE
-    if text.startswith("#"):
-        return tuple(bytes.fromhex(text[1:]))
-    return tuple(map(int, text.split(",")))
+    if "," in text:
+        return tuple(map(int, text.split(",")))
+    digits = text.removeprefix("#")
+    return tuple(bytes.fromhex(digits if len(digits) == 6 else "".join(digit * 2 for digit in digits)))

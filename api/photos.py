@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from keras_matting.arrays import Uint8Or16
 from keras_matting.errors import ImageError
+from keras_matting.matting import OutputOptions
 from keras_matting.photos import colour_profiles
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.files import Photo
@@ -56,6 +57,12 @@ def check(data: bytes, limits: Limits) -> None:
         raise _damaged() from None
 
 
+def check_canvas(options: OutputOptions, limits: Limits) -> None:
+    """Raise `ProblemError` where the canvas that is asked for is larger than photos may be."""
+    if options.framing and options.framing.canvas:
+        _check_size(*options.framing.canvas, limits)
+
+
 def _damaged() -> ProblemError:
     return ProblemError(
         "undecodable_image", "a whole JPEG, PNG or WebP image", "one that is cut off or damaged", "Save it again."
@@ -68,7 +75,7 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
             "image_too_large",
             f"at most {limits.max_megapixels:g} megapixels and {limits.max_side_px} pixels a side",
             f"{width}x{height}",
-            "Scale the image down.",
+            "Scale the image, or the canvas, down.",
         )
 
 

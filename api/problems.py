@@ -1,5 +1,6 @@
 """Every error that the service gives, as RFC 9457 problem documents with a stable `code`."""
 
+import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+
+from keras_matting.errors import MattingError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,6 +38,7 @@ CODES = {
     "unsupported_format": Kind(415, "Not an image format that is taken"),
     "undecodable_image": Kind(422, "The image cannot be decoded"),
     "invalid_parameter": Kind(422, "A parameter is missing or not valid"),
+    "no_subject": Kind(422, "There is no subject in the photo"),
     "refused_url": Kind(422, "The photo's address is refused"),
     "rate_limited": Kind(429, "Too many requests from this client"),
     "internal": Kind(500, "The service failed"),
@@ -66,6 +70,7 @@ INFERENCE_PROBLEMS = (
     "deadline_exceeded",
 )
 PHOTO_PROBLEMS = (*INFERENCE_PROBLEMS, "image_too_large", "unsupported_format", "undecodable_image")
+_SENTENCE = re.compile(r"Expected (.+?); received (.+?)\.(?: (.*))?", re.DOTALL)  # of the library's errors
 _CODE_OF_STATUS = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -159,6 +164,14 @@ def of_validation(errors: Sequence[Any]) -> ProblemError:
     return ProblemError(
         "invalid_parameter", f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}", received, "See /openapi.json."
     )
+
+
+def of_sentence(code: str, error: MattingError) -> ProblemError:
+    """Return the `ProblemError` that says what the library says."""
+    match = _SENTENCE.fullmatch(str(error))
+    if match:
+        return ProblemError(code, match[1], match[2], match[3] or "")
+    return ProblemError(code, "what this service can do", "something else", str(error))
 
 
 def of_exception(error: Exception) -> ProblemError:

@@ -14,8 +14,11 @@ from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import footprint
 from keras_matting.photos.files import Photo
+from keras_matting.photos.framing import Box
+from keras_matting.photos.output import finish
+from keras_matting.photos.subject import EmptyMatteError
 
-from . import memory, photos
+from . import memory, photos, problems
 from .negotiation import EXTENSIONS
 from .observability import Metrics
 from .on_demand import OnDemandModel
@@ -39,7 +42,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """An output's bytes, its size in pixels, who made it, and the milliseconds of each of `PHASES`."""
+    """An output's bytes, its size in pixels, who made it, and the milliseconds of each of `PHASES`.
+
+    `box`: where the subject is in the upright photo, of outputs that are framed.
+    """
 
     content: bytes
     media_type: str
@@ -48,6 +54,7 @@ class Done:
     model: str
     engine: str
     phases_ms: dict[str, float] = field(default_factory=dict)
+    box: Box | None = None
 
 
 class Worker(Protocol):
@@ -163,29 +170,36 @@ class LocalWorker:
         answer = await served.predict(tensor)
         start = time.perf_counter()
         pool = self._refiner if _is_refined(job) else self._codec
-        content = await hold.run(pool, self._encode, session, photo, answer.result, job)
+        content, (height, width), box = await hold.run(pool, self._encode, session, photo, answer.result, job)
         phases_ms = dict(
             zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
         )
         self._metrics.did(served.name, phases_ms)
-        height, width = photo.rgb.shape[:2]
-        return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms)
+        return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms, box)
 
     def _cost(self, job: Job) -> int:
         """Return the bytes of memory that a job takes; raises `ProblemError` on what its first bytes tell."""
         photos.check(job.data, self._limits)
+        photos.check_canvas(job.options, self._limits)
         return footprint.of_file(job.data, job.options, EXTENSIONS[job.media_type])
 
     def _decode(self, session: Session, data: bytes) -> tuple[Photo, Float32]:
         photo = photos.decode(data, self._limits)
         return photo, session.prepare(photo)
 
-    def _encode(self, session: Session, photo: Photo, raw_matte: Float32, job: Job) -> bytes:
+    def _encode(
+        self, session: Session, photo: Photo, raw_matte: Float32, job: Job
+    ) -> tuple[bytes, tuple[int, ...], Box | None]:
+        """Return (bytes, (height, width), the subject's box) of an output."""
         try:
-            image = session.render(photo, raw_matte, job.options)
+            image, box = finish(photo, session.restore(photo, raw_matte), job.options)
+        except EmptyMatteError as error:
+            raise problems.of_sentence("no_subject", error) from None
+        except UsageError as error:  # no room on the canvas
+            raise problems.of_sentence("invalid_parameter", error) from None
         except MattingError as error:  # refining may find no solution
             raise ProblemError("inference_failed", "an output", "none", str(error)) from None
-        return photos.encode(image, job.media_type)
+        return photos.encode(image, job.media_type), image.shape[:2], box
 
     async def infer(self, model: str, batch: Float32) -> Float32:
         """See `Worker.infer`."""

@@ -8,6 +8,7 @@ step, on the alpha at a sixteenth of the size; "whole" trains all, with the offi
 """
 
 import argparse
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def main():
         precision=arguments.precision,
         images_every=0,
     )
-    train(settings, arguments.out, resume=arguments.resume, log=print)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(settings, arguments.out, resume=arguments.resume)
 
 
 def use(trainer):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TF-TRT, TensorRT 8.5 and ONNX Runtime for a GPU machine without a network: a Python that runs wherever it is unpacked,
-# in parts small enough to carry. On the machine: gpu.md.
+# in parts small enough to carry. On the machine (gpu.md) it is called by the script kitpy.
 # usage: benchmarks/gpu_kit.sh OUT_DIR PYTHON310_PREFIX     (5 GB of scratch under OUT_DIR)
 set -euo pipefail
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -11,7 +11,7 @@ rm -rf "$kit" "$out"/part_*
 mkdir -p "$kit"
 cp -r "$prefix" "$kit/python"
 rm -rf "$kit"/python/lib/python3.10/{test,config-*} "$kit"/python/lib/libpython3.10.a "$kit"/python/{include,share} "${site:?}"/*
-"$prefix/bin/python3.10" -m pip install --quiet --target "$site" --only-binary=:all: \
+"$prefix/bin/python3.10" -m pip install --quiet --target "$site" --no-compile --only-binary=:all: \
   'numpy<2' 'protobuf<5' tensorflow==2.14.1 tensorrt==8.5.3.1 onnxruntime-gpu==1.14.1 \
   nvidia-cublas-cu11==11.11.3.6 nvidia-cudnn-cu11==8.7.0.84 nvidia-cuda-runtime-cu11==11.8.89 nvidia-cuda-nvrtc-cu11==11.8.89
 cd "$site"
@@ -34,6 +34,7 @@ rm fft.c fft.map none.c
 
 find "$kit" -name __pycache__ -prune -exec rm -rf {} +
 [ -n "${KIT_UNPACKED:-}" ] && exit # to look at it
-tar -C "$kit" -cf - python | xz -2 -T0 -q | split -b 60000000 -d - "$out/part_"
+export XZ_OPT=${XZ_OPT:--2 -T0} # each part costs a call on that machine; -0 is quicker here
+tar -C "$kit" -cf - python | xz -q | split -b 60000000 -d - "$out/part_"
 rm -rf "$kit"
 ls -l "$out"/part_*

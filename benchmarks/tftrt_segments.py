@@ -23,7 +23,7 @@ from keras_matting.engines import tftrt, tftrt_worker
 from keras_matting.export import save_saved_model, serving_function
 from keras_matting.files import write_atomically
 from keras_matting.models import MODELS, build_model, inference_model
-from keras_matting.tftrt_form import tftrt_form
+from keras_matting.models.tftrt_form import tftrt_form
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "tftrt_segments.json"

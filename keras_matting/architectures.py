@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from keras_matting.errors import UsageError
 from keras_matting.model_folder import Preset
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import keras
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+Size: TypeAlias = tuple[int | None, int | None]  # (height, width) in pixels, None where any will do
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Architecture:
     sensitive_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     checkpoint_aliases: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self, input_size: tuple[int, int]) -> keras.Model:
-        """Return the Keras model with fresh weights for `input_size`, (height, width)."""
+    def build(self, input_size: Size) -> keras.Model:
+        """Return the Keras model with fresh weights for `input_size`, (height, width), None for any."""
         return _attribute(self.builder)(input_size)
 
     def trainer(self, objective: str, network: keras.Model, sources: Sequence[str] = ()) -> Any:

@@ -26,6 +26,11 @@ def cpu_quota(root: StrPath = "/") -> float | None:
     return min(quotas, default=None)
 
 
+def usable_memory(root: StrPath = "/") -> int | None:
+    """Return how many bytes this process can have at most: the machine's, or its group's; None if neither is known."""
+    return min(filter(None, (memory_limit(root), physical_memory())), default=None)
+
+
 def memory_limit(root: StrPath = "/") -> int | None:
     """Return how many bytes this process and the others of its group may use, or None."""
     files = ("memory.max", "memory.high", "memory.limit_in_bytes")
@@ -40,11 +45,6 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def usable_memory(root: StrPath = "/") -> int | None:
-    """Return how many bytes this process can have at most: the machine's, or its group's; None if neither is known."""
-    return min(filter(None, (memory_limit(root), physical_memory())), default=None)
 
 
 def _groups(controller: str, root: StrPath) -> Iterator[Path]:

@@ -4,25 +4,26 @@ import csv
 import io
 import json
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 
 from keras_matting import metrics
-from keras_matting.arrays import Float64
+from keras_matting.arrays import Float32, Float64, Floats, Uint8
 from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.masks import misleading
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
-from keras_matting.files import file_sha256, name_bytes, printable, text_bytes, write_atomically
+from keras_matting.files import StrPath, file_sha256, name_bytes, printable, text_bytes, write_atomically
 from keras_matting.machine import usable_cores
 from keras_matting.matting import Session
 from keras_matting.model_folder import find_model_dir
@@ -36,6 +37,8 @@ ERRORS = ("mae", "mse", "sad", "grad", "conn")
 SCORES = ("miou", "miou_nonzero", "max_f")
 _ROW_PX, _SHEET_PX = 210, 2600  # wide enough for twice four pictures in 3:2
 _LEAST_PX = 720  # holds the legend
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _BANNER_PX, _LEGEND_PX, _INK = 24, 15, (40, 40, 40)
 
 
@@ -57,14 +60,14 @@ class Evaluation:
 
 
 def evaluate(
-    model_dir,
-    data,
-    engine="auto",
+    model_dir: StrPath,
+    data: Source | Iterable[Sample],
+    engine: str = "auto",
     *,
-    band_px=metrics.BAND_PX,
-    worst=0,
-    on_image=lambda: None,
-):
+    band_px: float = metrics.BAND_PX,
+    worst: int = 0,
+    on_image: Callable[[], object] = lambda: None,
+) -> Evaluation:
     """Compare an engine's mattes with the truth; return an `Evaluation`.
 
     `model_dir`: folder or name. `data`: a `Source`, or `Sample`s. `engine`: a name, "auto" or "keras". Cut-outs are
@@ -83,9 +86,9 @@ def evaluate(
         results = _results(session, source, band_px, worst > 0)
         scored, problems, groups = _gather(results, worst, on_image)
         described = {"name": session.engine.name, **session.engine.describe()}
-    problems = (*source.problems, *problems)
+    left_out = (*source.problems, *problems)
     if not scored:
-        reason = f"the first: {problems[0].stem}: {problems[0].detail}" if problems else "it is empty"
+        reason = f"the first: {left_out[0].stem}: {left_out[0].detail}" if left_out else "it is empty"
         raise UsageError(f"Expected usable pairs in {source.name}; found none, {reason}.")
     fingerprint = {
         "model": asdict(session.preset),
@@ -93,7 +96,7 @@ def evaluate(
         "data": {"name": source.name, "n": len(scored), "band_px": band_px, "sha256": _digest_of(scored)},
         "environment": environment(),
     }
-    return Evaluation(_summary(scored), tuple(one.row for one in scored), problems, fingerprint, groups)
+    return Evaluation(_summary(scored), tuple(one.row for one in scored), left_out, fingerprint, groups)
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,12 @@ class _Pair:
     """A photo in memory, uint8 (H, W, 3), and its truth, uint8 (H, W)."""
 
     stem: str
-    rgb: np.ndarray
-    alpha: np.ndarray
+    rgb: Uint8
+    alpha: Uint8
     digest: str
+
+
+_Inferred: TypeAlias = tuple[_Pair, Float32] | Problem  # with the model's own output
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class _Scored:
     group: Group | None = None
 
 
-def _open(model_dir, engine):
+def _open(model_dir: Path, engine: str) -> Session:
     """Return a `Session` of an engine, or of the Keras model itself."""
     if engine != KERAS:
         return Session(model_dir, engine)
@@ -126,7 +132,7 @@ def _open(model_dir, engine):
     return Session(model_dir, KerasBaseline(model_dir, baseline))
 
 
-def _results(session, source, band_px, with_groups):
+def _results(session: Session, source: Source, band_px: float, with_groups: bool) -> Iterator[_Scored | Problem]:
     """Yield a `_Scored` or a `Problem` for each sample, in order; reading and scoring overlap inference."""
     workers = min(MAX_WORKERS, max(2, usable_cores()))
     with ThreadPoolExecutor(workers) as pool:
@@ -135,9 +141,11 @@ def _results(session, source, band_px, with_groups):
         yield from _ahead(pool, workers, partial(_score, session, band_px, with_groups), inferred)
 
 
-def _ahead(pool, number, function, items):
+def _ahead(
+    pool: ThreadPoolExecutor, number: int, function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
     """Yield `function` of each item, in order, computed up to `number` items early."""
-    pending: deque[Future[Any]] = deque()
+    pending: deque[Future[_Result]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))
         if len(pending) > number:
@@ -146,7 +154,9 @@ def _ahead(pool, number, function, items):
         yield pending.popleft().result()
 
 
-def _gather(results, worst, on_image):
+def _gather(
+    results: Iterable[_Scored | Problem], worst: int, on_image: Callable[[], object]
+) -> tuple[list[_Scored], list[Problem], tuple[Group, ...]]:
     """Return (all `_Scored` without pictures, problems, the `Group`s of the `worst` by MAE)."""
     scored: list[_Scored] = []
     problems: list[Problem] = []
@@ -158,10 +168,10 @@ def _gather(results, worst, on_image):
             kept = sorted([*kept, result], key=lambda one: -one.row["mae"])[:worst]
             scored.append(replace(result, group=None))
         on_image()
-    return scored, problems, tuple(one.group for one in kept)
+    return scored, problems, tuple(one.group for one in kept if one.group)
 
 
-def _read(sample, backgrounds):
+def _read(sample: Sample, backgrounds: Sequence[Sample]) -> _Pair | Problem:
     """Return the sample's `_Pair`, or the `Problem` with it."""
     try:
         rgb, alpha = read_sample(sample)
@@ -181,16 +191,16 @@ def _read(sample, backgrounds):
         return Problem("unusable pair", sample.stem, f"{type(error).__name__}: {first_line(error)}")
 
 
-def _background(sample, backgrounds, files):
+def _background(sample: Sample, backgrounds: Sequence[Sample], files: list[Path]) -> Uint8 | tuple[int, int, int]:
     """Return what a cut-out is put on, always the same; its file is added to `files`."""
     if not backgrounds:
-        return (imaging.PAPER,) * 3
+        return imaging.PAPER, imaging.PAPER, imaging.PAPER
     chosen = backgrounds[int(sha256(name_bytes(sample.stem)).hexdigest(), 16) % len(backgrounds)]
     files.append(chosen.image)
     return read_sample(Sample(chosen.stem, chosen.image))[0]
 
 
-def _infer(session, pairs):
+def _infer(session: Session, pairs: Iterable[_Pair | Problem]) -> Iterator[_Inferred]:
     for pair in pairs:
         if isinstance(pair, Problem):
             yield pair
@@ -204,7 +214,7 @@ def _infer(session, pairs):
         yield pair, raw_matte
 
 
-def _score(session, band_px, with_group, inferred):
+def _score(session: Session, band_px: float, with_group: bool, inferred: _Inferred) -> _Scored | Problem:
     if isinstance(inferred, Problem):
         return inferred
     pair, raw_matte = inferred
@@ -227,7 +237,7 @@ def _score(session, band_px, with_group, inferred):
     return _Scored(row, curve, pair.digest, group)
 
 
-def _summary(scored):
+def _summary(scored: Sequence[_Scored]) -> dict[str, Any]:
     rows = [one.row for one in scored]
     with_band = [row for row in rows if row["band_mae"] is not None]
     return {
@@ -242,21 +252,21 @@ def _summary(scored):
     }
 
 
-def _max_f(curves):
+def _max_f(curves: Iterable[tuple[Float64, Float64]]) -> float | None:
     """Return the maximal F-measure, or None where no image has foreground: JSON has no NaN."""
     value = metrics.max_f(*zip(*curves, strict=True))
     return None if np.isnan(value) else value
 
 
-def _mean(rows, name):
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return float(np.mean([row[name] for row in rows])) if rows else None
 
 
-def _digest_of(scored):
+def _digest_of(scored: Sequence[_Scored]) -> str:
     return sha256(name_bytes("\n".join(f"{one.row['stem']} {one.digest}" for one in scored))).hexdigest()
 
 
-def markdown(evaluation):
+def markdown(evaluation: Evaluation) -> str:
     """Return the summary as a Markdown table: the whole image and the unknown band."""
     summary, made_of = evaluation.summary, evaluation.fingerprint
     band = f"unknown band ({made_of['data']['band_px']} px)"
@@ -273,12 +283,12 @@ def markdown(evaluation):
     return "\n".join(lines) + "\n"
 
 
-def _line(region, n, values):
+def _line(region: str, n: int, values: Iterable[float | None]) -> str:
     cells = ("-" if value is None else f"{value:.4f}" for value in values)
     return f"| {region} | {n} | {' | '.join(cells)} |"
 
 
-def write_json(evaluation, path):
+def write_json(evaluation: Evaluation, path: StrPath) -> None:
     """Write summary, problems and fingerprint."""
     content = {
         "summary": evaluation.summary,
@@ -288,7 +298,7 @@ def write_json(evaluation, path):
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_csv(evaluation, path):
+def write_csv(evaluation: Evaluation, path: StrPath) -> None:
     """Write one line an image."""
     text = io.StringIO()
     writer = csv.DictWriter(text, evaluation.rows[0], lineterminator="\n")
@@ -297,7 +307,7 @@ def write_csv(evaluation, path):
     write_atomically(path, text_bytes(text.getvalue()))
 
 
-def write_sheet(evaluation, path):
+def write_sheet(evaluation: Evaluation, path: StrPath) -> None:
     """Write the worst photos as PNG: photo, truth, matte, and their difference in red (too much) and blue (missing)."""
     page = contact_sheet(evaluation.worst, height_px=_ROW_PX, width_px=_SHEET_PX)
     page = cv2.copyMakeBorder(page, _BANNER_PX, 0, 0, max(0, _LEAST_PX - page.shape[1]), cv2.BORDER_REPLICATE)
@@ -307,14 +317,14 @@ def write_sheet(evaluation, path):
     write_atomically(path, marked(encode(page, ".png"), {"kind": "sheet"}))
 
 
-def _group(row, rgb, alpha, matte):
-    rgb, alpha, matte = map(shrunk, (rgb, alpha, matte))
+def _group(row: Mapping[str, Any], rgb: Uint8, alpha: Floats, matte: Floats) -> Group:
+    rgb, alpha, matte = shrunk(rgb), shrunk(alpha), shrunk(matte)
     caption = f"{row['stem']}   MAE {row['mae']:.3f}   IoU {row['iou']:.3f}"
     pictures = (rgb, imaging.to_uint8(alpha), imaging.to_uint8(matte), _difference(matte - alpha))
     return Group(caption, pictures)
 
 
-def _difference(error):
+def _difference(error: Floats) -> Uint8:
     """Return uint8 (H, W, 3): white where `error` is 0, towards red above and towards blue below."""
     too_much, missing = np.maximum(error, 0), np.maximum(-error, 0)
     return imaging.to_uint8(1 - np.dstack([missing, too_much + missing, too_much]))

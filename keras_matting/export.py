@@ -1,30 +1,50 @@
 """Keras model -> model folder -> SavedModel and ONNX, each checked against Keras."""
 
+from __future__ import annotations
+
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_matting import telemetry
+from keras_matting.arrays import Float32, Floats
 from keras_matting.engines.artefacts import files_of, write_manifest
+from keras_matting.engines.base import Engine
 from keras_matting.errors import EngineError, UsageError, first_line
-from keras_matting.files import swap
+from keras_matting.files import StrPath, swap
 from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
 from keras_matting.models.folder import load_model, served_model
+from keras_matting.models.tftrt_form import tftrt_form
 from keras_matting.photos import imaging
+from keras_matting.photos.files import Photo
 from keras_matting.photos.samples import sample_photos
-from keras_matting.tftrt_form import tftrt_form
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tensorflow.types.experimental import PolymorphicFunction
 
 OPSET = 17  # the newest that TensorRT 8.5 parses
 MAX_ERROR = 1e-4
 _CHECKED_SAMPLES = 3
 
 
-def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=False, simplify=False):
+def export(
+    model_dir: StrPath,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    opset: int = OPSET,
+    photos: Iterable[Photo] | None = None,
+    tftrt: bool = False,
+    simplify: bool = False,
+) -> dict[str, float]:
     """Write `saved_model/` and `model.onnx` of a model folder: the matte only, static size, dynamic batch.
 
     `size`: (height, width) to export at, which becomes the preset's; None keeps it. `batch`: a fixed batch size, None
@@ -61,13 +81,13 @@ def export(model_dir, *, size=None, batch=None, opset=OPSET, photos=None, tftrt=
     return errors
 
 
-def _check_images(preset, photos, batch):
+def _check_images(preset: Preset, photos: Iterable[Photo] | None, batch: int | None) -> list[Float32]:
     """Return model inputs (batch or 1, H, W, 3), one for each photo."""
     photos = list(sample_photos().values())[:_CHECKED_SAMPLES] if photos is None else photos
     return [np.repeat(imaging.prepare(photo, preset)[None], batch or 1, axis=0) for photo in photos]
 
 
-def serving_function(model, input_size, batch=None):
+def serving_function(model: keras.Model, input_size: tuple[int, int], batch: int | None = None) -> PolymorphicFunction:
     """Return `model` as a TensorFlow function of "image", float32 (batch, height, width, 3), to its named outputs.
 
     A model with a single output names it "matte". The function is traced once and serves every export. Functions that
@@ -75,21 +95,21 @@ def serving_function(model, input_size, batch=None):
     """
     import tensorflow as tf
 
-    def serve(image):
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(image, training=False)
         return outputs if isinstance(outputs, dict) else {"matte": outputs}
 
-    serve = tf.function(serve, input_signature=[tf.TensorSpec((batch, *input_size, 3), tf.float32, name="image")])
+    graph = tf.function(serve, input_signature=[tf.TensorSpec((batch, *input_size, 3), tf.float32, name="image")])
     earlier = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)  # of a function within the one that is traced, its operations
     try:
-        serve.get_concrete_function()
+        graph.get_concrete_function()
     finally:
         tf.config.run_functions_eagerly(earlier)
-    return serve
+    return graph
 
 
-def save_saved_model(model, serve, path):
+def save_saved_model(model: keras.Model, serve: PolymorphicFunction, path: Path) -> None:
     """Write `serve`, the `serving_function` of `model`, as the SavedModel folder `path`.
 
     Keras's own `model.export` writes the same graph, but traces it four times.
@@ -102,7 +122,7 @@ def save_saved_model(model, serve, path):
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
 
 
-def _save_onnx(serve, path, opset, preset, simplify):
+def _save_onnx(serve: PolymorphicFunction, path: Path, opset: int, preset: Preset, simplify: bool) -> None:
     import onnx
     import tf2onnx
 
@@ -112,7 +132,8 @@ def _save_onnx(serve, path, opset, preset, simplify):
 
     serve = _frozen(serve)
     try:
-        graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+        handlers: dict[str, Any] = {"Erfc": (_erfc, [])}
+        graph, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset, custom_op_handlers=handlers)
         if simplify:
             import onnxslim
 
@@ -128,7 +149,16 @@ def _save_onnx(serve, path, opset, preset, simplify):
     onnx.save(graph, path)
 
 
-def _frozen(serve):
+def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write the complementary error function, part of TensorFlow's GELU, as 1 - erf(x); tf2onnx 1.17 has none."""
+    one = context.make_const(f"{name}_one", np.ones((), np.float32))
+    like = {"dtypes": node.output_dtypes, "shapes": node.output_shapes}
+    erf = context.make_node("Erf", node.input, **like)
+    context.remove_node(name)
+    context.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, name=name, **like)
+
+
+def _frozen(serve: PolymorphicFunction) -> PolymorphicFunction:
     """Return a `serving_function` whose variables and captured tensors are constants of its graph.
 
     tf2onnx 1.17 takes the constants that a layer captures (Keras's Normalization does) for further inputs.
@@ -141,14 +171,15 @@ def _frozen(serve):
     graph, source = frozen.graph.as_graph_def(), frozen.inputs[0].name
     names, outputs = sorted(traced.structured_outputs), [tensor.name for tensor in frozen.outputs]
 
-    def call(image):
+    def call(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(names, tf.graph_util.import_graph_def(graph, {source: image}, outputs, name=""), strict=True))
 
     return tf.function(call, input_signature=serve.input_signature)
 
 
-def _error_of(path, images, expected):
+def _error_of(path: Path, images: Sequence[Float32], expected: Float32) -> float:
     """Return the largest difference of an exported graph from Keras; raises `EngineError` above `MAX_ERROR`."""
+    engine: Engine
     if path.is_dir():
         from keras_matting.engines.tensorflow import SavedModelEngine
 
@@ -164,6 +195,6 @@ def _error_of(path, images, expected):
     return error
 
 
-def max_error(actual, expected):
+def max_error(actual: Floats, expected: Floats) -> float:
     """Return the largest absolute difference."""
     return float(np.abs(actual - expected).max())

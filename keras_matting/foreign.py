@@ -3,11 +3,14 @@
 import keras
 
 from keras_matting.errors import UsageError, first_line
+from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset
 from keras_matting.models.folder import write_model_folder
 
 
-def write_application_folder(name, out_dir, *, size=None, weights=None, force=False):
+def write_application_folder(
+    name: str, out_dir: StrPath, *, size: tuple[int, int] | None = None, weights: str | None = None, force: bool = False
+) -> Preset:
     """Write a model folder of `keras.applications.NAME`, "ResNet50" say; return its preset.
 
     `size`: (height, width), by default the application's own. `weights`: None (random) or "imagenet" (fetched by
@@ -24,7 +27,7 @@ def write_application_folder(name, out_dir, *, size=None, weights=None, force=Fa
     return write_keras_folder(model, name, out_dir, force=force)
 
 
-def write_keras_folder(model, name, out_dir, *, force=False):
+def write_keras_folder(model: keras.Model, name: str, out_dir: StrPath, *, force: bool = False) -> Preset:
     """Write a model folder of a built Keras `model`: input (N, H, W, 3) of static H and W, one output tensor.
 
     Photos are scaled to [-1, 1]; a model with preprocessing of its own keeps it, since it is part of the graph.

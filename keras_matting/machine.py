@@ -105,8 +105,11 @@ def missing_gpu() -> str | None:
 def gpu_float32() -> str:
     """Return what GPU runtimes compute float32 convolutions in unless told otherwise: TensorFloat-32 where there is it.
 
-    It has float32's range and ten bits of mantissa, on GPUs of compute capability 8.0 and later.
+    It has float32's range and ten bits of mantissa, on GPUs of compute capability 8.0 and later. The variable
+    NVIDIA_TF32_OVERRIDE=0 forbids it to all of NVIDIA's libraries.
     """
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        return "f32"
     return "tf32" if (here := gpu()) and float(here["compute_capability"]) >= _TF32_CAPABILITY else "f32"
 
 

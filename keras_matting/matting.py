@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from keras_matting.arrays import Float32, Uint8, Uint8Or16
+from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset
-from keras_matting.photos import colour_profiles, imaging, marks, refine
 from keras_matting.photos import files as photo_files
+from keras_matting.photos import imaging, marks
 from keras_matting.photos.files import Photo
+from keras_matting.photos.framing import Framing
+from keras_matting.photos.output import finish, output_profile
 from keras_matting.photos.refine import Thresholds
 from keras_matting.session_cache import SessionCache
 from keras_matting.shipped import DEFAULT_MODEL
@@ -43,6 +45,9 @@ class OutputOptions:
     its own, for "on-color" and "on-image".
     `refine`: solve the unknown band anew at full resolution: True, or the `refine.Thresholds` that say where it is.
     `foreground`: estimate the subject's own colours. `harden`: a matte of 0 and 1, without specks.
+    `crop`, `margin`, `canvas`, `position`, `scale`, `shadow`: a shop picture, in the words of `predict`'s options:
+    `margin="3% 30px"`, `canvas="1600x2000"` or (width, height), `position="bottom"`, `scale="80%"`, `shadow="soft"`;
+    `framing` is what they come to.
     """
 
     kind: str = "rgba"
@@ -50,6 +55,13 @@ class OutputOptions:
     refine: bool | Thresholds = False
     foreground: bool = False
     harden: bool = False
+    crop: bool = False
+    margin: str | None = None
+    canvas: str | tuple[int, int] | None = None
+    position: str | None = None
+    scale: str | None = None
+    shadow: str | None = None
+    framing: Framing | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.kind not in OUTPUTS:
@@ -58,6 +70,8 @@ class OutputOptions:
             _check_background(self.kind, self.background)
         if (self.refine or self.foreground) and find_spec("pymatting") is None:
             raise UsageError("Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'.")
+        framing = Framing.of(self.crop, self.margin, self.canvas, self.position, self.scale, self.shadow)
+        object.__setattr__(self, "framing", framing)
 
 
 def _check_background(kind: str, background: Background | None) -> None:
@@ -75,34 +89,6 @@ def _check_background(kind: str, background: Background | None) -> None:
             f"Output {kind} needs a background: an RGB colour of three numbers from 0 to 255 or a uint8 image "
             f"(H, W, 3); received {str(background)[:60]!r}."
         )
-
-
-def output_profile(photo: Photo, options: OutputOptions) -> bytes | None:
-    """Return the ICC profile (bytes, or None for sRGB) of what `options` make of a photo: its own, if that can be.
-
-    A background is a colour or picture that is seen as it is, so where the photo's profile cannot hold it, the photo
-    is converted to sRGB instead.
-    """
-    background = options.background
-    if photo.icc is None or background is None or options.kind not in ("on-color", "on-image"):
-        return photo.icc
-    colour = None if isinstance(background, Photo) or np.ndim(background) == 3 else background
-    return photo.icc if colour_profiles.can_hold(photo.icc, colour) else None
-
-
-def _on_background(photo: Photo, matte: Float32, options: OutputOptions) -> Uint8:
-    """Return the photo over the background, both in the output's profile."""
-    icc = output_profile(photo, options)
-    rgb = colour_profiles.convert(photo.rgb, photo.icc, icc)
-    own = None
-    if isinstance(options.background, Photo):
-        background, own = imaging.on_paper(options.background), options.background.icc
-    else:
-        background = np.asarray(options.background, np.uint8)
-    if background.ndim == 3:
-        background = imaging.cover(background, rgb.shape[:2])
-        return imaging.composite(rgb, matte, colour_profiles.convert(background, own, icc))
-    return imaging.composite(rgb, matte, colour_profiles.convert(background[None, None], own, icc)[0, 0])
 
 
 class Session:
@@ -144,23 +130,10 @@ class Session:
     def render(self, photo: Photo, raw_matte: Float32, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16".
 
-        Its colours are in `output_profile(photo, options)`.
+        Its colours are in `photos.output.output_profile(photo, options)`. Raises `MattingError` where the photo cannot
+        be framed as asked: there is no subject, above all.
         """
-        matte = self.restore(photo, raw_matte)
-        if options.refine:
-            thresholds = options.refine if isinstance(options.refine, Thresholds) else None
-            matte = refine.refine_matte(imaging.on_paper(photo), matte, thresholds)
-        if options.harden:
-            matte = imaging.harden(matte)
-        matte = imaging.within_alpha(matte, photo)
-        if options.kind == "mask":
-            return imaging.to_uint8(matte)
-        if options.kind == "matte16":
-            return imaging.to_uint16(matte)
-        rgb = refine.estimate_foreground(photo.rgb, matte) if options.foreground else photo.rgb
-        if options.kind == "rgba":
-            return imaging.cut_out(rgb, matte)
-        return _on_background(replace(photo, rgb=rgb), matte, options)
+        return finish(photo, self.restore(photo, raw_matte), options).image
 
     def matte(self, photo: Photo, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Prepare, predict and render one `Photo`."""
@@ -203,6 +176,12 @@ def matte(
     background: Background | Image | None = None,
     refine: bool | Thresholds = False,
     foreground: bool = False,
+    crop: bool = False,
+    margin: str | None = None,
+    canvas: str | tuple[int, int] | None = None,
+    position: str | None = None,
+    scale: str | None = None,
+    shadow: str | None = None,
 ) -> _Kind:
     """Cut the clothing out of a photo, or with another model its whole subject.
 
@@ -213,13 +192,24 @@ def matte(
     name or a model folder, `engine` a name or "auto". `output` is "rgba" (straight alpha), "mask", "matte16",
     "on-color" or "on-image" with `background`, an RGB tuple or array in sRGB, or a PIL image. Outputs with colours keep
     the photo's colour profile, and the background is converted into it. `refine` and `foreground` need the `refine`
-    extra.
+    extra. `crop` and what follows make a shop picture of it, as `OutputOptions` says.
 
     Raises `UsageError`, `ImageError` or `EngineError`, all `keras_matting.errors.MattingError`.
     """
     if _is_pil(background):
         background = _photo_of_pil(background)
-    options = OutputOptions(output, cast("Background | None", background), refine, foreground)
+    options = OutputOptions(
+        output,
+        cast("Background | None", background),
+        refine,
+        foreground,
+        crop=crop,
+        margin=margin,
+        canvas=canvas,
+        position=position,
+        scale=scale,
+        shadow=shadow,
+    )
     if isinstance(image, (str, os.PathLike)):
         path: Any = _matte_file(Path(os.fsdecode(image)), str(model), engine, options)
         return str(path) if isinstance(image, str) else path

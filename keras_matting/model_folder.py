@@ -23,7 +23,8 @@ ONNX_FILE = "model.onnx"
 SAVED_MODEL = "saved_model"
 TFTRT_SAVED_MODEL = "saved_model_tftrt"
 # The ONNX file in lower precision, by precision; in "int8-fp16" what is not quantised is float16, in "int8" float32.
-LOWERED_ONNX = {name: f"model.{name}.onnx" for name in ("fp16", "int8", "int8-fp16")}
+# "fp16-uint8" takes uint8 photos of the model's size and normalises them itself.
+LOWERED_ONNX = {name: f"model.{name}.onnx" for name in ("fp16", "int8", "int8-fp16", "fp16-uint8")}
 # What `export --for` writes beside the plain export, and for which target.
 EXPORT_TARGETS = {TFTRT_SAVED_MODEL: "tftrt"} | dict.fromkeys(LOWERED_ONNX.values(), "tensorrt")
 BENCHMARK_FILE = "benchmark.json"

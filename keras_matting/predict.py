@@ -17,12 +17,13 @@ from keras_matting.arrays import Float32
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.machine import usable_cores
-from keras_matting.matting import OutputOptions, Session, output_profile, read_file
+from keras_matting.matting import OutputOptions, Session, read_file
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
 from keras_matting.photos.files import Photo
 from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
 from keras_matting.photos.marks import Mark
+from keras_matting.photos.output import finish, output_profile
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
 FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
@@ -43,7 +44,7 @@ class Result:
     """What became of one photo: times in milliseconds, sizes in pixels.
 
     `status`: "done", "skipped" or "failed"; of what is not read "left out". `anew`: why an output that was there was
-    not skipped.
+    not skipped. `box`: where the subject is in the upright photo, of outputs that are framed.
     """
 
     input: str
@@ -53,6 +54,7 @@ class Result:
     anew: str | None = None
     width: int | None = None
     height: int | None = None
+    box: dict[str, int] | None = None
     decode_ms: float | None = None
     infer_ms: float | None = None
     encode_ms: float | None = None
@@ -269,7 +271,8 @@ def _write(
     session: Session, result: Result, task: Task, photo: Photo, raw_matte: Float32, options: OutputOptions, mark: Mark
 ) -> None:
     start = time.perf_counter()
-    image = session.render(photo, raw_matte, options)
+    image, box = finish(photo, session.restore(photo, raw_matte), options)
+    result.box = box._asdict() if box else None
     data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
     write_atomically(task.target, marks.marked(data, mark))
     result.encode_ms = _ms_since(start)

@@ -95,6 +95,23 @@ def one_layer_dir(tmp_path_factory):
     return model_folder(tmp_path_factory, "one_layer", write)
 
 
+@pytest.fixture(scope="session")
+def red_model_dir(tmp_path_factory):
+    """An exported model at 64x64 to which what has much red is the subject: the disc of `photo`."""
+    import keras
+
+    from keras_matting.export import export
+    from keras_matting.foreign import write_keras_folder
+
+    def write(folder):
+        model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Conv2D(1, 1, activation="sigmoid")])
+        model.layers[0].set_weights([np.array([20, 0, 0], np.float32).reshape(1, 1, 3, 1), np.zeros(1, np.float32)])
+        write_keras_folder(model, "red", folder)
+        export(folder)
+
+    return model_folder(tmp_path_factory, "red", write)
+
+
 @pytest.fixture
 def photo():
     """An RGB uint8 array with a bright disc on dark ground, 90 high, 120 wide."""

@@ -62,6 +62,10 @@ class FakeCuda:
         ctypes.memmove(target, source, size.value)
         return 0
 
+    def cudaStreamCreate(self, stream):  # noqa: N802
+        stream._obj.value = 4096
+        return 0
+
     def cudaEventCreate(self, event):  # noqa: N802
         event._obj.value = len(self.blocks) + 1
         return 0
@@ -81,11 +85,14 @@ class FakeCuda:
 
 
 def tensorrt_runtime(size):
-    """Return what stands in for `tensorrt.Runtime`: its engines answer with the image's first channel, halved."""
+    """Return what stands in for `tensorrt.Runtime`: its engines answer with the image's first channel, halved.
+
+    The image is uint8 where the plan has the layer that casts it.
+    """
 
     class Context:
-        def __init__(self):
-            self.addresses, self.profile = {}, 0
+        def __init__(self, dtype):
+            self.addresses, self.profile, self.dtype = {}, 0, np.dtype(dtype)
 
         def set_optimization_profile_async(self, profile, stream):
             self.profile = profile
@@ -103,18 +110,22 @@ def tensorrt_runtime(size):
 
         def execute_async_v3(self, stream):
             count = int(np.prod(self.shape))
-            image = np.frombuffer((ctypes.c_float * count).from_address(self.addresses["image"]), np.float32)
+            memory = (ctypes.c_byte * (count * self.dtype.itemsize)).from_address(self.addresses["image"])
+            image = np.frombuffer(memory, self.dtype)
             matte = (ctypes.c_float * (count // 3)).from_address(self.addresses["matte"])
             np.frombuffer(matte, np.float32)[:] = image[::3] / 2
             return True
 
-    engine = SimpleNamespace(
-        create_execution_context=Context,
-        num_optimization_profiles=2,
-        num_layers=1,
-        get_tensor_shape=lambda name: (-1, *size, 3),
-    )
-    return lambda log: SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
+    def engine(plan):
+        dtype = np.uint8 if b"image__plain" in plan else np.float32
+        return SimpleNamespace(
+            create_execution_context=lambda: Context(dtype),
+            num_optimization_profiles=2,
+            num_layers=1,
+            get_tensor_shape=lambda name: (-1, *size, 3),
+        )
+
+    return lambda log: SimpleNamespace(deserialize_cuda_engine=engine)
 
 
 class FakeSession:

@@ -1,3 +1,4 @@
+import importlib.util
 import itertools
 import json
 import shutil
@@ -217,6 +218,26 @@ def test_an_engine_whose_process_dies_is_told(one_layer_dir):
         worker._process.wait()
         with pytest.raises(EngineError, match="its process ended with status -9"):
             worker.ask("open")
+
+
+def test_a_request_that_fails_in_whatever_way_is_told_and_the_next_is_answered(one_layer_dir):
+    with WorkerProcess(one_layer_dir, "onnx-cpu") as worker:
+        with pytest.raises(EngineError, match="AttributeError"):
+            worker.round(1)  # of an engine that is not open
+        assert worker.ask("open")["precision"] == "f32"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+@pytest.mark.parametrize("model_dir", ["tiny_model_dir", "modnet_dir"])
+def test_keras_on_pytorch_computes_what_keras_on_tensorflow_does(model_dir, request, tmp_path):
+    model_dir, outputs = request.getfixturevalue(model_dir), {}
+    np.save(tmp_path / "inputs.npy", np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype("float32"))
+    for name in ("keras-eager", "keras-torch"):
+        with WorkerProcess(model_dir, name) as worker:
+            worker.ask("open")  # which compares the weights' digest
+            worker.ask("outputs", inputs=str(tmp_path / "inputs.npy"), to=str(tmp_path / name))
+        outputs[name] = np.load(tmp_path / name / "0.npy")
+    np.testing.assert_allclose(outputs["keras-torch"], outputs["keras-eager"], rtol=0, atol=1e-4)
 
 
 def test_engines_none_of_which_runs_here_are_refused_before_anything_runs(one_layer_dir, monkeypatch):

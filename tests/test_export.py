@@ -14,7 +14,7 @@ from keras_matting.foreign import write_keras_folder
 from keras_matting.model_folder import ONNX_FILE, Preset
 from keras_matting.models import build_model, inference_model
 from keras_matting.models.layers import ExactResizeLike, ResizeLike
-from keras_matting.tftrt_form import tftrt_form
+from keras_matting.models.tftrt_form import tftrt_form
 
 
 @pytest.mark.parametrize("name", [pytest.param("modnet", marks=pytest.mark.long), "u2netp"])
@@ -99,6 +99,14 @@ def test_grouped_convolutions_are_exported_as_such(tmp_path):
     nodes = onnx.load(tmp_path / "model" / ONNX_FILE).graph.node
     groups = [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "group"]
     assert 4 in groups
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu_is_exported(tmp_path, approximate):
+    image = keras.Input((16, 16, 3))
+    matte = keras.ops.gelu(keras.layers.Conv2D(1, 1)(image), approximate=approximate)
+    write_keras_folder(keras.Model(image, matte), "gelu", tmp_path / "model")
+    assert max(export(tmp_path / "model").values()) < 1e-5
 
 
 def test_a_graph_that_onnx_cannot_hold_is_explained_and_leaves_the_folder(one_layer_dir, tmp_path):

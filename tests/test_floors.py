@@ -29,7 +29,7 @@ FLOORS = {
         "telemetry",
     ],
     1: ["data", "models", "weights"],
-    2: ["export", "tftrt_form", "training"],
+    2: ["export", "training"],
     3: [
         "benchmarking",
         "evaluate",

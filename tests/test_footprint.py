@@ -59,7 +59,7 @@ def status(name):
 if {foreground}:
     import pymatting
 preset = Preset(name="p", architecture="u2netp", input_size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
-options = OutputOptions({kind!r}, background=(1, 2, 3), foreground={foreground})
+options = OutputOptions({kind!r}, background=(1, 2, 3), foreground={foreground}, **{framing!r})
 data = open(sys.argv[1], "rb").read()
 warm = photo_files.decode(photo_files.encode(np.zeros((9, 9, 3), np.uint8), ".jpg"))
 rows, columns = np.mgrid[:64, :64]
@@ -74,14 +74,19 @@ print(status("VmHWM") - before, footprint.of_file(data, options))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", ["rgba", "mask", "matte16", "on-color", "foreground"])
+@pytest.mark.parametrize("kind", ["rgba", "mask", "matte16", "on-color", "foreground", "canvas", "cropped"])
 def test_a_photo_takes_no_more_than_its_cost(photo, tmp_path, kind):
     """fault: service_memory_on_color. A process of its own, whose largest size the system has kept."""
     if kind == "foreground":
         pytest.importorskip("pymatting", reason="needs pip install '.[refine]'")
     (tmp_path / "a.jpg").write_bytes(encode(np.tile(photo, (24, 24, 1)), ".jpg"))
     foreground = kind == "foreground"
-    code = MEASURED.format(kind="rgba" if foreground else kind, foreground=foreground)
+    framing = {
+        "canvas": {"canvas": "2000x3000", "shadow": "soft"},
+        "cropped": {"crop": True, "margin": "3%", "shadow": "soft"},
+    }.get(kind, {})
+    kind = {"foreground": "rgba", "canvas": "on-color", "cropped": "rgba"}.get(kind, kind)
+    code = MEASURED.format(kind=kind, foreground=foreground, framing=framing)
     command = [sys.executable, "-c", code, tmp_path / "a.jpg"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     taken, cost = map(int, done.stdout.split())

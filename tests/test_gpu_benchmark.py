@@ -1,9 +1,12 @@
 """Every phase of benchmarks/gpu.py on a CPU, with stand-ins for what only a GPU does."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import goldens
@@ -14,16 +17,18 @@ import stand_ins
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import gpu
-from gpu_phases import prepare, report, sweep
+from gpu_phases import engines, prepare, report, sweep, timing
 from gpu_phases.records import Budget, Records
 
+from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.model_folder import LOWERED_ONNX, Preset
 
 BENCHMARKS = Path(gpu.__file__).parent
 
 
 # One of TF-TRT's precisions: each costs a start of TensorFlow.
-ENGINES = ("onnx-cuda", "onnx-tensorrt", "tensorrt-fp32", "tensorrt-fp16", "tensorrt-int8", "tftrt-fp16")
+ENGINES = ("onnx-cuda", "onnx-tensorrt", *(f"tensorrt-{name}" for name in ("fp32", "fp16", "int8", "fp16-uint8")))
+ENGINES += ("tftrt-fp16",)
 
 
 @pytest.fixture
@@ -97,7 +102,9 @@ def test_every_phase_runs_and_what_is_recorded_is_not_done_again(
     check(measured)
     assert all(row["card"]["name"] == "a stand-in" for row in measured)
     graphs = {(row["names"][2], row["names"][3]) for row in measured if "graph_ms" in row}
-    assert graphs == {(f"tensorrt-{precision}", 1) for precision in ("fp32", "fp16", "int8")}
+    assert graphs == {(name, 1) for name in ENGINES if name.startswith("tensorrt-")}
+    by_events = {row["names"][2] for row in measured if row["clock"] == timing.EVENTS}
+    assert by_events == {name for name in ENGINES if name.startswith("tensorrt-")} | {"onnx-cuda"}
     assert not machine_with_a_gpu.blocks  # all memory was freed
 
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -105,13 +112,29 @@ def test_every_phase_runs_and_what_is_recorded_is_not_done_again(
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     capsys.readouterr()
     assert run("report", *words) == 0
-    assert capsys.readouterr().out.count("| tftrt-fp16 (py") == 2
+    told = capsys.readouterr().out
+    assert told.count("| tftrt-fp16 (py") == 2
+    assert "| onnx-cuda (py" in told
+
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # which the strict phases set, and the test's end takes back
+    for phase in ("build", "measure"):
+        assert run(phase, *words, "--strict") == 0, capsys.readouterr()
+    strict = [row for row in Records(out).read("measure") if row["names"][0].endswith("-strict")]
+    assert {(row["names"][2], row["precision"]) for row in strict} == {("onnx-cuda", "f32"), ("tensorrt-fp32", "f32")}
+    assert len(strict) == 4
+    check(strict)
+    assert not machine_with_a_gpu.blocks
 
 
-def test_pytorch_is_measured_in_every_precision(tmp_path, quick, torch, monkeypatch):
+def test_pytorch_is_measured_in_every_precision_and_one_that_fails_leaves_the_others(
+    tmp_path, quick, torch, monkeypatch, capsys
+):
     import torch_u2net
 
-    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    def no_compiler(module, **options):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
     folder, arrays = tmp_path / "model", goldens.formula_state_dict("u2netp")
     folder.joinpath("gpu").mkdir(parents=True)
     Preset(name="m", architecture="u2netp", input_size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3).save(folder)
@@ -129,6 +152,8 @@ def test_pytorch_is_measured_in_every_precision(tmp_path, quick, torch, monkeypa
         ("torch-compile", "fp16"),
     }
     assert len(rows) == 8
+    assert [row["error"] for row in rows if row["names"][2] == "torch-compile"] == ["RuntimeError: no compiler"] * 2
+    rows = [row for row in rows if row["names"][2] != "torch-compile"]
     check(rows)
     for row in rows:
         bound = 1e-5 if row["precision"] in ("f32", "tf32") else 0.02
@@ -157,6 +182,65 @@ def test_the_pytorch_modules_take_the_weights_that_prepare_writes(name, tmp_path
     for tensor_name, tensor in module_of(tmp_path).state_dict().items():
         if not tensor_name.endswith("num_batches_tracked"):
             np.testing.assert_array_equal(tensor.numpy(), expected[canonical(tensor_name)], err_msg=tensor_name)
+
+
+def test_resnet50_in_pytorch_is_that_of_keras(tmp_path, torch):
+    import keras
+    from gpu_phases.torch_baselines import module_of
+
+    from keras_matting.weights.pytorch import state_dict
+
+    keras.utils.set_random_seed(0)
+    model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):  # whose fresh statistics would hide a wrong epsilon
+            layer.moving_variance.assign(keras.random.uniform(layer.moving_variance.shape, 0.001, 1, seed=1))
+    model.layers[-1].kernel.assign(model.layers[-1].kernel * 10)
+    (tmp_path / "gpu").mkdir()
+    np.savez(tmp_path / "gpu" / "weights.npz", **state_dict(model))
+    Preset(name="m", architecture=prepare.RESNET, input_size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3).save(tmp_path)
+    image = goldens.image(0, 2, 64, 64)
+    expected = np.asarray(model(image, training=False))
+    with torch.no_grad():
+        outputs = module_of(tmp_path)(torch.from_numpy(image.transpose(0, 3, 1, 2))).numpy()
+    assert np.abs(expected[0] - expected[1]).max() > 1e-6  # else any graph would do
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+def test_keras_on_jax_is_measured_in_every_precision(tiny_model_dir, tmp_path):
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    engine = OnnxEngine(folder / "model.onnx", "cpu")
+    images = goldens.image(0, 2, 64, 64)
+    (folder / "gpu").mkdir()
+    np.savez(folder / "gpu" / "arrays.npz", images=images, outputs=engine.predict(images))
+    words = ["jax", str(folder), "--out", str(tmp_path / "out"), "--batches", "1", "--rounds", "1", "--device", "cpu"]
+    script = (
+        "import sys\n"
+        "for name in ('tensorflow', 'onnx', 'cv2', 'tqdm', 'isal'):\n"  # which are not carried there
+        "    sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "import gpu\n"
+        "from gpu_phases import sweep\n"
+        "sweep.ROUND_MS = 0.01\n"
+        f"sys.exit(gpu.main({words!r}))\n"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["names"][2]: row for row in Records(tmp_path / "out").read("jax")}
+    assert {name: row["precision"] for name, row in rows.items()} == {
+        "jax-strict": "f32",
+        "jax-tf32": "tf32",
+        "jax-half": "fp16",
+    }
+    for row in rows.values():
+        assert "error" not in row, row
+        assert row["device_ms"]["median"] > 0
+        bound = 0.02 if row["precision"] == "fp16" else 1e-4
+        assert row["error_from_float32"]["worst"] < bound, row
+    assert rows["jax-half"]["error_from_float32"]["worst"] > 1e-6  # it was half precision
 
 
 def test_a_phase_without_time_leaves_its_work_to_another_call(folder, tmp_path, capsys):
@@ -209,6 +293,36 @@ def test_the_roofline_is_the_slower_of_arithmetic_and_traffic(precision, expecte
     assert report.bound_ms({"gflop": 40, "convolution_mb": 200}, precision, {}) is None
 
 
+def test_every_command_of_the_page_is_one_that_the_script_takes():
+    page = (BENCHMARKS / "gpu.md").read_text()
+    commands = re.findall(r"benchmarks/gpu\.py ([^`'|>;\n]+)", page)
+    parsed = [gpu._parser().parse_intermixed_args(command.replace("MODELS", "a b").split()) for command in commands]
+    assert {arguments.phase for arguments in parsed} == set(gpu.PHASES)
+    assert any(arguments.strict and arguments.phase == "build" for arguments in parsed)
+    (listed,) = re.findall(r"leave TF-TRT out \(`--engines ([\w,-]+)`", page)
+    assert set(listed.split(",")) == {name for name in engines.GPU_ENGINES if not name.startswith("tftrt")}
+
+
+def test_the_kit_s_python_finds_the_kit_s_libraries_and_no_others_python(tmp_path):
+    """The Python is a shared library beside it; TensorRT and CUDA lie where pip puts them."""
+    site = tmp_path / "python" / "lib" / "python3.10" / "site-packages"
+    for name in ("tensorrt", "nvidia/cudnn/lib", "nvidia/stubs/lib"):
+        (site / name).mkdir(parents=True)
+    program = tmp_path / "python" / "bin" / "python3.10"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$LD_LIBRARY_PATH"\necho "$KERAS_MATTING_TFTRT_PYTHON"\necho "$PYTHONPATH$*"\n')
+    program.chmod(0o755)
+    environment = os.environ | {"KIT": str(tmp_path), "PYTHONPATH": "elsewhere", "LD_LIBRARY_PATH": "/driver"}
+    words = [str(BENCHMARKS / "kitpy"), "gpu.py", "probe"]
+    libraries, python, rest = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    lib = tmp_path / "python" / "lib"
+    own = [lib, site / "tensorrt", site / "nvidia" / "cudnn" / "lib", site / "nvidia" / "stubs" / "lib"]
+    assert libraries.split(":") == [*map(str, own), "/driver"]
+    assert (python, rest) == (str(program), "gpu.py probe")
+
+
 def test_what_the_gpu_machine_runs_needs_neither_keras_nor_opencv():
     script = (
         "import json, sys\n"
@@ -216,9 +330,9 @@ def test_what_the_gpu_machine_runs_needs_neither_keras_nor_opencv():
         "    sys.modules[name] = None\n"
         f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
         "import gpu\n"
-        "from gpu_phases import build, measure, probe, records, report, sweep, timing\n"
-        "print(json.dumps(probe.GPU_ENGINES))\n"
+        "from gpu_phases import build, engines, measure, probe, records, report, sweep, timing, variants\n"
+        "print(json.dumps(engines.GPU_ENGINES))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 8
+    assert len(json.loads(done.stdout)) == 9

@@ -33,7 +33,15 @@ def test_one_engine_s_failure_of_whatever_kind_is_its_own_row(one_layer_dir, mon
 
 @pytest.mark.parametrize(("capability", "precision"), [("7.5", "f32"), ("8.0", "tf32"), ("10.0", "tf32")])
 def test_float32_on_a_gpu_is_called_what_it_is(monkeypatch, capability, precision):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     monkeypatch.setattr(machine, "gpu", lambda: {"compute_capability": capability})
+    assert machine.gpu_float32() == precision
+
+
+@pytest.mark.parametrize(("override", "precision"), [("0", "f32"), ("1", "tf32")])
+def test_float32_is_called_so_where_nvidia_s_libraries_are_told_to_keep_to_it(monkeypatch, override, precision):
+    monkeypatch.setattr(machine, "gpu", lambda: {"compute_capability": "9.0"})
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
     assert machine.gpu_float32() == precision
 
 
@@ -190,6 +198,19 @@ def test_a_tensorrt_engine_takes_the_context_made_for_the_batch_and_frees_its_me
         np.testing.assert_array_equal(engine.predict(batch[:n]), batch[:n, ..., :1] / 2)
     engine.close()
     assert not cuda.blocks
+
+
+def test_a_tensorrt_engine_that_takes_bytes_refuses_others(cuda, card, tmp_path, monkeypatch):
+    trt = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(trt, "Runtime", stand_ins.tensorrt_runtime((8, 8)))
+    (tmp_path / tensorrt.PLAN).write_bytes(b"plan with image__plain")
+    engine = tensorrt.TensorRtEngine(tmp_path, tensorrt.UINT8)
+    batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    for n in (1, 3):
+        np.testing.assert_array_equal(engine.predict(batch[:n]), batch[:n, ..., :1] / np.float32(2))
+    with pytest.raises(EngineError, match=r"expects a uint8 batch .* received float32 .* imaging.sized"):
+        engine.predict(batch.astype("float32"))
+    engine.close()
 
 
 def test_float32_on_the_gpu_is_labelled(monkeypatch, cuda, card, tmp_path):

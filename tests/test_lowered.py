@@ -1,9 +1,11 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from keras_matting import engines
@@ -12,8 +14,10 @@ from keras_matting.cli.status import OK, SOME_FAILED
 from keras_matting.engines import lower, lowered
 from keras_matting.engines.artefacts import exported
 from keras_matting.engines.lowered import export_lowered, lowered_onnx
+from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.errors import EngineError
-from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE
+from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, Preset
+from keras_matting.photos import imaging
 from keras_matting.photos.files import Photo
 
 
@@ -60,9 +64,28 @@ def test_what_is_not_quantised_may_be_float16(quantised, tiny_model_dir, tmp_pat
     assert np.abs(one - other).mean() < 0.01
 
 
+@pytest.mark.parametrize("opset", [17, 18])
+@pytest.mark.parametrize("scale", ["255", "image-max"])
+def test_a_graph_that_takes_bytes_gives_what_the_one_of_normalised_photos_gives(tiny_model_dir, tmp_path, scale, opset):
+    preset = replace(Preset.load(tiny_model_dir), scale=scale)
+    source = onnx.version_converter.convert_version(onnx.load(tiny_model_dir / ONNX_FILE), opset)
+    onnx.save(source, tmp_path / "float.onnx")
+    lower.to_uint8_input(tmp_path / "float.onnx", tmp_path / "uint8.onnx", preset)
+    random = np.random.default_rng(0)
+    photos = [Photo(random.integers(0, top, (40, 50, 3), dtype=np.uint8)) for top in (256, 99, 1)]  # the last is black
+    sized, prepared = ([f(p, preset)[None] for p in photos] for f in (imaging.sized, imaging.prepare))
+    expected = lowered._outputs(tmp_path / "float.onnx", prepared)
+    for output, expectation in zip(lowered._outputs(tmp_path / "uint8.onnx", sized), expected, strict=True):
+        np.testing.assert_allclose(output, expectation, rtol=0, atol=1e-6)
+    together = OnnxEngine(tmp_path / "float.onnx", "cpu").predict(np.concatenate(prepared))
+    session = onnxruntime.InferenceSession(tmp_path / "uint8.onnx", providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"image": np.concatenate(sized)})  # a maximum for each photo, not for the batch
+    np.testing.assert_allclose(output, together, rtol=0, atol=1e-5)
+
+
 def test_every_precision_is_written_with_its_error_and_found_again(folder, photo, options):
     written = export_lowered(folder, options, [Photo(photo)])
-    assert [one.precision for one in written] == ["fp16", "int8", "int8-fp16"]
+    assert [one.precision for one in written] == ["fp16", "int8", "int8-fp16", "fp16-uint8"]
     assert all(0 < one.mae <= one.worst_photo_mae < 0.02 and not one.refused for one in written)
     for precision, name in LOWERED_ONNX.items():
         assert lowered_onnx(folder, precision, None, None, "x") == exported(folder, name, "x") == folder / name

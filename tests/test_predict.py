@@ -120,12 +120,12 @@ def test_a_photo_that_a_library_chokes_on_fails_alone(session, tmp_path, write_p
         write_photo(tmp_path / "in" / name)
     calls = iter((None, MemoryError("out of memory"), None))
 
-    def render(*arguments):
+    def restore(*arguments):
         if error := next(calls):
             raise error
-        return Session.render(session, *arguments)
+        return Session.restore(session, *arguments)
 
-    monkeypatch.setattr(session, "render", render)
+    monkeypatch.setattr(session, "restore", restore)
     results = list(predict.run(session, predict.plan(tmp_path / "in", tmp_path / "out", ".png")))
     assert sorted(result.status for result in results) == ["done", "done", "failed"]
 

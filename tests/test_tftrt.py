@@ -66,6 +66,20 @@ def test_a_worker_that_dies_leaves_its_last_words(python):
         worker.ask("probe")
 
 
+def test_wherever_the_worker_runs_it_does_not_fall_back_reports_in_detail_and_leaves_gpu_memory_to_others():
+    script = (
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(Path(tftrt_worker.__file__).parent)!r})\n"
+        "import tftrt_worker\n"
+        "tftrt_worker.main(os.memfd_create('shared'))\n"  # whose standard input is at its end
+        "names = ('TF_FORCE_GPU_ALLOW_GROWTH', 'TF_TRT_SHOW_DETAILED_REPORT',\n"
+        "         'TF_TRT_ALLOW_ENGINE_NATIVE_SEGMENT_EXECUTION')\n"
+        "print(*(os.environ[name] for name in names))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.stderr == "true 1 False\n"  # where the worker sends what is printed
+
+
 @pytest.fixture(scope="module")
 def served(one_layer_dir):
     """A worker, on this Python's TensorFlow, that has opened a SavedModel."""
@@ -144,7 +158,7 @@ def saved_model(tmp_path_factory):
     """Write a model in the form for TF-TRT, at the size that it is served at."""
     from keras_matting.export import save_saved_model, serving_function
     from keras_matting.models import build_model, inference_model
-    from keras_matting.tftrt_form import tftrt_form
+    from keras_matting.models.tftrt_form import tftrt_form
 
     def write(name, size, form=tftrt_form):
         import keras

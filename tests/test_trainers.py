@@ -7,7 +7,7 @@ import pytest
 
 from keras_matting import architectures, metrics
 from keras_matting.models import build_model
-from keras_matting.models.layers import with_exact_resizes
+from keras_matting.models.layers import clone_with, exact_resize
 from keras_matting.training import trainers
 from keras_matting.training.trainers import SOCTrainer
 from keras_matting.weights.pytorch import load_state_dict, pytorch_name
@@ -26,7 +26,7 @@ def network_of(name, size):
     """The model with formula weights, and with resizes that compute in float64, as TensorFlow's own does not."""
     network = build_model(name, size)
     load_state_dict(network, goldens.formula_state_dict(name))
-    return with_exact_resizes(network)
+    return clone_with(network, exact_resize)
 
 
 def steps(trainer, optimizer, image, targets, count):

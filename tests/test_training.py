@@ -1,13 +1,7 @@
 """Training runs: their folder, resume after a kill, refusals, and what becomes of a full disk or a NaN."""
 
-import importlib.util
-import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import keras
@@ -35,19 +29,6 @@ def finished(pairs, tmp_path_factory):
     settings = tiny.settings(pairs, images_every=2)
     folder = tmp_path_factory.mktemp("runs") / "finished"
     return settings, folder, train(settings, folder, verbose=0)
-
-
-def in_process(script, *arguments, **environment):
-    """Run a script that has `tiny` and `train` at hand."""
-    header = (
-        "import sys, os, signal, tiny\n"
-        "from keras_matting.training import callbacks, run\n"
-        "from keras_matting.training.run import train\n"
-        "tiny.register()\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment
-    command = [sys.executable, "-c", header + script, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_a_run_learns_and_keeps_its_best_epoch(finished):
@@ -81,7 +62,7 @@ def test_a_run_killed_in_an_epoch_continues_as_if_it_had_not_been(finished, pair
         "callbacks.NaNGuard.on_train_batch_end = kill\n"
         "train(tiny.settings(sys.argv[1]), sys.argv[2], verbose=0)\n"
     )
-    killed = in_process(script, pairs, tmp_path / "run")
+    killed = tiny.in_process(script, pairs, tmp_path / "run")
     assert killed.returncode == -9, killed.stderr
     progress = train(tiny.settings(pairs), tmp_path / "run", resume=True, verbose=0)
     assert progress.epoch == 4
@@ -183,13 +164,12 @@ def test_weights_that_an_epochs_last_step_spoilt_are_not_kept(pairs, tmp_path, v
     assert not (tmp_path / "run" / "checkpoint-1.npz").exists()
 
 
-def test_what_is_left_out_of_the_data_is_told(pairs, tmp_path):
+def test_what_is_left_out_of_the_data_is_told(pairs, tmp_path, caplog):
     folder = shutil.copytree(pairs, tmp_path / "pairs")
     (folder / "mask" / "00.png").unlink()
     cv2.imwrite(str(folder / "mask" / "01.png"), np.full((8, 8), 255, np.uint8))
-    told = []
-    train(tiny.settings(folder, epochs=1, steps_per_epoch=1), tmp_path / "run", verbose=0, log=told.append)
-    (line,) = [line for line in told if line.startswith("left out")]
+    train(tiny.settings(folder, epochs=1, steps_per_epoch=1), tmp_path / "run", verbose=0)
+    (line,) = [line for line in caplog.messages if line.startswith("left out")]
     assert f"left out of {folder}: image without mask (1), size mismatch (1)" in line
 
 
@@ -209,7 +189,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(pairs, tmp_path):
         "except MattingError as error:\n"
         "    print(error)\n"
     )
-    done = in_process(script, pairs, tmp_path / "run")
+    done = tiny.in_process(script, pairs, tmp_path / "run")
     assert "Expected to write a checkpoint" in done.stdout, done.stdout + done.stderr
     assert "the checkpoint of epoch 1 is whole" in done.stdout
     assert not list((tmp_path / "run").glob(".*partial*"))
@@ -297,63 +277,6 @@ def test_the_command_line_trains_resumes_and_strips(pairs, tmp_path, capsys):
     assert main(["strip", run_dir, "--out", model_dir]) == 0
     assert main(["train", *words, "--epochs", "2", "--out", run_dir]) == 2
     assert "is a run already" in capsys.readouterr().err
-
-
-@pytest.mark.long
-def test_mirrored_training_spreads_a_batch_over_devices(pairs, tmp_path):
-    validation = tiny.write_pairs(tmp_path / "validation", 3)  # the last batch has nothing for one of the devices
-    options = {"val": str(validation), "val_fraction": 0.0, "epochs": 1}
-    script = (
-        "import tensorflow as tf\n"
-        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
-        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
-        f"settings = tiny.settings(sys.argv[1], strategy='mirrored', **{options})\n"
-        "progress = train(settings, sys.argv[2], verbose=0)\n"
-        "print([row.get('loss') or row['val_loss'] for row in progress.history])\n"
-    )
-    done = in_process(script, pairs, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    start, first = json.loads(done.stdout)
-    single = train(tiny.settings(pairs, **options), tmp_path / "single", verbose=0)
-    assert start == pytest.approx(single.history[0]["val_loss"], rel=1e-5)
-    # Each device normalises its own half of the batch, so the losses are close, not equal.
-    assert first == pytest.approx(tiny.losses_of(single)[0], rel=0.05)
-    more = train(tiny.settings(pairs, **options | {"epochs": 2}), tmp_path / "run", resume=True, verbose=0)
-    assert more.epoch == 2
-
-
-@pytest.mark.long
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_runs_train_on_jax(pairs, tmp_path):
-    script = "print(train(tiny.settings(sys.argv[1], epochs=2), sys.argv[2], verbose=0).epoch)\n"
-    done = in_process(script, pairs, tmp_path / "run", KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
-    assert done.stdout.strip() == "2", done.stderr
-    progress = Progress(tmp_path / "run", "val_miou")
-    progress.read()
-    first, second = tiny.losses_of(progress)
-    assert second < first
-
-
-@pytest.mark.long
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_data_parallel_training_on_jax_equals_one_device(pairs, tmp_path):
-    losses = []
-    for strategy in ("none", "data-parallel"):
-        script = (
-            f"progress = train(tiny.settings(sys.argv[1], epochs=1, strategy='{strategy}'), sys.argv[2], verbose=0)\n"
-            "print(progress.history[-1]['loss'])\n"
-        )
-        flags = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-        flags["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-        done = in_process(script, pairs, tmp_path / strategy, **flags)
-        assert done.returncode == 0, done.stderr
-        losses.append(float(done.stdout))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
-def test_a_strategy_of_another_backend_is_refused(pairs, tmp_path):
-    with pytest.raises(UsageError, match="data-parallel is for the jax backend; this is tensorflow"):
-        train(tiny.settings(pairs, strategy="data-parallel"), tmp_path / "run")
 
 
 @pytest.mark.long

@@ -86,6 +86,8 @@ def test_validation_and_the_best_model_use_the_moving_average(pairs, tmp_path):
     for variable, average in zip(best.trainable_variables, averages, strict=True):
         np.testing.assert_array_equal(variable, average)
         assert not np.array_equal(checkpoint[variable.path], average)  # training goes on with its own
+    for number, statistic in enumerate(best.non_trainable_variables, start=1):
+        np.testing.assert_array_equal(statistic, checkpoint[f"averages/{number}"])
 
 
 def test_the_moving_average_is_that_of_batch_statistics_too(pairs):

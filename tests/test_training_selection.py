@@ -17,12 +17,11 @@ def stems(sources):
 
 
 @pytest.mark.parametrize("named", ["", "pairs:"])
-def test_validation_photos_are_not_trained_on(pairs, named):
-    told = []
-    training, validation = select(tiny.settings(pairs, data=[f"{pairs}@2"], val=f"{named}{pairs}"), told.append)
+def test_validation_photos_are_not_trained_on(pairs, named, caplog):
+    training, validation = select(tiny.settings(pairs, data=[f"{pairs}@2"], val=f"{named}{pairs}"))
     assert stems(validation) and not stems(training) & stems(validation)
     assert len(stems(training) | stems(validation)) == 12
-    assert told == [f"left out of {pairs}: validation photos ({len(stems(validation))})"]
+    assert caplog.messages == [f"left out of {pairs}: validation photos ({len(stems(validation))})"]
 
 
 def test_a_run_that_would_be_validated_on_all_of_its_photos_is_refused(pairs):

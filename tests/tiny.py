@@ -3,6 +3,11 @@
 It is added as CONTRIBUTING.md says: a file with a builder (and a trainer, since none of ours fits), and a row.
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import keras
 import numpy as np
@@ -75,3 +80,16 @@ def settings(folder, **changes):
 def losses_of(progress):
     """Return the training loss of every epoch."""
     return [row["loss"] for row in progress.history if "loss" in row]
+
+
+def in_process(script, *arguments, **environment):
+    """Run a script that has `tiny` and `train` at hand."""
+    header = (
+        "import sys, os, signal, tiny\n"
+        "from keras_matting.training import callbacks, run\n"
+        "from keras_matting.training.run import train\n"
+        "tiny.register()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment
+    command = [sys.executable, "-c", header + script, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

@@ -15,7 +15,7 @@ from keras_matting.photos import base64_text
 
 from .. import negotiation, problems
 from ..admission import admit
-from ..answers import document, unless_disconnected
+from ..answers import SubjectBox, document, unless_disconnected
 from ..bodies import is_lines, json_of
 from ..budget import Share
 from ..lines import lines_of
@@ -71,6 +71,7 @@ class ItemResult(BaseModel):
     model: str | None = None
     engine: str | None = None
     timings_ms: dict[str, float] | None = None
+    box: SubjectBox | None = None
     problem: problems.ProblemDocument | None = None
 
 
@@ -90,7 +91,7 @@ class BatchResponse(BaseModel):
             "description": "The results; as JSON lines if the request was JSON lines",
             "content": {NDJSON: {"schema": {"type": "string"}}},
         },
-        **problems.responses("not_acceptable", "too_many_items", *problems.PHOTO_PROBLEMS),
+        **problems.responses("not_acceptable", "too_many_items", "no_subject", *problems.PHOTO_PROBLEMS),
     },
     openapi_extra=json_body(BatchRequest, other=(NDJSON,)),
 )
@@ -153,7 +154,7 @@ class _Work:
         self._request, self._worker = request, request.app.state.worker
         self._request_id = request.scope["request_id"]
         self._model, self._options = query.model, query.options()
-        self._media_type = negotiation.formats_of(query.output)[0]
+        self._media_type = negotiation.formats_of(query.kind)[0]
         self._max_line = request.app.state.settings.max_body_bytes * 4 // 3 + 1024
 
     async def all(self, items: Sequence[Item]) -> list[dict[str, Any]]:

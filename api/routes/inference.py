@@ -62,8 +62,8 @@ class InferRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-@router.get("", summary="The server", **_GUARDED, responses=problems.responses("unauthorized"))
-async def server():
+@router.get("", summary="The server", response_model=None, responses=problems.responses("unauthorized"), **_GUARDED)
+async def server() -> dict[str, Any]:
     """Name, version and extensions."""
     return {"name": "keras_matting", "version": __version__, "extensions": ["binary_tensor_data"]}
 
@@ -82,9 +82,11 @@ async def ready(request: Request) -> JSONResponse:
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 
-@router.get("/models/{name}", summary="A model's inputs and outputs", **_GUARDED, responses=_MODEL_PROBLEMS)
-@router.get("/models/{name}/versions/1", include_in_schema=False, **_GUARDED)
-async def metadata(request: Request, name: str):
+@router.get(
+    "/models/{name}", summary="A model's inputs and outputs", response_model=None, responses=_MODEL_PROBLEMS, **_GUARDED
+)
+@router.get("/models/{name}/versions/1", include_in_schema=False, response_model=None, **_GUARDED)
+async def metadata(request: Request, name: str) -> dict[str, Any]:
     """One input, one output, both float32."""
     described = request.app.state.worker.model(name)
     height, width = described.get("input_size", (-1, -1))

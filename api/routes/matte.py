@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from .. import negotiation, problems
 from ..admission import admit
-from ..answers import MatteDocument, answer, unless_disconnected
+from ..answers import BOX_HEADER, MatteDocument, answer, unless_disconnected
 from ..bodies import read_photo
 from ..openapi import BINARY, form_body
 from ..parameters import MatteParameters, check_repeated, with_fields
@@ -24,8 +24,14 @@ router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
             "description": "The output. `Server-Timing` tells the phases.",
             "content": {**dict.fromkeys(negotiation.EXTENSIONS, BINARY)},
             "model": MatteDocument,
+            "headers": {
+                BOX_HEADER: {
+                    "schema": {"type": "string", "pattern": "^[0-9]+(,[0-9]+){3}$"},
+                    "description": "Of what is cropped or placed: left,top,width,height of the subject in the photo",
+                }
+            },
         },
-        **problems.responses("not_acceptable", *problems.PHOTO_PROBLEMS),
+        **problems.responses("not_acceptable", "no_subject", *problems.PHOTO_PROBLEMS),
     },
     openapi_extra=form_body(
         MatteParameters, other=("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -39,7 +45,7 @@ async def matte(request: Request, query: Annotated[MatteParameters, Query()]) ->
     """
     photo, fields = await read_photo(request)
     parameters = with_fields(query, fields)
-    media_type = negotiation.choose(request, negotiation.formats_of(parameters.output))
+    media_type = negotiation.choose(request, negotiation.formats_of(parameters.kind))
     image_type = "image/png" if media_type == negotiation.JSON else media_type
     job = Job(photo, parameters.options(), image_type, parameters.model)
     done = await unless_disconnected(request, request.app.state.worker.matte(job))

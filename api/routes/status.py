@@ -40,14 +40,20 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/version", summary="Name and version")
-async def version():
+@router.get("/version", summary="Name and version", response_model=None)
+async def version() -> dict[str, str]:
     """The package's name and version."""
     return {"name": "keras_matting", "version": __version__}
 
 
-@router.get("/v1/models", summary="The models served", responses=problems.responses("unauthorized"), **_GUARDED)
-async def models(request: Request):
+@router.get(
+    "/v1/models",
+    summary="The models served",
+    response_model=None,
+    responses=problems.responses("unauthorized"),
+    **_GUARDED,
+)
+async def models(request: Request) -> dict[str, Any]:
     """The first is the default. One with the state "on_demand" is fetched and opened when a photo asks for it."""
     listed = request.app.state.worker.models()
     return {"default": listed[0]["name"], "models": listed}
@@ -56,6 +62,7 @@ async def models(request: Request):
 @router.get(
     "/v1/engine",
     summary="What serves a model, and why it won",
+    response_model=None,
     responses=problems.responses(
         "unauthorized",
         "unknown_model",
@@ -67,6 +74,6 @@ async def models(request: Request):
     ),
     **_GUARDED,
 )
-async def engine(request: Request, model: str | None = None):
+async def engine(request: Request, model: str | None = None) -> dict[str, Any]:
     """The engine, how it really runs, and the reason: a benchmark's verdict, a probe, or its name in the settings."""
     return request.app.state.worker.explain(model)

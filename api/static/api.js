@@ -14,7 +14,8 @@ export class Problem extends Error {
 }
 
 /**
- * Return { cutout: Blob (RGBA PNG), serverMs } for a photo. `settings`: { model, foreground, refine, key }, of which model and key may be "".
+ * Return { cutout: Blob (RGBA PNG), serverMs } for a photo. `settings`: { model, foreground, refine, framing, key }, of which
+ * model and key may be "", and framing has the service's words; what is undefined is not asked for.
  *
  * `report` is called with { state: "uploading", progress } (0 to 1), { state: "working" }, { state: "loading" } while the
  * model is being got ready, and { state: "busy", waitS, attempt, attempts }. Throws `Problem`, and the signal's reason when it is aborted.
@@ -63,11 +64,12 @@ function authorization(key) {
 }
 
 /** POST a photo. XMLHttpRequest, because fetch does not tell how much has been sent. */
-function send(file, { model, foreground, refine, key }, signal, report) {
+function send(file, { model, foreground, refine, framing, key }, signal, report) {
   const query = new URLSearchParams({ output: "rgba" });
   if (model) query.set("model", model);
   if (foreground) query.set("foreground", "true");
   if (refine) query.set("refine", "true");
+  for (const [name, value] of Object.entries(framing)) if (value !== undefined) query.set(name, value);
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const request = new XMLHttpRequest();

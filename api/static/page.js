@@ -3,6 +3,7 @@
 import { ask, cutOut, Problem } from "./api.js";
 import { Backgrounds } from "./backgrounds.js";
 import { canCopy, copy, cutoutName, render, renderAll, save } from "./downloads.js";
+import { Framing } from "./framing.js";
 import { listen } from "./intake.js";
 import { limiter } from "./limiter.js";
 import { describe, PhotoList, seconds } from "./list.js";
@@ -16,6 +17,7 @@ const element = (id) => document.getElementById(id);
 const limited = limiter(REQUESTS_IN_FLIGHT);
 const viewer = new Viewer(element("frame"));
 const backgrounds = new Backgrounds(element("backgrounds"), element("picture"), viewer, notify);
+const framing = new Framing(element("framing"));
 const list = new PhotoList(element("photos"), element("photo-item"), { select, retry: run, remove });
 
 let photos = [];
@@ -61,7 +63,8 @@ function keyGiven() {
 
 function currentSettings() {
   const { value: model } = element("model");
-  return { model, foreground: element("foreground").checked, refine: element("refine").checked };
+  const [foreground, refine] = ["foreground", "refine"].map((id) => element(id).checked);
+  return { model, foreground, refine, framing: framing.current };
 }
 
 /** Photos that were cut out, or are being, with other settings than the current ones. */

@@ -49,8 +49,8 @@ export class Viewer {
     this.after = swap(this.afterLayer, this.after, after);
     const image = after.image ?? before.image;
     const size = image && { width: image.naturalWidth, height: image.naturalHeight };
-    this.fit(size);
-    if (after.image && appears) this.reveal();
+    this.fit(size, sameSize(before.image, after.image));
+    if (this.isCompared && appears) this.reveal();
     return size;
   }
 
@@ -68,12 +68,18 @@ export class Viewer {
     this.afterLayer.classList.toggle("checker", !colour && !pictureUrl);
   }
 
-  fit(size) {
+  /** A cut-out in a frame of its own cannot lie over its photo: it is shown alone. */
+  fit(size, comparable) {
     this.frame.classList.toggle("blank", !size);
-    this.frame.classList.toggle("compared", Boolean(this.after.image));
+    this.frame.classList.toggle("compared", Boolean(this.after.image) && comparable);
+    this.frame.classList.toggle("alone", Boolean(this.after.image) && !comparable);
     if (!size) return;
     this.frame.style.setProperty("--ratio", size.width / size.height);
     this.frame.style.setProperty("--width", `${size.width}px`);
+  }
+
+  get isCompared() {
+    return this.frame.classList.contains("compared");
   }
 
   /** Put the boundary at a percentage of the width from the left; the photo is left of it. */
@@ -98,7 +104,7 @@ export class Viewer {
   }
 
   grab(event) {
-    if (event.button !== 0 || !this.after.image) return;
+    if (event.button !== 0 || !this.isCompared) return;
     event.preventDefault();
     this.slider.focus({ preventScroll: true });
     this.frame.classList.remove(REVEAL);
@@ -130,6 +136,12 @@ async function open(blob, alt, current) {
     URL.revokeObjectURL(url);
     return { ...NOTHING, blob };
   }
+}
+
+/** Whether a cut-out has its photo's size; where the browser cannot read the photo, it stands in for it. */
+function sameSize(before, after) {
+  if (!before || !after) return true;
+  return before.naturalWidth === after.naturalWidth && before.naturalHeight === after.naturalHeight;
 }
 
 /** An object URL lives as long as its picture is shown, so that the browser's "Save image as" works. */

@@ -2,9 +2,10 @@
 
 import time
 
+from gpu_phases.engines import build, build_unavailable_reason
 from gpu_phases.prepare import arrays
 from gpu_phases.records import card, versions
-from keras_matting.engines import BuildOptions, build, build_unavailable_reason
+from keras_matting.engines import BuildOptions
 from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest, size_mb
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from gpu_phases.prepare import arrays, error_from_float32
+from gpu_phases.engines import open_engine
+from gpu_phases.prepare import arrays, error_from_float32, inputs_of
 from gpu_phases.records import card, versions
 from gpu_phases.sweep import sweep, told_times
 from gpu_phases.timing import filled, runner
-from keras_matting.engines import open_engine
 
 
 def measure(records, environment, model_dirs, names, batches, rounds, budget, log):
@@ -31,7 +31,7 @@ def measure(records, environment, model_dirs, names, batches, rounds, budget, lo
             if not budget.is_left():
                 left += [(model_dir.name, name, batch) for name in taking_part]
                 continue
-            for name, figure in _swept(taking_part, filled(prepared["images"], batch), rounds, budget).items():
+            for name, figure in _swept(taking_part, prepared, batch, rounds, budget).items():
                 records.write("measure", environment, model_dir.name, name, batch, **told[name], **figure)
                 log(f"{model_dir.name} {name} batch {batch}: {told_times(figure)}")
         for engine in engines.values():
@@ -53,17 +53,17 @@ def _told(engine, prepared):
     """Return what a record says beside the times: how the engine computes, how exactly, on what."""
     told = engine.describe() | {"card": card(), "versions": versions()}
     try:
-        outputs = np.concatenate([engine.predict(image[None]) for image in prepared["images"]])
+        outputs = np.concatenate([engine.predict(image[None]) for image in inputs_of(engine, prepared)])
     except Exception as error:
         return told | {"error_from_float32": {"error": str(error)[:300]}}
     return told | {"error_from_float32": error_from_float32(outputs, prepared)}
 
 
-def _swept(engines, batch, rounds, budget):
+def _swept(engines, prepared, batch, rounds, budget):
     runners, failed = {}, {}
     for name, engine in engines.items():
         try:
-            runners[name] = runner(engine, batch)
+            runners[name] = runner(engine, filled(inputs_of(engine, prepared), batch))
         except Exception as error:
             failed[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
     try:

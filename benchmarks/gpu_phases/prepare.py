@@ -1,7 +1,8 @@
 """On a CPU, before the lease: everything that the GPU machine needs of a model, and the truth to compare with.
 
-Beside the exported graphs, `gpu/` in the model folder has `arrays.npz` (inputs, their outputs in float32, calibration
-inputs), `weights.npz` (PyTorch's names and layouts) where PyTorch has the architecture, and `work.json`.
+Beside the exported graphs, `gpu/` in the model folder has `arrays.npz` (inputs, the same as bytes, their outputs in
+float32, calibration inputs), `weights.npz` (PyTorch's names and layouts) where PyTorch has the architecture, and
+`work.json`.
 """
 
 import json
@@ -10,16 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from keras_matting.files import write_atomically
-from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, TFTRT_SAVED_MODEL, Preset
+from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, TFTRT_SAVED_MODEL, Preset, export_manifest
 
 PHOTOS = 8
 CALIBRATION = 24
-TORCH = ("modnet", "u2net", "u2netp")
+RESNET = "keras:ResNet50"
+TORCH = ("modnet", "u2net", "u2netp", RESNET)
 
 
 def prepare(model_dir, log):
     """Export what is missing and write `gpu/` of a model folder."""
     from keras_matting.engines import BuildOptions
+    from keras_matting.engines.artefacts import read_manifest
     from keras_matting.engines.lowered import export_lowered
     from keras_matting.engines.onnx import OnnxEngine
     from keras_matting.engines.optimize import calibration_inputs
@@ -33,15 +36,18 @@ def prepare(model_dir, log):
     if not (model_dir / TFTRT_SAVED_MODEL).exists():
         export(model_dir, tftrt=True)
     calibration, photos = calibration_inputs(preset)[:CALIBRATION], list(sample_photos().values())[:PHOTOS]
-    if not any((model_dir / name).exists() for name in LOWERED_ONNX.values()):
+    judged = read_manifest(model_dir / export_manifest(LOWERED_ONNX["fp16"])).get("mae", {})
+    if set(judged) != set(LOWERED_ONNX.values()):
         for lowered in export_lowered(model_dir, BuildOptions(calibration), photos):
             log(f"{model_dir.name} {lowered.precision}: mean error {lowered.mae:.4f} {lowered.refused}")
     images = np.stack([imaging.prepare(photo, preset) for photo in photos])
+    sized = np.stack([imaging.sized(photo, preset) for photo in photos])
     engine = OnnxEngine(model_dir / ONNX_FILE, "cpu")
     outputs = np.concatenate([engine.predict(image[None]) for image in images])
     folder = model_dir / "gpu"
     folder.mkdir(exist_ok=True)
-    np.savez(folder / "arrays.npz", images=images, outputs=outputs, calibration=np.concatenate(calibration))
+    found = {"images": images, "bytes": sized, "outputs": outputs, "calibration": np.concatenate(calibration)}
+    np.savez(folder / "arrays.npz", **found)
     write_atomically(folder / "work.json", (json.dumps(work(model_dir / ONNX_FILE), indent=2) + "\n").encode())
     if preset.architecture in TORCH:
         from keras_matting.models.folder import load_model
@@ -51,9 +57,14 @@ def prepare(model_dir, log):
 
 
 def arrays(model_dir):
-    """Return what `prepare` wrote, as {"images", "outputs", "calibration"}."""
+    """Return what `prepare` wrote, as {"images", "bytes", "outputs", "calibration"}."""
     with np.load(Path(model_dir) / "gpu" / "arrays.npz") as file:
         return dict(file)
+
+
+def inputs_of(engine, prepared):
+    """Return the images as an engine takes them."""
+    return prepared["bytes" if getattr(engine, "dtype", None) == np.uint8 else "images"]
 
 
 def error_from_float32(outputs, prepared):

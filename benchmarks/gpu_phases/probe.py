@@ -3,13 +3,12 @@
 import time
 from importlib.util import find_spec
 
+from gpu_phases.engines import GPU_ENGINES, unavailable_reason
 from gpu_phases.prepare import arrays
 from gpu_phases.records import card, state, versions
-from keras_matting.engines import ENGINES, unavailable_reason
 from keras_matting.engines.tftrt import TfTrtProcess
 from keras_matting.model_folder import TFTRT_SAVED_MODEL
 
-GPU_ENGINES = tuple(name for name in ENGINES if name.startswith(("onnx-cuda", "onnx-tensorrt", "tensorrt", "tftrt")))
 REPEATS = 10
 SIZES = {"cuda": (1024, 8192), "cpu": (1, 64)}  # megabytes to copy, the side of a matrix; on a CPU for a rehearsal
 

@@ -1,6 +1,7 @@
 """The records as Markdown: a table for each model, with the share that each engine reaches of what the card allows."""
 
 from gpu_phases.prepare import read_work
+from gpu_phases.timing import EVENTS
 
 # precision: (the ceiling of the arithmetic, bytes of an element in units of float16's)
 _CEILINGS = {"f32": ("f32_tflops", 2), "tf32": ("tf32_tflops", 2)}
@@ -8,6 +9,7 @@ _COLUMNS = (
     "engine",
     "batch",
     "precision",
+    "clock",
     "host to host ms",
     "on the device ms",
     "CUDA graph ms",
@@ -26,7 +28,7 @@ def report(records, model_dirs):
     lines = [f"# {_card(probes)}", ""]
     lines += [f"- {name}: {value:.1f}" for name, value in ceilings.items()]
     for model_dir in model_dirs:
-        rows = [*records.read("torch"), *records.read("measure")]
+        rows = [*records.read("torch"), *records.read("jax"), *records.read("measure")]
         rows = [row for row in rows if row["names"][1] == model_dir.name]
         lines += ["", f"## {model_dir.name}", "", *_roofline(model_dir, ceilings), ""]
         lines += [f"| {' | '.join(_COLUMNS)} |", "|---|" + "---:|" * (len(_COLUMNS) - 1)]
@@ -57,6 +59,11 @@ def _roofline(model_dir, ceilings):
     return [f"{told}{f': at least {bound:.3f} ms' if bound else ''}."]
 
 
+def _clock(row):
+    """Return who timed what ran on the device."""
+    return "device" if row.get("clock") == EVENTS else "host"
+
+
 def _best_ms(row):
     """Return the time of a batch on the device, by CUDA graph where that is faster."""
     times = [row[way]["median"] for way in ("device_ms", "graph_ms") if way in row]
@@ -71,5 +78,6 @@ def _row(row, work, ceilings):
     share = f"{batch * bound / best:.0%}" if best and bound else ""
     error = row.get("error_from_float32", {})
     errors = [f"{error[key]:.4f}" if key in error else "" for key in ("mean", "worst")]
-    cells = [f"{engine} ({environment})", str(batch), row.get("precision", ""), *ways, speed, *errors, share]
+    cells = [f"{engine} ({environment})", str(batch), row.get("precision", ""), _clock(row)]
+    cells += [*ways, speed, *errors, share]
     return f"| {' | '.join(cells)} |"

@@ -1,15 +1,17 @@
-"""PyTorch on the same models, weights and inputs: eager in float32, TF32 and channels-last float16, and compiled."""
+"""PyTorch on the same models, weights and inputs: eager in float32, TF32 and channels-last float16, and compiled.
+
+What `variants.measure_variants` asks of a framework.
+"""
 
 from contextlib import suppress
 
 import numpy as np
 
-from gpu_phases.prepare import TORCH, arrays, error_from_float32
-from gpu_phases.records import card, versions
-from gpu_phases.sweep import sweep, told_times
-from gpu_phases.timing import EVENTS, WALL, filled, wall_ms
+from gpu_phases.prepare import RESNET, TORCH, error_from_float32
+from gpu_phases.timing import EVENTS, WALL, wall_ms
 from keras_matting.model_folder import Preset
 
+PHASE, NAME = "torch", "PyTorch"
 VARIANTS = {
     "torch-strict": {"precision": "f32"},
     "torch-tf32": {"precision": "tf32"},
@@ -18,40 +20,24 @@ VARIANTS = {
 }
 
 
-def measure_torch(records, environment, model_dirs, batches, rounds, budget, log, device):
-    """Sweep the variants over `batches` for each model that PyTorch has; return what was left."""
-    left = []
-    for model_dir in model_dirs:
-        if Preset.load(model_dir).architecture not in TORCH:
-            continue
-        prepared, variants = arrays(model_dir), {}
-        for batch in batches:
-            missing = [n for n in VARIANTS if not records.has("torch", environment, model_dir.name, n, batch)]
-            if missing and not budget.is_left():
-                left.append((model_dir.name, batch))
-                continue
-            for name in missing:
-                if name not in variants:
-                    variants[name] = _Variant(model_dir, device, **VARIANTS[name])
-            taking_part = {n: _Runner(variants[n], filled(prepared["images"], batch)) for n in missing}
-            for name, figure in sweep(taking_part, rounds, budget).items():
-                told = {"precision": VARIANTS[name]["precision"], "coverage": "PyTorch", "card": card()}
-                told["error_from_float32"] = variants[name].error(prepared)
-                records.write("torch", environment, model_dir.name, name, batch, **told, versions=versions(), **figure)
-                log(f"{model_dir.name} {name} batch {batch}: {told_times(figure)}")
-    return left
+def has(model_dir):
+    """Tell whether there is a PyTorch module of a model."""
+    return Preset.load(model_dir).architecture in TORCH
 
 
 def module_of(model_dir):
     """Return a model folder's PyTorch module, the matte alone, with the weights that `prepare` wrote."""
     import torch
     import torch_modnet
+    import torch_resnet50
     import torch_u2net
 
     architecture = Preset.load(model_dir).architecture
     if architecture == "modnet":
         module = torch_modnet.MODNet()
         whole = torch_modnet.Inference(module)
+    elif architecture == RESNET:
+        module = whole = torch_resnet50.ResNet50()
     else:
         module = whole = torch_u2net.U2Net(torch_u2net.TABLES[architecture])
     with np.load(model_dir / "gpu" / "weights.npz") as arrays:
@@ -62,7 +48,7 @@ def module_of(model_dir):
     return whole.eval()
 
 
-class _Variant:
+class Variant:
     """One module in one precision on the device; a call takes and returns device memory, NCHW."""
 
     def __init__(self, model_dir, device, precision, compiled=False):
@@ -88,8 +74,12 @@ class _Variant:
     def error(self, prepared):
         """See `prepare.error_from_float32`."""
         mattes = [self(self.prepared(self.torch.from_numpy(image[None]))) for image in prepared["images"]]
-        mattes = np.concatenate([matte.float().cpu().numpy() for matte in mattes]).transpose(0, 2, 3, 1)
-        return error_from_float32(mattes, prepared)
+        mattes = np.concatenate([matte.float().cpu().numpy() for matte in mattes])
+        return error_from_float32(mattes.transpose(0, 2, 3, 1) if mattes.ndim == 4 else mattes, prepared)
+
+    def runner(self, batch):
+        """See `timing.runner`."""
+        return _Runner(self, batch)
 
 
 class _Runner:

@@ -54,7 +54,7 @@ VERBS = {
 }
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 if some files failed, 2 if the request cannot be met."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -81,13 +81,13 @@ def main(argv=None):
         return USAGE
 
 
-def _interrupt(*_):
+def _interrupt(*_: object) -> None:
     """End on SIGTERM as on Ctrl-C, so that files in the making are cleaned up; at once on the next."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(INTERRUPTED))
     raise KeyboardInterrupt
 
 
-def _parse(argv):
+def _parse(argv: list[str]) -> tuple[Verb, argparse.Namespace]:
     """Return (verb, its arguments); options may stand anywhere after the verb, which argparse's subparsers refuse."""
     listing = "\n".join(f"  {name:10} {verb.help}" for name, verb in VERBS.items())
     top = argparse.ArgumentParser(
@@ -106,7 +106,7 @@ def _parse(argv):
     return VERBS[name], parser.parse_intermixed_args(words)
 
 
-def _with_home(word):
+def _with_home(word: str) -> str:
     """Return a word with `~` as the home folder where a path begins with it: the shell does not look into quotes.
 
     That is at the start, or after the sign of --option=PATH, KIND:PATH or PATH,PATH.
@@ -116,7 +116,7 @@ def _with_home(word):
     return re.sub(r"(?:^|(?<=[=:,]))~[\w.-]*(?=/|$)", lambda found: os.path.expanduser(found[0]), word)  # noqa: PTH111
 
 
-def _plain_names(argv):
+def _plain_names(argv: list[str]) -> list[str]:
     """Turn what follows `--` into names that no parser takes for options: -a.jpg becomes ./-a.jpg."""
     if "--" not in argv:
         return argv
@@ -124,7 +124,7 @@ def _plain_names(argv):
     return argv[:index] + [f"./{word}" if word.startswith("-") and word != "-" else word for word in argv[index + 1 :]]
 
 
-def _join_output_values(argv):
+def _join_output_values(argv: list[str]) -> list[str]:
     """Turn `--output on-color R,G,B` into `--output on-color=R,G,B`, so that one option has one value."""
     joined: list[str] = []
     for word in argv:

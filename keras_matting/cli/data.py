@@ -1,8 +1,11 @@
 """The verb `data`: `data check` finds what is wrong with data before a training does."""
 
+import argparse
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_matting.cli.shared import aligned, positive
 from keras_matting.cli.status import OK, SOME_FAILED, say, show
@@ -10,7 +13,7 @@ from keras_matting.cli.status import OK, SOME_FAILED, say, show
 NAMES_SHOWN = 5
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `data`."""
     parser.add_argument("job", choices=("check",), help="check: decode everything, tell what is wrong")
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="[KIND:]PATH[,PATH...], as --data of train takes it")
@@ -19,7 +22,7 @@ def add_arguments(parser):
     parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and all problems")
 
 
-def data(arguments):
+def data(arguments: argparse.Namespace) -> int:
     """Check data; return 1 if there is any problem."""
     from keras_matting.data.check import check, sheet_groups
     from keras_matting.data.sheet import contact_sheet
@@ -47,7 +50,7 @@ def data(arguments):
     return SOME_FAILED if report["problems"] else OK
 
 
-def _sources_table(sources):
+def _sources_table(sources: Sequence[Mapping[str, Any]]) -> str:
     rows = [("source", "kind", "samples", "backgrounds", "median size", "foreground", "soft masks")]
     for source in sources:
         share = source["mean_foreground"]
@@ -65,16 +68,16 @@ def _sources_table(sources):
     return aligned(rows)
 
 
-def _first_details(problems):
+def _first_details(problems: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Return {kind: what is wrong with the first file of the kind}."""
     told = {problem["kind"]: problem["detail"] for problem in reversed(problems) if problem["detail"]}
     return {kind: told[kind] for kind in sorted(told) if not kind.endswith("duplicate")}
 
 
-def _problems_table(problems):
+def _problems_table(problems: Sequence[Mapping[str, str]]) -> str:
     if not problems:
         return "no problems"
-    names = defaultdict(list)
+    names: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for problem in problems:
         is_pair = problem["kind"].endswith("duplicate")
         names[problem["kind"], problem["source"]].append(

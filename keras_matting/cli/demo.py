@@ -1,21 +1,29 @@
 """The verb `demo`: the whole way from nothing to cut-outs, on sample photos."""
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_matting.cli.shared import aligned
 from keras_matting.cli.status import OK, SOME_FAILED, say
 
+if TYPE_CHECKING:
+    from keras_matting.predict import Result
+
 QUICK_ROUNDS, MAX_ROUNDS = 6, 24
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `demo`."""
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for photos and cut-outs (default: demo)")
     parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
     parser.add_argument("--no-benchmark", action="store_true", help="do not build and compare engines")
 
 
-def demo(arguments):
+def demo(arguments: argparse.Namespace) -> int:
     """Export the default model, build and compare its engines, each where that is not done yet; matte."""
     from keras_matting import predict
     from keras_matting.matting import Session
@@ -33,7 +41,7 @@ def demo(arguments):
     return OK if all(result.status == "done" for result in results) else SOME_FAILED
 
 
-def _benchmark_table(model_dir):
+def _benchmark_table(model_dir: Path) -> str:
     """Return the table of the folder's benchmark, made now unless its verdict holds on this device."""
     from keras_matting.benchmarking import report as reports
     from keras_matting.benchmarking.run import benchmark
@@ -52,7 +60,7 @@ def _benchmark_table(model_dir):
     return reports.markdown(report)
 
 
-def _write_samples(folder):
+def _write_samples(folder: Path) -> Path:
     from keras_matting.files import write_atomically
     from keras_matting.photos.files import encode
     from keras_matting.photos.samples import demo_photos
@@ -64,10 +72,10 @@ def _write_samples(folder):
     return folder
 
 
-def _table(results):
-    rows = [("photo", "size", "decode ms", "infer ms", "encode ms", "cut-out")]
+def _table(results: Sequence[Result]) -> str:
+    rows: list[tuple[str, ...]] = [("photo", "size", "decode ms", "infer ms", "encode ms", "cut-out")]
     for result in results:
         size = f"{result.width}x{result.height}" if result.width else "-"
         times = ("-" if ms is None else f"{ms:.0f}" for ms in (result.decode_ms, result.infer_ms, result.encode_ms))
-        rows.append((Path(result.input).name, size, *times, result.error or result.output))
+        rows.append((Path(result.input).name, size, *times, result.error or result.output or "-"))
     return aligned(rows)

@@ -3,16 +3,23 @@
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED
 from keras_matting.errors import UsageError
 
+if TYPE_CHECKING:
+    from keras_matting.benchmarking.selection import Gate
+    from keras_matting.photos.files import Photo
+
 MAX_PHOTOS = 32
 
 
-def add_optimize_arguments(parser):
+def add_optimize_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `optimize`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--engines", type=_names, metavar="A,B", help="build these (default: all)")
@@ -22,7 +29,7 @@ def add_optimize_arguments(parser):
     parser.add_argument("--strict", action="store_true", help="exit with 1 if any engine could not be built")
 
 
-def optimize(arguments):
+def optimize(arguments: argparse.Namespace) -> int:
     """Build engines and say why others cannot be built."""
     from keras_matting.engines.optimize import optimize
 
@@ -44,7 +51,7 @@ def optimize(arguments):
     return SOME_FAILED if failed or (arguments.strict and missing) else OK
 
 
-def add_benchmark_arguments(parser):
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `benchmark`."""
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model folder; with --data also names")
     parser.add_argument(
@@ -93,7 +100,7 @@ def add_benchmark_arguments(parser):
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw what was measured (PNG, SVG or PDF)")
 
 
-def benchmark(arguments):
+def benchmark(arguments: argparse.Namespace) -> int:
     """Measure engines side by side: to choose one, or, with data, how accurate what takes how long is."""
     from keras_matting.benchmarking.report import require_plots
     from keras_matting.files import is_json_with, require_replaceable, require_writable
@@ -110,7 +117,7 @@ def benchmark(arguments):
     return _tradeoff(arguments) if arguments.data else _choose(arguments)
 
 
-def _choose(arguments):
+def _choose(arguments: argparse.Namespace) -> int:
     """Store the verdict in the model folder."""
     from keras_matting.benchmarking import report as reports
     from keras_matting.benchmarking.run import benchmark
@@ -133,7 +140,7 @@ def _choose(arguments):
     return OK if report["verdict"]["engine"] else SOME_FAILED
 
 
-def _tradeoff(arguments):
+def _tradeoff(arguments: argparse.Namespace) -> int:
     """Compare models, sizes and engines; the model folders stay as they are."""
     from keras_matting.benchmarking import tradeoff, tradeoff_report
     from keras_matting.data.sources import read_source
@@ -152,19 +159,19 @@ def _tradeoff(arguments):
     return OK if report["points"] else SOME_FAILED
 
 
-def _gate(arguments):
+def _gate(arguments: argparse.Namespace) -> "Gate":
     from keras_matting.benchmarking.selection import Gate
 
     return Gate(arguments.max_mae, arguments.max_worst, arguments.max_share)
 
 
-def _gate_photos(arguments):
+def _gate_photos(arguments: argparse.Namespace) -> "dict[str, Photo]":
     from keras_matting.photos.samples import named_photos, sample_photos
 
     return named_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
 
 
-def _write(report, reports, arguments):
+def _write(report: Mapping[str, Any], reports: ModuleType, arguments: argparse.Namespace) -> None:
     """Print a report as its module draws it, and write the files that were asked for."""
     from keras_matting.files import write_atomically
 
@@ -178,14 +185,14 @@ def _write(report, reports, arguments):
         reports.plot(report, arguments.plot)
 
 
-def _names(text):
+def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise argparse.ArgumentTypeError(f"expected names of engines as onnx-cpu,openvino-f32; received {text!r}")
     return names
 
 
-def _margin(text):
+def _margin(text: str) -> float:
     try:
         margin = float(text)
     except ValueError:
@@ -195,19 +202,19 @@ def _margin(text):
     return margin
 
 
-def _numbers(text):
+def _numbers(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"expected numbers as 1,4,16; received {text!r}")
     return tuple(sorted({int(part) for part in parts}))
 
 
-def add_engines_arguments(parser):
+def add_engines_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `engines`."""
     parser.add_argument("--json", action="store_true")
 
 
-def engines(arguments):
+def engines(arguments: argparse.Namespace) -> int:
     """List the engines, and why one cannot run here."""
     from keras_matting.engines import ENGINES, unavailable_reason
 

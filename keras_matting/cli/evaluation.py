@@ -1,5 +1,6 @@
 """The verb `evaluate`: a model's mattes against the truth."""
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from keras_matting.cli.status import OK, SOME_FAILED, say, show
 from keras_matting.errors import UsageError
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `evaluate`."""
     parser.add_argument("model_dir", help="model folder or name")
     parser.add_argument(
@@ -24,7 +25,7 @@ def add_arguments(parser):
     parser.add_argument("--worst", type=positive, default=8, metavar="N", help="images on the sheet (default: 8)")
 
 
-def evaluate(arguments):
+def evaluate(arguments: argparse.Namespace) -> int:
     """Compare mattes with the truth and print the table."""
     from tqdm import tqdm
 

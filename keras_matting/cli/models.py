@@ -1,7 +1,11 @@
 """The verbs that make model folders: `fetch`, `import`, `from-keras`, `export`."""
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.shared import positive
@@ -9,10 +13,13 @@ from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.shipped import SHIPPED
 
+if TYPE_CHECKING:
+    from keras_matting.photos.files import Photo
+
 CHECKED_PHOTOS = 8
 
 
-def add_fetch_arguments(parser):
+def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `fetch`."""
     parser.add_argument(
         "name",
@@ -24,7 +31,7 @@ def add_fetch_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def fetch(arguments):
+def fetch(arguments: argparse.Namespace) -> int:
     """Bring official or shipped weights into a model folder."""
     from keras_matting.weights.fetch import fetch
 
@@ -34,7 +41,7 @@ def fetch(arguments):
     return OK
 
 
-def add_import_arguments(parser):
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `import`."""
     parser.add_argument("file", type=Path)
     parser.add_argument("--model", required=True, help=f"the architecture: {', '.join(ARCHITECTURES)}")
@@ -42,7 +49,7 @@ def add_import_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def import_(arguments):
+def import_(arguments: argparse.Namespace) -> int:
     """Import any checkpoint into a model folder."""
     from keras_matting.weights.fetch import import_file
 
@@ -51,7 +58,7 @@ def import_(arguments):
     return OK
 
 
-def add_export_arguments(parser):
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `export`."""
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--size", type=size, metavar="HxW", help="export at this size, which becomes the preset's")
@@ -74,7 +81,7 @@ def add_export_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the model in the Triton repository")
 
 
-def export(arguments):
+def export(arguments: argparse.Namespace) -> int:
     """Write a model folder's SavedModel and ONNX file."""
     from keras_matting.model_folder import Preset
     from keras_matting.photos.samples import folder_photos
@@ -108,7 +115,7 @@ def export(arguments):
     return OK
 
 
-def _export_lowered(arguments, photos):
+def _export_lowered(arguments: argparse.Namespace, photos: Sequence[Photo] | None) -> int:
     from keras_matting.engines import BuildOptions
     from keras_matting.engines.lowered import export_lowered
     from keras_matting.engines.optimize import calibration_inputs
@@ -124,7 +131,7 @@ def _export_lowered(arguments, photos):
     return SOME_FAILED if any(one.refused for one in lowered) else OK
 
 
-def add_from_keras_arguments(parser):
+def add_from_keras_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `from-keras`."""
     parser.add_argument("name", help="a model of keras.applications: ResNet50, EfficientNetB7, ...")
     parser.add_argument("--out", type=Path, help="model folder to write (default: saved_models/NAME)")
@@ -133,7 +140,7 @@ def add_from_keras_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def from_keras(arguments):
+def from_keras(arguments: argparse.Namespace) -> int:
     """Write a model folder of a Keras application, to export, optimise and benchmark like ours."""
     from keras_matting.foreign import write_application_folder
 
@@ -144,7 +151,7 @@ def from_keras(arguments):
     return OK
 
 
-def size(text):
+def size(text: str) -> tuple[int, int]:
     """Parse HEIGHTxWIDTH."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
@@ -152,7 +159,7 @@ def size(text):
     return int(height), int(width)
 
 
-def _batch(text):
+def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
     try:

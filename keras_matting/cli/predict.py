@@ -1,24 +1,32 @@
 """The verb `predict`: photos to cut-outs."""
 
+from __future__ import annotations
+
 import argparse
 import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
+from keras_matting.photos.options import FRAMING, SHADOWS
 from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from keras_matting.matting import Background, OutputOptions, Session
     from keras_matting.photos.folders import Listing
+    from keras_matting.predict import Result, Task
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `predict`."""
     parser.add_argument("input", metavar="INPUT", help="file, folder (its tree is kept), quoted glob, or - for stdin")
     parser.add_argument(
@@ -39,6 +47,7 @@ def add_arguments(parser):
     parser.add_argument("--format", default="png", choices=("png", "webp", "jpg"), help="of files in a folder")
     parser.add_argument("--foreground", action="store_true", help="estimate the subject's own colours at soft edges")
     parser.add_argument("--refine", action="store_true", help="solve the uncertain band anew from the photo (slow)")
+    _add_framing(parser)
     parser.add_argument("--report", metavar="FILE", help="one JSON line per photo")
     parser.add_argument("--resume", action="store_true", help="skip photos whose output is there, whole, made so")
     parser.add_argument("--overwrite", action="store_true", help="replace files that keras-matting did not make, too")
@@ -46,7 +55,21 @@ def add_arguments(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def predict(arguments):
+def _add_framing(parser: argparse.ArgumentParser) -> None:
+    framing = parser.add_argument_group("shop pictures")
+    framing.add_argument("--crop", action="store_true", help="crop to the subject, specks left out")
+    framing.add_argument(
+        "--margin",
+        metavar="LENGTHS",
+        help="around the subject: 3%% of its box or 30px; two or four values in quotes, as in CSS",
+    )
+    framing.add_argument("--canvas", metavar="WxH", help="put the subject on a canvas of this size, as 1600x2000")
+    framing.add_argument("--position", help="center (default on a canvas), top, bottom-left, ..., 'X%% Y%%', original")
+    framing.add_argument("--scale", help="how much of the canvas the subject fills: 80%% (default: 100%%), or original")
+    framing.add_argument("--shadow", choices=SHADOWS, default="off", help="a soft contact shadow (default: off)")
+
+
+def predict(arguments: argparse.Namespace) -> int:
     """Matte one photo, a folder, a glob or standard input."""
     from keras_matting.files import is_stream, require_writable
     from keras_matting.matting import open_session
@@ -65,13 +88,13 @@ def predict(arguments):
     return SOME_FAILED if tally.statuses["failed"] or (listing and listing.unreadable) else OK
 
 
-def _check_names(arguments):
+def _check_names(arguments: argparse.Namespace) -> None:
     if arguments.more:
         named = _count(2 + len(arguments.more), "name")
         raise UsageError(f"Expected INPUT and OUTPUT; received {named}. Quote a glob, as '*.jpg', or name the folder.")
 
 
-def _plan(arguments, output, options):
+def _plan(arguments: argparse.Namespace, output: str, options: OutputOptions) -> tuple[list[Task], Listing | None]:
     """Return (tasks, the `Listing` of a folder or glob or None); refuse what cannot be, before a model is opened."""
     from keras_matting import predict as photos
 
@@ -88,13 +111,27 @@ def _plan(arguments, output, options):
     return tasks, listing
 
 
-def _matte_all(session, tasks, options, listing, arguments):
+def _matte_all(
+    session: Session,
+    tasks: Sequence[Task],
+    options: OutputOptions,
+    listing: Listing | None,
+    arguments: argparse.Namespace,
+) -> _Tally:
     """Run the tasks, write the report, show a bar; return the `_Tally`."""
     from keras_matting import predict as photos
 
-    tally, how = _Tally(), ("resume", "overwrite", "max_megapixels")
+    tally = _Tally()
     with _Report(arguments.report) as report, _progress(len(tasks), arguments.quiet) as bar:
-        for result in photos.run(session, tasks, options, **{name: getattr(arguments, name) for name in how}):
+        results = photos.run(
+            session,
+            tasks,
+            options,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            max_megapixels=arguments.max_megapixels,
+        )
+        for result in results:
             report.add(result)
             tally.add(result)
             if result.status == "failed":
@@ -108,17 +145,17 @@ def _matte_all(session, tasks, options, listing, arguments):
 class _Tally:
     """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
         self._anew: Counter[str] = Counter()
         self._start = time.perf_counter()
 
-    def add(self, result):
+    def add(self, result: Result) -> None:
         self.statuses[result.status] += 1
         if result.status != "failed" and result.anew:
             self._anew[result.anew] += 1
 
-    def __str__(self):
+    def __str__(self) -> str:
         seconds = time.perf_counter() - self._start
         outcome = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
         if self._anew:
@@ -127,12 +164,13 @@ class _Tally:
         return f"{outcome} in {seconds:.1f} s ({self.statuses['done'] / seconds:.1f} images/s)"
 
 
-def _predict_stream(arguments, options):
+def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> int:
     """Matte one photo that is read from standard input, or whose output goes to standard output, or both."""
     from keras_matting.files import write_atomically
-    from keras_matting.matting import open_session, output_profile
+    from keras_matting.matting import open_session
     from keras_matting.photos import files as photo_files
     from keras_matting.photos import footprint, marks
+    from keras_matting.photos.output import output_profile
 
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
@@ -150,11 +188,11 @@ def _predict_stream(arguments, options):
     try:
         footprint.require_room(data, options, extension)
         photo = photo_files.decode(data, arguments.max_megapixels)
+        with open_session(arguments.model, arguments.engine) as session:
+            image = session.matte(photo, options)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
-    with open_session(arguments.model, arguments.engine) as session:
-        image = session.matte(photo, options)
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
     data = marks.marked(photo_files.encode(image, extension, output_profile(photo, options)), mark)
     if to_stdout:
@@ -165,7 +203,7 @@ def _predict_stream(arguments, options):
     return OK
 
 
-def _read_one(source):
+def _read_one(source: str) -> bytes:
     """Return the bytes of standard input, or of one file; raises `UsageError` on a folder or a glob."""
     from keras_matting.matting import read_file
     from keras_matting.photos.folders import is_glob
@@ -179,7 +217,7 @@ def _read_one(source):
     return read_file(path)
 
 
-def _check_report(report, tasks, overwrite):
+def _check_report(report: str | None, tasks: Sequence[Task], overwrite: bool) -> None:
     """Refuse a report that would overwrite a photo or an output, or a file that is no report."""
     from keras_matting.files import require_replaceable
 
@@ -190,11 +228,11 @@ def _check_report(report, tasks, overwrite):
         require_replaceable(report, lambda data: data.startswith(b'{"input": '))
 
 
-def _count(number, noun):
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _megapixels(text):
+def _megapixels(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -204,26 +242,28 @@ def _megapixels(text):
     return value
 
 
-def _output_options(arguments):
+def _output_options(arguments: argparse.Namespace) -> OutputOptions:
     from keras_matting.matting import OutputOptions, read_photo
 
     kind, _, value = arguments.output.partition("=")
-    background = None
+    background: Background | None = None
     if kind == "on-color":
         background = _color(value)
     elif kind == "on-image":
         background = read_photo(value or "(no file given)")
-    return OutputOptions(kind, background, arguments.refine, arguments.foreground)
+    framing = {name: getattr(arguments, name) for name in FRAMING}
+    return OutputOptions(kind, background, arguments.refine, arguments.foreground, **framing)
 
 
-def _color(text):
+def _color(text: str) -> tuple[int, int, int]:
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) <= 255 for part in parts):
         raise UsageError(f"Expected a colour as R,G,B with numbers from 0 to 255; received {text!r}.")
-    return tuple(int(part) for part in parts)
+    red, green, blue = map(int, parts)
+    return red, green, blue
 
 
-def _check_format(options, extension):
+def _check_format(options: OutputOptions, extension: str) -> None:
     """Refuse a format that cannot hold the output before any photo is read."""
     import numpy as np
 
@@ -236,11 +276,11 @@ def _check_format(options, extension):
 class _Report:
     """A JSON Lines file that gets one line per photo; nothing if no path was given."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | None) -> None:
         self._path = path
-        self._file = None
+        self._file: IO[str] | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._path:
             try:
                 Path(self._path).parent.mkdir(parents=True, exist_ok=True)
@@ -249,17 +289,17 @@ class _Report:
                 raise UsageError(f"Expected to write the report {self._path}; received: {error.strerror}.") from None
         return self
 
-    def add(self, result):
+    def add(self, result: Result) -> None:
         if self._file:
             self._file.write(result.as_json() + "\n")
             self._file.flush()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
 
 
-def _progress(total, quiet):
+def _progress(total: int, quiet: bool) -> tqdm[Any]:
     from tqdm import tqdm
 
     return tqdm(total=total, unit="image", disable=quiet or not sys.stderr.isatty())

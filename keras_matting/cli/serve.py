@@ -1,11 +1,13 @@
 """The verb `serve`."""
 
+import argparse
+
 from keras_matting.cli.shared import MODEL_HELP
 from keras_matting.cli.status import OK
 from keras_matting.errors import UsageError
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serve`; what is not given comes from the environment (see the service's settings)."""
     parser.add_argument("--model", action="append", help=f"{MODEL_HELP}; several times for several models")
     parser.add_argument("--engine", help="engine, or auto (default); see: keras-matting engines")
@@ -17,7 +19,7 @@ def add_arguments(parser):
     parser.add_argument("--port", type=int, help="default: 8000")
 
 
-def serve(arguments):
+def serve(arguments: argparse.Namespace) -> int:
     """Serve models over HTTP until interrupted."""
     try:
         from keras_matting_api.server import run

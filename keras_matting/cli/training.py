@@ -1,9 +1,13 @@
 """The verbs `train`, `adapt` and `strip`."""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.cli.models import size
@@ -12,8 +16,12 @@ from keras_matting.errors import UsageError
 from keras_matting.model_folder import find_model_dir
 from keras_matting.shipped import shipped_dir
 
+if TYPE_CHECKING:
+    from keras_matting.training.progress import Progress
+    from keras_matting.training.settings import Settings
 
-def add_train_arguments(parser):
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `train`."""
     _add_run_arguments(parser)
     parser.add_argument("--model", help=", ".join(ARCHITECTURES))
@@ -26,7 +34,7 @@ def add_train_arguments(parser):
     parser.add_argument("--unfreeze-from", type=int, metavar="LAYER", help="then train it from there on")
 
 
-def add_adapt_arguments(parser):
+def add_adapt_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `adapt`."""
     parser.add_argument(
         "init",
@@ -38,7 +46,7 @@ def add_adapt_arguments(parser):
     _add_run_arguments(parser)
 
 
-def _add_run_arguments(parser):
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS  # what is not given is a run's own, or as in `Settings`
     parser.add_argument("--data", action="append", metavar="SPEC", help="[KIND:]PATH[,PATH...][@WEIGHT]")
     parser.add_argument(
@@ -82,30 +90,28 @@ def _add_run_arguments(parser):
     group.add_argument("--overwrite", action="store_true", default=False, help="replace the run in --out")
 
 
-def train(arguments):
+def train(arguments: argparse.Namespace) -> int:
     """Train or fine-tune a model."""
     return _run(arguments, {"model": "--model"}, objective="supervised")
 
 
-def adapt(arguments):
+def adapt(arguments: argparse.Namespace) -> int:
     """Adapt a trained MODNet to photos without truth."""
     return _run(arguments, {"init": "MODEL"}, objective="soc", model="modnet", augment="none")
 
 
-def _run(arguments, needed, **fixed):
+def _run(arguments: argparse.Namespace, needed: Mapping[str, str], **fixed: Any) -> int:
     settings = _settings(arguments, {**needed, "data": "--data", "epochs": "--epochs"}, fixed)
     from keras_matting.training.run import train
 
     # Keras draws its bar on standard output; a log file gets lines instead.
     verbose = 1 if sys.stderr.isatty() and sys.stdout.isatty() else 2
-    progress = train(
-        settings, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, log=say, verbose=verbose
-    )
+    progress = train(settings, arguments.out, resume=arguments.resume, overwrite=arguments.overwrite, verbose=verbose)
     _tell(progress, settings, arguments.out)
     return OK
 
 
-def _settings(arguments, needed, fixed):
+def _settings(arguments: argparse.Namespace, needed: Mapping[str, str], fixed: Mapping[str, Any]) -> Settings:
     """Return the `Settings` of a new run, or those of the one to resume with what is given instead."""
     from keras_matting.training.settings import SETTINGS_FILE, Settings
 
@@ -120,7 +126,7 @@ def _settings(arguments, needed, fixed):
     return Settings(**options, **fixed)
 
 
-def _start(init):
+def _start(init: str) -> str:
     """Return a path as it is, and a model's name as its folder, which is looked for as `predict` does."""
     from keras_matting.weights.pretrained import PRETRAINED
 
@@ -134,7 +140,7 @@ def _start(init):
     return str(folder or init)
 
 
-def _tell(progress, settings, run_dir):
+def _tell(progress: Progress, settings: Settings, run_dir: Path) -> None:
     """Say what came of the run and what to do with it."""
     best = progress.state["best"]
     told = f", {settings.monitor} {best:.4f}" if best is not None else ""
@@ -142,7 +148,7 @@ def _tell(progress, settings, run_dir):
     say(f"keras-matting strip {run_dir} --out saved_models/NAME   makes a model folder of it")
 
 
-def add_strip_arguments(parser):
+def add_strip_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `strip`."""
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a training run")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -151,7 +157,7 @@ def add_strip_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
-def strip(arguments):
+def strip(arguments: argparse.Namespace) -> int:
     """Make a model folder out of a training run."""
     from keras_matting.training.strip import strip
 
@@ -160,7 +166,7 @@ def strip(arguments):
     return OK
 
 
-def add_experiments_arguments(parser):
+def add_experiments_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `experiments`."""
     parser.add_argument("action", choices=("run", "list"))
     parser.add_argument("experiments", nargs="*", metavar="NAME|FILE|all", help="all: those that come with the package")
@@ -170,7 +176,7 @@ def add_experiments_arguments(parser):
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="folder for runs and tables")
 
 
-def experiments(arguments):
+def experiments(arguments: argparse.Namespace) -> int:
     """List the experiments, or run some and print their table."""
     from keras_matting import experiments
 
@@ -188,8 +194,9 @@ def experiments(arguments):
     return OK
 
 
-def _pair(text):
+def _pair(text: str) -> tuple[int, int]:
     parts = text.split(",")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"expected DILATE,ERODE in pixels, as 25,3; received {text!r}")
-    return tuple(int(part) for part in parts)
+    dilate, erode = map(int, parts)
+    return dilate, erode

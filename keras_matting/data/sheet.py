@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from keras_matting.arrays import Uint8
 from keras_matting.files import printable
 from keras_matting.photos.imaging import composite
 
+_Picture = TypeVar("_Picture", bound=npt.NDArray[Any])
 _KEPT_PX = 440  # height; enough for rows of twice the usual one
 _PAGE, _INK = (246, 246, 246), (40, 40, 40)
 _MARGIN_PX, _GAP_PX, _SEAM_PX = 24, 18, 2
@@ -46,11 +49,11 @@ def contact_sheet(groups: Iterable[Group], *, height_px: int = 220, width_px: in
     return cv2.copyMakeBorder(page, *sides, cv2.BORDER_CONSTANT, value=_PAGE)
 
 
-def shrunk(picture: Uint8) -> Uint8:
+def shrunk(picture: _Picture) -> _Picture:
     """Return a picture (H, W) or (H, W, 3), of any type, at the height that is enough to keep it for a sheet."""
     scale = min(1.0, _KEPT_PX / picture.shape[0])
     size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cast(_Picture, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
 def on_checkerboard(rgb: Uint8, alpha: Uint8) -> Uint8:

@@ -6,11 +6,13 @@ device, and each file's SHA-256. Opening checks it, so a stale, foreign or damag
 
 import json
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from keras_matting.errors import EngineError
-from keras_matting.files import file_sha256, replaced_folder, write_atomically
+from keras_matting.files import StrPath, file_sha256, replaced_folder, write_atomically
 from keras_matting.model_folder import EXPORT_TARGETS, MANIFEST, ONNX_FILE, Preset, engine_dir, export_manifest
 
 _BELONGS = {
@@ -21,13 +23,13 @@ _BELONGS = {
 }
 
 
-def write_manifest(path, folder, files, **fields):
+def write_manifest(path: StrPath, folder: StrPath, files: Iterable[StrPath], **fields: Any) -> None:
     """Write the manifest `path` with `fields` and the SHA-256 of `files`, paths relative to `folder`."""
     digests = {str(file): file_sha256(Path(folder) / file) for file in files}
     write_atomically(path, (json.dumps({**fields, "files": digests}, indent=2) + "\n").encode())
 
 
-def exported(model_dir, relative, engine):
+def exported(model_dir: StrPath, relative: str, engine: str) -> Path:
     """Return the path of the exported graph `relative` (a file or folder) of a model folder, checked.
 
     Raises `EngineError` if it is not there, damaged, or of other weights or another size than the preset says.
@@ -39,7 +41,7 @@ def exported(model_dir, relative, engine):
     return model_dir / relative
 
 
-def is_exported(model_dir: str | Path) -> bool:
+def is_exported(model_dir: StrPath) -> bool:
     """Tell whether a model folder has graphs of the weights and size of its preset; what is damaged is told later."""
     manifest = read_manifest(Path(model_dir) / export_manifest(ONNX_FILE))
     identity = Preset.load(model_dir).identity
@@ -47,12 +49,12 @@ def is_exported(model_dir: str | Path) -> bool:
     return is_current and (Path(model_dir) / ONNX_FILE).is_file()
 
 
-def files_of(path):
+def files_of(path: Path) -> list[Path]:
     """Return the file itself, or all files of a folder, in order."""
-    return [path] if path.is_file() else sorted(file for file in Path(path).rglob("*") if file.is_file())
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def built(model_dir, engine, runtime, device):
+def built(model_dir: StrPath, engine: str, runtime: str, device: str) -> Path:
     """Return the folder of a built engine, checked like `exported`, and against `runtime` and `device`."""
     folder = engine_dir(model_dir, engine)
     remedy = f"run keras-matting optimize {model_dir} --engines {engine}"
@@ -62,10 +64,12 @@ def built(model_dir, engine, runtime, device):
 
 
 @contextmanager
-def building(model_dir, engine, runtime, device, **fields):
+def building(
+    model_dir: StrPath, engine: str, runtime: str, device: str, **fields: Any
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield (a new folder, a dict for further manifest fields); it becomes the engine's folder when the block ends."""
     start = time.perf_counter()
-    extra = {}
+    extra: dict[str, Any] = {}
     with replaced_folder(engine_dir(model_dir, engine)) as folder:
         yield folder, extra
         files = [path.relative_to(folder) for path in files_of(folder)]
@@ -75,7 +79,7 @@ def building(model_dir, engine, runtime, device, **fields):
         write_manifest(folder / MANIFEST, folder, files, **content, build_s=seconds)
 
 
-def read_manifest(path):
+def read_manifest(path: StrPath) -> dict[str, Any]:
     """Return a manifest's content, {} if there is none or it is malformed."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -84,12 +88,14 @@ def read_manifest(path):
     return content if isinstance(content, dict) and isinstance(content.get("files"), dict) else {}
 
 
-def size_mb(path):
+def size_mb(path: StrPath) -> float:
     """Return the size of a file, or of all files of a folder, in megabytes (10^6 bytes)."""
     return sum(file.stat().st_size for file in files_of(Path(path))) / 1e6
 
 
-def _check(manifest_path, folder, relative, engine, remedy, expected):
+def _check(
+    manifest_path: Path, folder: Path, relative: str, engine: str, remedy: str, expected: Mapping[str, Any]
+) -> None:
     manifest = read_manifest(manifest_path)
     files = {name: digest for name, digest in manifest.get("files", {}).items() if name.startswith(str(relative))}
     if not files:
@@ -106,5 +112,5 @@ def _check(manifest_path, folder, relative, engine, remedy, expected):
             raise EngineError(f"Engine {engine}: {path} is missing or was changed after it was built; {remedy}.")
 
 
-def _short(value):
+def _short(value: object) -> str:
     return str(value)[:60]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_matting.architectures import ARCHITECTURES
-from keras_matting.arrays import Float32
+from keras_matting.arrays import Float32, Uint8
 from keras_matting.errors import EngineError, first_line
 from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset
@@ -126,10 +126,23 @@ def checked_batch(batch: npt.ArrayLike, size: Sequence[int], engine: str, fixed_
     N is at least 1; `fixed_batch` where the graph was exported for one N only.
     """
     batch = np.asarray(batch)
-    fits = batch.ndim == 4 and len(batch) > 0 and batch.shape[1:] == (*size, 3) and batch.dtype == np.float32
+    _require(batch, size, engine, fixed_batch, np.float32, "prepare")
+    return np.ascontiguousarray(batch)
+
+
+def checked_bytes(batch: npt.ArrayLike, size: Sequence[int], engine: str) -> Uint8:
+    """Return `batch` as contiguous uint8 (N, height, width, 3), N at least 1, like `checked_batch`."""
+    batch = np.asarray(batch)
+    _require(batch, size, engine, None, np.uint8, "sized")
+    return np.ascontiguousarray(batch)
+
+
+def _require(
+    batch: npt.NDArray[Any], size: Sequence[int], engine: str, fixed_batch: int | None, dtype: type, remedy: str
+) -> None:
+    fits = batch.ndim == 4 and len(batch) > 0 and batch.shape[1:] == (*size, 3) and batch.dtype == dtype
     if not fits or fixed_batch not in (None, len(batch)):
         raise EngineError(
-            f"Engine {engine} expects a float32 batch ({fixed_batch or 'N'}, {size[0]}, {size[1]}, 3); "
-            f"received {batch.dtype} {batch.shape}. Prepare photos with imaging.prepare."
+            f"Engine {engine} expects a {np.dtype(dtype)} batch ({fixed_batch or 'N'}, {size[0]}, {size[1]}, 3); "
+            f"received {batch.dtype} {batch.shape}. Prepare photos with imaging.{remedy}."
         )
-    return np.ascontiguousarray(batch)

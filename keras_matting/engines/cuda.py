@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_matting.arrays import Float32
 from keras_matting.errors import EngineError
 
 _TO_DEVICE, _TO_HOST = 1, 2
@@ -87,14 +86,13 @@ def _copy(target: ctypes.c_void_p, source: ctypes.c_void_p, nbytes: int, directi
 
 
 class PinnedArray:
-    """A float32 `array` in host memory that the device reads and writes without the driver's own copy."""
+    """An `array` in host memory that the device reads and writes without the driver's own copy."""
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        self._address, count = ctypes.c_void_p(), int(np.prod(shape))
-        size = count * np.dtype(np.float32).itemsize
+    def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike = np.float32) -> None:
+        self._address, size = ctypes.c_void_p(), int(np.prod(shape)) * np.dtype(dtype).itemsize
         _call("cudaMallocHost", ctypes.byref(self._address), ctypes.c_size_t(size))
-        memory = (ctypes.c_float * count).from_address(self._address.value or 0)
-        self.array: Float32 | None = np.frombuffer(memory, np.float32).reshape(shape)
+        memory = (ctypes.c_byte * size).from_address(self._address.value or 0)
+        self.array: npt.NDArray[Any] | None = np.frombuffer(memory, dtype).reshape(shape)
 
     def close(self) -> None:
         """Free the memory; `array` is not used afterwards."""

@@ -4,18 +4,26 @@
 that holds their errors. An engine that finds none lowers the graph itself, where the packages for that are.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_matting import telemetry
+from keras_matting.arrays import Float32, Uint8
 from keras_matting.engines.artefacts import exported, write_manifest
-from keras_matting.engines.base import sensitive_layers
+from keras_matting.engines.base import BuildOptions, sensitive_layers
 from keras_matting.errors import EngineError
-from keras_matting.files import swap
+from keras_matting.files import StrPath, swap
 from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, Preset, export_manifest
+
+if TYPE_CHECKING:
+    from keras_matting.photos.files import Photo
 
 # The largest mean error against float32 that an engine may have, over all photos and on one, for mattes in [0, 1].
 GATE_MAE = 0.005
@@ -32,7 +40,7 @@ class Lowered:
     refused: str = ""
 
 
-def export_lowered(model_dir, options, photos):
+def export_lowered(model_dir: StrPath, options: BuildOptions, photos: Iterable[Photo]) -> list[Lowered]:
     """Lower a model folder's ONNX file, write what passes the gate on `photos`, and return a `Lowered` for each.
 
     `options`: a `BuildOptions` with calibration batches, of other photos. What stood there of an earlier export and
@@ -42,17 +50,20 @@ def export_lowered(model_dir, options, photos):
 
     model_dir, preset = Path(model_dir), Preset.load(model_dir)
     source = exported(model_dir, ONNX_FILE, "tensorrt")
-    images = [imaging.prepare(photo, preset)[None] for photo in photos]
+    photos = list(photos)
+    images: dict[str, list[Float32 | Uint8]] = {"float": [imaging.prepare(photo, preset)[None] for photo in photos]}
+    images["uint8"] = [imaging.sized(photo, preset)[None] for photo in photos]
 
-    def mattes(path):
-        return [imaging.apply_output_rule(output, preset) for output in _outputs(path, images)]
+    def mattes(path: Path, precision: str = "float") -> list[Float32]:
+        inputs = images["uint8" if precision.endswith("uint8") else "float"]
+        return [imaging.apply_output_rule(output, preset) for output in _outputs(path, inputs)]
 
     expected = mattes(source)
     with TemporaryDirectory(prefix=".lowered.", dir=model_dir) as scratch:
         folder = Path(scratch)
         for precision, name in LOWERED_ONNX.items():
-            _lower(source, folder / name, precision, options, _kept(model_dir, precision))
-        judged = [_judged(precision, mattes(folder / name), expected) for precision, name in LOWERED_ONNX.items()]
+            _lower(source, folder / name, precision, options, _kept(model_dir, precision), preset)
+        judged = [_judged(name, mattes(folder / file, name), expected) for name, file in LOWERED_ONNX.items()]
         passed = [LOWERED_ONNX[lowered.precision] for lowered in judged if not lowered.refused]
         for name in LOWERED_ONNX.values():
             if name in passed:
@@ -66,7 +77,7 @@ def export_lowered(model_dir, options, photos):
     return judged
 
 
-def lowered_onnx(model_dir, precision, folder, options, engine):
+def lowered_onnx(model_dir: StrPath, precision: str, folder: Path, options: BuildOptions, engine: str) -> Path:
     """Return the path of a model folder's graph in `precision`: what `export_lowered` wrote, else made in `folder`.
 
     Raises `EngineError` if what is there does not fit, or if it cannot be lowered here.
@@ -76,7 +87,7 @@ def lowered_onnx(model_dir, precision, folder, options, engine):
         return exported(model_dir, name, engine)
     source, target = exported(model_dir, ONNX_FILE, engine), folder / name
     try:
-        _lower(source, target, precision, options, _kept(model_dir, precision), engine)
+        _lower(source, target, precision, options, _kept(model_dir, precision), Preset.load(model_dir), engine)
     except ImportError as error:
         raise EngineError(
             f"Engine {engine} needs {name}, which cannot be made here ({error}); run keras-matting export {model_dir} "
@@ -85,15 +96,25 @@ def lowered_onnx(model_dir, precision, folder, options, engine):
     return target
 
 
-def _kept(model_dir, precision):
+def _kept(model_dir: StrPath, precision: str) -> tuple[str, ...]:
     return sensitive_layers(model_dir, precision.partition("-")[0])
 
 
-def _lower(source, target, precision, options, kept, engine="tensorrt-int8"):
+def _lower(
+    source: Path,
+    target: Path,
+    precision: str,
+    options: BuildOptions,
+    kept: Sequence[str],
+    preset: Preset,
+    engine: str = "tensorrt-int8",
+) -> None:
     from keras_matting.engines import lower
 
-    if precision == "fp16":
+    if precision.startswith("fp16"):
         lower.to_float16(source, target)
+        if precision == "fp16-uint8":
+            lower.to_uint8_input(target, target, preset)
         return
     quantised = target.with_name(LOWERED_ONNX["int8"])
     if not quantised.exists():
@@ -102,7 +123,7 @@ def _lower(source, target, precision, options, kept, engine="tensorrt-int8"):
         lower.to_float16(quantised, target)
 
 
-def _outputs(path, images):
+def _outputs(path: Path, images: Iterable[Float32 | Uint8]) -> Iterator[Float32]:
     """Yield the output for each image, computed by ONNX Runtime as the graph says.
 
     Its optimiser is off: that of 1.31 makes nonsense of quantisation with float16 scales.
@@ -117,7 +138,7 @@ def _outputs(path, images):
     yield from (session.run(None, {name: image})[0][0] for image in images)
 
 
-def _judged(precision, mattes, expected):
+def _judged(precision: str, mattes: Iterable[Float32], expected: Iterable[Float32]) -> Lowered:
     maes = [float(np.abs(one - other).mean()) for one, other in zip(mattes, expected, strict=True)]
     mae, worst = float(np.mean(maes)), max(maes)
     refused = ""

@@ -2,13 +2,16 @@
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_matting.arrays import Float32
 from keras_matting.engines import ENGINES, BuildOptions, build, build_unavailable_reason, check_current
-from keras_matting.engines.artefacts import MANIFEST, engine_dir, read_manifest
+from keras_matting.engines.artefacts import read_manifest
 from keras_matting.errors import MattingError, UsageError, first_line
-from keras_matting.model_folder import Preset
+from keras_matting.files import StrPath
+from keras_matting.model_folder import MANIFEST, Preset, engine_dir
 from keras_matting.photos import imaging
 from keras_matting.photos.samples import folder_photos, sample_photos
 
@@ -28,7 +31,14 @@ class Outcome:
     seconds: float = 0.0
 
 
-def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_BATCH, force=False):
+def optimize(
+    model_dir: StrPath,
+    names: Sequence[str] | None = None,
+    calibration: StrPath | None = None,
+    *,
+    max_batch: int = DEFAULT_MAX_BATCH,
+    force: bool = False,
+) -> Iterator[Outcome]:
     """Build the engines `names` (all by default) of a model folder and yield an `Outcome` for each.
 
     `calibration`: a folder of photos for int8, the calibration half of the samples by default. What is built already
@@ -46,13 +56,13 @@ def optimize(model_dir, names=None, calibration=None, *, max_batch=DEFAULT_MAX_B
         yield _build_one(Path(model_dir), name, options, anew)
 
 
-def calibration_inputs(preset, folder=None):
+def calibration_inputs(preset: Preset, folder: StrPath | None = None) -> tuple[Float32, ...]:
     """Return what int8 is calibrated on: batches (1, H, W, 3) of a folder's photos, or of the samples for it."""
     photos = folder_photos(folder, CALIBRATION_PHOTOS) if folder else sample_photos("calibration").values()
     return tuple(imaging.prepare(photo, preset)[None] for photo in photos)
 
 
-def _was_calibrated_otherwise(model_dir, name, options):
+def _was_calibrated_otherwise(model_dir: StrPath, name: str, options: BuildOptions | None) -> bool:
     manifest = read_manifest(engine_dir(model_dir, name) / MANIFEST)
     if not name.endswith("-int8") or not manifest:
         return False
@@ -61,7 +71,7 @@ def _was_calibrated_otherwise(model_dir, name, options):
     return manifest.get("calibration_sha256") != options.calibration_sha256
 
 
-def _build_one(model_dir, name, options, anew):
+def _build_one(model_dir: Path, name: str, options: BuildOptions, anew: bool) -> Outcome:
     """Return the `Outcome` of one engine, whatever its runtime raises: the other engines are built all the same."""
     try:
         if reason := build_unavailable_reason(name):

@@ -6,15 +6,27 @@ Reads one JSON request a line from standard input and answers one a line; arrays
 DESCRIPTOR. It runs on Python 3.10 and TensorFlow 2.14 to 2.17, so it imports nothing of the package but this file.
 """
 
+from __future__ import annotations
+
 import collections
 import json
 import mmap
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    import numpy.typing as npt
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+    _Array: TypeAlias = npt.NDArray[np.float32]
 
 _WORKSPACE_BYTES = 2 << 30
 _MIN_SEGMENT_NODES = 3
@@ -32,10 +44,11 @@ _SETTINGS = {
 class SharedArray:
     """One float32 array that two processes see: memory behind a file descriptor, which grows with what is put there."""
 
-    def __init__(self, descriptor):
-        self._descriptor, self._map = descriptor, b""
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._map: mmap.mmap | bytes = b""
 
-    def view(self, shape):
+    def view(self, shape: Sequence[int]) -> _Array:
         """Return the memory as an array of `shape`; what another shape left there is overwritten by whoever writes."""
         count = int(np.prod(shape))
         if len(self._map) < 4 * count:
@@ -45,7 +58,7 @@ class SharedArray:
         return np.frombuffer(self._map, np.float32, count).reshape(shape)
 
 
-def probe():
+def probe() -> dict[str, Any]:
     """Return the versions of TensorFlow and TensorRT here, and how many GPUs TensorFlow sees."""
     import tensorflow as tf
     from tensorflow.compiler.tf2tensorrt import _pywrap_py_utils
@@ -60,7 +73,9 @@ def probe():
     }
 
 
-def convert(source, target, precision, batches, size, calibration):
+def convert(
+    source: str, target: str, precision: str, batches: Sequence[int], size: Sequence[int], calibration: str | None
+) -> dict[str, Any]:
     """Convert a SavedModel, build its engines for `batches`, save it as `target`; return what became of the graph.
 
     `batches`: sizes, from the smallest to the largest to serve, each of which gets kernels of its own. `calibration`:
@@ -70,7 +85,7 @@ def convert(source, target, precision, batches, size, calibration):
     if not probe()["gpus"]:
         raise RuntimeError("TF-TRT converts on an NVIDIA GPU only, and TensorFlow sees none here")
     converter = new_converter(source, precision, len(batches))
-    photos = np.load(calibration) if calibration else None
+    photos = np.load(calibration) if calibration else ()
     converter.convert(calibration_input_fn=(lambda: ((photo[None],) for photo in photos)) if calibration else None)
     converter.build(input_fn=lambda: ((np.zeros((n, *size, 3), np.float32),) for n in batches))
     if calibration:
@@ -80,7 +95,7 @@ def convert(source, target, precision, batches, size, calibration):
     return coverage(converter._converted_graph_def)
 
 
-def new_converter(source, precision, profiles):
+def new_converter(source: str, precision: str, profiles: int) -> Any:
     """Return TensorFlow's converter of a SavedModel for `profiles` batch sizes and all between them."""
     from tensorflow.python.compiler.tensorrt import trt_convert as trt
 
@@ -97,13 +112,13 @@ def new_converter(source, precision, profiles):
     )
 
 
-def require_calibration(graph):
+def require_calibration(graph: GraphDef) -> None:
     """Raise `RuntimeError` if an engine of a converted graph has no calibration: TF-TRT only logs that it failed."""
     if missing := [node.name for node in engines_of(graph) if not node.attr["calibration_data"].s]:
         raise RuntimeError(f"TF-TRT could not calibrate {', '.join(missing)}")
 
 
-def require_engines(graph, saved_model):
+def require_engines(graph: GraphDef, saved_model: str) -> None:
     """Raise `RuntimeError` unless every engine of a converted graph was built and lies in its SavedModel."""
     assets = Path(saved_model) / "assets"
     files = {node.name: assets / f"trt-serialized-engine.{node.name.split('/')[-1]}" for node in engines_of(graph)}
@@ -113,13 +128,13 @@ def require_engines(graph, saved_model):
         raise RuntimeError(f"TF-TRT built no engine for {', '.join(missing)}")
 
 
-def engines_of(graph):
+def engines_of(graph: GraphDef) -> list[Any]:
     """Return the nodes that stand for TensorRT engines, also those within functions."""
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return [node for node in nodes if node.op == _ENGINE]
 
 
-def coverage(graph):
+def coverage(graph: GraphDef) -> dict[str, Any]:
     """Count what TensorRT took of a converted graph and what it left."""
     segments = [function for function in graph.library.function if _ENGINE in function.signature.name]
     ignored = (_ENGINE, "Const", "Identity", "Placeholder", "NoOp")
@@ -134,7 +149,7 @@ def coverage(graph):
 class _Model:
     """A SavedModel, converted or plain."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         import tensorflow as tf
 
         self._tf = tf
@@ -142,11 +157,11 @@ class _Model:
         self._serve = self._loaded.signatures["serving_default"]
         self._input = next(iter(self._serve.structured_input_signature[1]))
 
-    def predict(self, batch):
+    def predict(self, batch: _Array) -> _Array:
         (matte,) = self._serve(**{self._input: self._tf.constant(batch)}).values()
         return np.ascontiguousarray(matte.numpy(), np.float32)
 
-    def times(self, batch, calls, resident):
+    def times(self, batch: _Array, calls: int, resident: bool) -> list[float]:
         """Return the milliseconds of `calls` calls from host memory to host memory, or on the device alone."""
         image = self._tf.identity(self._tf.constant(batch))  # where TensorFlow computes: on the GPU if it sees one
         milliseconds = []
@@ -164,9 +179,10 @@ class _Model:
 class _Server:
     """Answers the parent's requests."""
 
-    def __init__(self, shared):
-        self._shared, self._model = shared, None
-        self._operations = {
+    def __init__(self, shared: SharedArray) -> None:
+        self._shared = shared
+        self._model: _Model | None = None
+        self._operations: dict[str, Callable[..., dict[str, Any]]] = {
             "probe": probe,
             "convert": convert,
             "open": self._open,
@@ -174,23 +190,28 @@ class _Server:
             "times": self._times,
         }
 
-    def answer(self, op, **arguments):
+    def answer(self, op: str, **arguments: Any) -> dict[str, Any]:
         return self._operations[op](**arguments)
 
-    def _open(self, path):
+    def _open(self, path: str) -> dict[str, Any]:
         self._model = _Model(path)
         return {}
 
-    def _predict(self, shape):
-        matte = self._model.predict(self._shared.view(shape))
+    def _opened(self) -> _Model:
+        if self._model is None:
+            raise RuntimeError("No model was opened")
+        return self._model
+
+    def _predict(self, shape: Sequence[int]) -> dict[str, Any]:
+        matte = self._opened().predict(self._shared.view(shape))
         self._shared.view(matte.shape)[:] = matte
         return {"shape": matte.shape}
 
-    def _times(self, shape, calls, resident):
-        return {"calls_ms": self._model.times(self._shared.view(shape), calls, resident)}
+    def _times(self, shape: Sequence[int], calls: int, resident: bool) -> dict[str, Any]:
+        return {"calls_ms": self._opened().times(self._shared.view(shape), calls, resident)}
 
 
-def main(descriptor):
+def main(descriptor: int) -> None:
     """Answer requests until standard input closes."""
     os.environ.update(_SETTINGS)
     answers = os.fdopen(os.dup(1), "wb")

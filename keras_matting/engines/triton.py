@@ -62,7 +62,7 @@ def _plan(model_dir: StrPath, engine: str) -> tuple[Path, dict[str, int | None]]
     if engine not in PLANNED:
         raise UsageError(f"Expected an engine out of {', '.join(PLANNED)}; received {engine!r}.")
     manifest = read_manifest(engine_dir(model_dir, engine) / MANIFEST)
-    folder = built(model_dir, engine, manifest.get("runtime"), manifest.get("device"))
+    folder = built(model_dir, engine, manifest.get("runtime", ""), manifest.get("device", ""))
     if manifest["runtime"].startswith("tensorrt-rtx"):
         raise UsageError(
             f"Expected {engine} as built by TensorRT; {folder} was built by TensorRT for RTX ({manifest['runtime']}), "

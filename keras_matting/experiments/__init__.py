@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_matting.errors import UsageError
-from keras_matting.files import write_atomically
+from keras_matting.files import StrPath, write_atomically
 from keras_matting.training.progress import BEST_FILE, Progress
 from keras_matting.training.run import train
 from keras_matting.training.settings import SETTINGS_FILE, Settings
@@ -43,18 +44,18 @@ class Experiment:
     question: str
     settings: dict[str, Any]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it names the run's folder
             raise ValueError(f"name {self.name!r}, not letters, digits, '_', '-' and '.'")
 
 
-def names():
+def names() -> list[str]:
     """Return the names of the experiments that come with the package, those that others start from first."""
     found = sorted(path.stem for path in Path(__file__).parent.glob("*.json"))
     return sorted(found, key=lambda name: (name != "pretrain", name != "transfer"))
 
 
-def load(name_or_file):
+def load(name_or_file: str) -> Experiment:
     """Read an experiment by its name or from a JSON file; raises `UsageError` if it is none."""
     path = Path(name_or_file)
     if name_or_file in names():
@@ -67,7 +68,14 @@ def load(name_or_file):
         raise UsageError(f"Expected {path} to be JSON with name, question and settings; received: {error}.") from None
 
 
-def run(experiments, out_dir, *, root, models="saved_models", scale="small"):
+def run(
+    experiments: Iterable[Experiment],
+    out_dir: StrPath,
+    *,
+    root: StrPath,
+    models: StrPath = "saved_models",
+    scale: str = "small",
+) -> list[dict[str, Any]]:
     """Run experiments and write `experiments.csv` and `.md` into `out_dir` after each; return the table's rows.
 
     `root`: the folder with the data that the experiments name. An experiment that is there already is taken as it is,
@@ -92,7 +100,7 @@ def run(experiments, out_dir, *, root, models="saved_models", scale="small"):
     return rows
 
 
-def settings_of(experiment, scale, **folders):
+def settings_of(experiment: Experiment, scale: str, **folders: StrPath) -> Settings:
     """Return the experiment's `Settings` at a scale, with its folders filled in."""
     filled = json.loads(_fill(json.dumps(experiment.settings), folders))
     settings = Settings.from_dict({**SCALES[scale], **filled}, experiment.name)
@@ -103,11 +111,11 @@ def settings_of(experiment, scale, **folders):
     return settings
 
 
-def _starts_from_another(experiment):
+def _starts_from_another(experiment: Experiment) -> bool:
     return experiment.settings.get("init", "").startswith("{runs}/")
 
 
-def _require_start(experiment, settings, out_dir):
+def _require_start(experiment: Experiment, settings: Settings, out_dir: Path) -> None:
     start = Path(settings.init).parent
     if _starts_from_another(experiment) and not Path(settings.init).exists():
         raise UsageError(
@@ -116,30 +124,30 @@ def _require_start(experiment, settings, out_dir):
         )
 
 
-def _fill(text, folders):
+def _fill(text: str, folders: Mapping[str, StrPath]) -> str:
     for name, folder in folders.items():
         text = text.replace(f"{{{name}}}", str(folder))
     return text
 
 
-def _run(settings, run_dir):
+def _run(settings: Settings, run_dir: Path) -> None:
     """Train unless it is done; a run that was cut off goes on."""
     train(settings, run_dir, resume=(run_dir / SETTINGS_FILE).exists(), verbose=0)
     keras.utils.clear_session()
 
 
-def _row(experiment, settings, run_dir):
+def _row(experiment: Experiment, settings: Settings, run_dir: Path) -> dict[str, Any]:
     progress = Progress(run_dir, settings.monitor)
     progress.read()
     start, best = progress.metrics_of(0), progress.metrics_of(progress.state["best_epoch"])
-    values = [experiment.name, experiment.question]
+    values: list[str | float] = [experiment.name, experiment.question]
     for metric in ("val_miou", "val_mae"):
         values += [start[metric], best[metric]]
     values += [progress.state["best_epoch"], sum(row.get("seconds", 0) for row in progress.history) / 60]
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def write_table(rows, path):
+def write_table(rows: Sequence[Mapping[str, Any]], path: StrPath) -> None:
     """Write the rows as `path`.csv and `path`.md."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -149,7 +157,7 @@ def write_table(rows, path):
     write_atomically(f"{path}.md", (as_markdown(rows) + "\n").encode())
 
 
-def as_markdown(rows):
+def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for row in rows:

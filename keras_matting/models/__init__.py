@@ -1,12 +1,15 @@
 """The matting models, by name."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_matting import architectures
+from keras_matting.architectures import Size
 from keras_matting.errors import UsageError
 
 
-def build_model(name, input_size=None):
+def build_model(name: str, input_size: int | Sequence[int] | None = None) -> keras.Model:
     """Build a model by name, with fresh weights.
 
     `name` is one of `architectures.ARCHITECTURES`. `input_size` is a side in pixels, a pair (height, width), or None
@@ -16,12 +19,12 @@ def build_model(name, input_size=None):
     return architectures.find(name).build(checked_size(name, input_size))
 
 
-def inference_model(model):
+def inference_model(model: keras.Model) -> keras.Model:
     """Return the part of `model` that computes its matte: same weights, one output (N, H, W, 1)."""
     return keras.Model(model.input, model.output["matte"], name=f"{model.name}_inference")
 
 
-def checked_size(name, size):
+def checked_size(name: str, size: int | Sequence[int] | None) -> Size:
     """Return the (height, width) that `build_model` takes for `size`; raises `UsageError` as it does."""
     multiple = architectures.find(name).size_multiple
     if size is None:
@@ -32,4 +35,4 @@ def checked_size(name, size):
     if any(side % multiple for side in size):
         nearest = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
         raise UsageError(f"Height and width of {name} must be multiples of {multiple}; received {size}. Use {nearest}.")
-    return size
+    return size[0], size[1]

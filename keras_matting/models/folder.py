@@ -9,13 +9,14 @@ import numpy as np
 
 from keras_matting.architectures import ARCHITECTURES
 from keras_matting.errors import UsageError
-from keras_matting.files import replaced_folder, require_new_folder
+from keras_matting.files import StrPath, replaced_folder, require_new_folder
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE, Preset
 from keras_matting.models import build_model, inference_model
 from keras_matting.weights.keras_files import load_weights, read_keras
+from keras_matting.weights.names import pytorch_prefix
 
 
-def write_model_folder(model, preset, out_dir, force=False):
+def write_model_folder(model: keras.Model, preset: Preset, out_dir: StrPath, force: bool = False) -> Preset:
     """Write `preset.json` and `model.keras` as the folder `out_dir`; return the preset with the weights' digest.
 
     Raises `UsageError` if the folder exists, unless `force`: then it is replaced as a whole, if it is a model folder.
@@ -29,7 +30,7 @@ def write_model_folder(model, preset, out_dir, force=False):
     return preset
 
 
-def load_model(model_dir, preset=None):
+def load_model(model_dir: StrPath, preset: Preset | None = None) -> keras.Model:
     """Return the model of a folder with its weights, built at the input size of `preset` (the folder's by default).
 
     A model that is not of ours (see `keras_matting.foreign`) is loaded as it was saved. Raises `UsageError` where
@@ -44,7 +45,7 @@ def load_model(model_dir, preset=None):
     return model
 
 
-def require_weights(model, preset, path):
+def require_weights(model: keras.Model, preset: Preset, path: StrPath) -> None:
     """Raise `UsageError` unless the weights loaded from `path` have the digest that `preset` has, if it has one.
 
     Only of our architectures: Keras may name the variables of others differently when it loads them.
@@ -58,7 +59,7 @@ def require_weights(model, preset, path):
         )
 
 
-def _of_size(model, preset):
+def _of_size(model: keras.Model, preset: Preset) -> keras.Model:
     """Return `model`, which is not ours, so its size is settled; raises `UsageError` if `preset` has another."""
     height, width = model.input_shape[1:3]
     if (height, width) != tuple(preset.input_size):
@@ -70,15 +71,19 @@ def _of_size(model, preset):
     return model
 
 
-def weights_digest(model):
+def weights_digest(model: keras.Model) -> str:
     """Return the SHA-256 of the weights' names and values: equal weights have equal digests, saved anywhere."""
     digest = sha256()
-    for variable in sorted(model.weights, key=lambda variable: variable.path):
-        digest.update(variable.path.encode())
+    for variable in sorted(model.weights, key=_path):
+        digest.update(_path(variable).encode())
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value), "float32").tobytes())
     return digest.hexdigest()
 
 
-def served_model(model):
+def _path(variable: keras.Variable) -> str:
+    return pytorch_prefix(variable.path)
+
+
+def served_model(model: keras.Model) -> keras.Model:
     """Return what of `model` is exported: the matte of ours, the whole of any other model with one output."""
     return inference_model(model) if isinstance(model.output, dict) else model

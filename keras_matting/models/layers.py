@@ -4,9 +4,19 @@ Convolutions are named after the PyTorch parameters' prefix, because `weights.py
 tensor by its name.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import layers, ops
+
+from keras_matting.arrays import Float64
+from keras_matting.weights.names import layer_name
+
+Tensor: TypeAlias = keras.KerasTensor  # or the backend's own, when a model runs
+Shape: TypeAlias = tuple[Any, ...]  # None where a size is open
 
 # PyTorch's defaults; Keras has 1e-3 and 0.99, and counts momentum the other way round (PyTorch: 0.1).
 BATCH_NORM_EPSILON = 1e-5
@@ -22,7 +32,7 @@ class ResizeLike(layers.Layer):
     Call with `[x, reference]`, shapes (N, h, w, C) and (N, H, W, any); returns (N, H, W, C).
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         """Resize the first input to the size of the second."""
         x, reference = inputs
         static = tuple(x.shape[1:3])
@@ -33,7 +43,7 @@ class ResizeLike(layers.Layer):
         full = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
         return ops.cast(ops.image.resize(full, ops.shape(reference)[1:3], interpolation="bilinear"), x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         """Return the output's shape."""
         x, reference = input_shape
         return (x[0], *reference[1:3], x[3])
@@ -47,7 +57,7 @@ class ExactResizeLike(ResizeLike):
     sides. Raises `ValueError` for another factor.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         """Resize the first input to the size of the second."""
         x, reference = inputs
         before, after = np.array(x.shape[1:3]), np.array(reference.shape[1:3])
@@ -63,7 +73,7 @@ class ExactResizeLike(ResizeLike):
         )
 
 
-def _enlarged(x, factors):
+def _enlarged(x: Tensor, factors: npt.NDArray[np.int64]) -> Tensor:
     """Enlarge (N, H, W, C) by even `factors` of height and width (or 1): repeat each sample, then take a sliding mean.
 
     See `enlarge`. Where the window leaves the image, its zeros stand for copies of the edge, which all samples within
@@ -80,7 +90,7 @@ def _enlarged(x, factors):
     return x * ops.convert_to_tensor(1 / np.outer(*inside)[None, :, :, None], x.dtype)
 
 
-def _shrunk(x, factor):
+def _shrunk(x: Tensor, factor: int) -> Tensor:
     """Shrink (N, H, W, C) to 1/2 or 1/4: the mean of the two by two samples around each new sample's centre."""
     if factor == 2:
         return ops.average_pool(x, 2, strides=2, padding="valid")
@@ -88,13 +98,13 @@ def _shrunk(x, factor):
     return ops.depthwise_conv(x, _depthwise([middle, middle], x), strides=factor, padding="valid")
 
 
-def _depthwise(kernels, x):
+def _depthwise(kernels: Sequence[Float64], x: Tensor) -> Tensor:
     """Return the depthwise kernel (h, w, C, 1) that applies one kernel along the height and one along the width."""
     kernel = np.outer(*kernels)[:, :, None, None]
     return ops.convert_to_tensor(np.broadcast_to(kernel, (*kernel.shape[:2], x.shape[-1], 1)), x.dtype)
 
 
-def _ramp(factor):
+def _ramp(factor: int) -> Float64:
     """Return [1, 2, ..., 2, 1] / (2 factor), and [1] for a factor of 1."""
     if factor == 1:
         return np.ones(1)
@@ -103,7 +113,7 @@ def _ramp(factor):
     return kernel
 
 
-def enlarge(x, axis, factor):
+def enlarge(x: Tensor, axis: int, factor: int) -> Tensor:
     """Resize an axis by an even `factor`, bilinear with half-pixel centres, in the dtype of `x`.
 
     Repeats each sample `factor` times, then smooths with [1, 2, ..., 2, 1] / (2 factor), edges repeated.
@@ -119,7 +129,7 @@ def enlarge(x, axis, factor):
     return ops.depthwise_conv(padded, _depthwise(kernels, x), strides=1, padding="valid")
 
 
-def shrink(x, factor):
+def shrink(x: Tensor, factor: int) -> Tensor:
     """Resize (N, H, W, C) by 1 / `factor`, an even number that divides H and W, as `ResizeLike` does.
 
     In the dtype of `x`, where TensorFlow's own bilinear resize computes in float32.
@@ -129,7 +139,7 @@ def shrink(x, factor):
     return x
 
 
-def _shrink_axis(x, axis, factor):
+def _shrink_axis(x: Tensor, axis: int, factor: int) -> Tensor:
     """Average the two samples around each new sample's centre."""
     length = x.shape[axis]
     first = _slice(x, axis, factor // 2 - 1, length, factor)
@@ -137,25 +147,20 @@ def _shrink_axis(x, axis, factor):
     return (first + second) * 0.5
 
 
-def _slice(x, axis, start, stop, step=1):
+def _slice(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
     index = slice(start, stop, step)
     return x[:, index] if axis == 1 else x[:, :, index]
 
 
-def with_exact_resizes(model):
-    """Return a copy of `model` that shares its weights' values and resizes by `ExactResizeLike`."""
-    return clone_with(model, exact_resize)
-
-
-def exact_resize(layer):
+def exact_resize(layer: keras.Layer) -> ExactResizeLike | None:
     """Return the `ExactResizeLike` for a `ResizeLike`, None for another layer."""
     return ExactResizeLike(name=layer.name) if isinstance(layer, ResizeLike) else None
 
 
-def clone_with(model, replace):
+def clone_with(model: keras.Model, replace: Callable[[keras.Layer], keras.Layer | None]) -> keras.Model:
     """Return a copy of `model` with its weights' values; `replace(layer)` returns another layer for one, or None."""
 
-    def clone(layer):
+    def clone(layer: keras.Layer) -> keras.Layer:
         return replace(layer) or layer.__class__.from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=clone)
@@ -172,24 +177,24 @@ class IBNorm(layers.Layer):
     mean 1 already exceed float16's largest number.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Create the batch norm of the first half of the channels."""
         self.batch_channels = input_shape[-1] // 2
         self.bnorm = batch_norm("bnorm", dtype=self.dtype_policy)
         self.bnorm.build((*input_shape[:-1], self.batch_channels))
         super().build(input_shape)
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Normalise each half in its own way."""
         batch_part = self.bnorm(x[..., : self.batch_channels], training=training)
         return ops.concatenate([batch_part, _instance_norm(x[..., self.batch_channels :])], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the output's shape."""
         return input_shape
 
 
-def _instance_norm(x):
+def _instance_norm(x: Tensor) -> Tensor:
     dtype = x.dtype
     x = ops.cast(x, keras.backend.result_type(dtype, "float32"))
     mean = ops.mean(x, axis=(1, 2), keepdims=True)
@@ -209,7 +214,7 @@ class BatchNormalization(layers.BatchNormalization):
 
     _FUSED_DTYPES = ("float32", "bfloat16")
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalise (N, H, W, C)."""
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         is_fused = keras.backend.backend() == "tensorflow" and dtype in self._FUSED_DTYPES and len(inputs.shape) == 4
@@ -226,12 +231,23 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-def batch_norm(name, **kwargs):
+def batch_norm(name: str, **kwargs: Any) -> BatchNormalization:
     """Return a batch normalisation with PyTorch's epsilon and momentum."""
-    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name, **kwargs)
+    return BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=layer_name(name), **kwargs)
 
 
-def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, depthwise=False, initializer=None):
+def conv(
+    x: Tensor,
+    filters: int | None,
+    kernel_size: int,
+    name: str,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    use_bias: bool = True,
+    depthwise: bool = False,
+    initializer: keras.Initializer | None = None,
+) -> Tensor:
     """Apply a convolution padded as PyTorch pads it: `kernel_size // 2` on every side (times the dilation).
 
     At stride 2, Keras's "same" would pad the bottom and right only, so the padding is written out.
@@ -241,24 +257,25 @@ def conv(x, filters, kernel_size, name, *, stride=1, dilation=1, use_bias=True, 
     if stride > 1 and kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
-    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
+    common = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias}
+    common["name"] = layer_name(name)
     initializer = initializer or he_uniform()
     if depthwise:
         return layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **common)(x)
     return layers.Conv2D(filters, kernel_size, kernel_initializer=initializer, **common)(x)
 
 
-def he_uniform():
+def he_uniform() -> keras.Initializer:
     """Return MODNet's initializer: PyTorch's `kaiming_uniform_(a=0, mode="fan_in", nonlinearity="relu")`."""
     return keras.initializers.HeUniform()
 
 
-def pytorch_default():
+def pytorch_default() -> keras.Initializer:
     """Return PyTorch's own initializer of a convolution: uniform in plus or minus 1 / sqrt(fan_in)."""
     return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform")
 
 
-def probability(x):
+def probability(x: Tensor) -> Tensor:
     """Apply the sigmoid in at least float32, also under mixed precision: float16 would quantise the matte."""
     dtype = "float64" if keras.config.floatx() == "float64" else "float32"
     return layers.Activation("sigmoid", dtype=dtype)(x)

@@ -4,11 +4,11 @@
 batch-norm epsilon, so that equal weights give other features.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras import layers
 
-from keras_matting.models.layers import batch_norm, conv
+from keras_matting.models.layers import Tensor, batch_norm, conv
 
 
 class Stage(NamedTuple):
@@ -34,7 +34,7 @@ STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 
 
-def mobilenet_v2_features(image, name):
+def mobilenet_v2_features(image: Tensor, name: str) -> list[Tensor]:
     """Return the features of `image` (N, H, W, 3) at 1/2, 1/4, 1/8, 1/16 and 1/32 of its size.
 
     Channels: 16, 24, 32, 96, 1280. `name` is the parameters' prefix, "backbone.model" in MODNet.
@@ -52,7 +52,7 @@ def mobilenet_v2_features(image, name):
     return [*features, x]
 
 
-def _inverted_residual(x, expansion, channels, stride, name):
+def _inverted_residual(x: Tensor, expansion: int, channels: int, stride: int, name: str) -> Tensor:
     """Expand, filter each channel by itself, project; add the input where the shapes agree."""
     inputs, position = x, 0
     if expansion != 1:
@@ -65,7 +65,16 @@ def _inverted_residual(x, expansion, channels, stride, name):
     return x
 
 
-def _conv_bn(x, filters, name, positions, *, kernel_size=1, relu6=True, **kwargs):
+def _conv_bn(
+    x: Tensor,
+    filters: int | None,
+    name: str,
+    positions: tuple[int | str, int | str],
+    *,
+    kernel_size: int = 1,
+    relu6: bool = True,
+    **kwargs: Any,
+) -> Tensor:
     """Convolve without bias and normalise; `positions` are the two layers' indices in PyTorch's Sequential."""
     x = conv(x, filters, kernel_size, f"{name}.{positions[0]}", use_bias=False, **kwargs)
     x = batch_norm(f"{name}.{positions[1]}")(x)

@@ -8,14 +8,16 @@ from functools import partial
 import keras
 from keras import layers
 
-from keras_matting.models.layers import IBNorm, ResizeLike, conv, probability, pytorch_default
+from keras_matting.architectures import Size
+from keras_matting.models.layers import IBNorm, ResizeLike, Tensor, conv, probability, pytorch_default
 from keras_matting.models.mobilenet_v2 import mobilenet_v2_features
+from keras_matting.weights.names import layer_name
 
 DETAIL_CHANNELS = 32  # `hr_channels` in the official code
 SE_REDUCTION = 4
 
 
-def modnet(input_size):
+def modnet(input_size: Size) -> keras.Model:
     """Build MODNet for `input_size` (height, width), or (None, None) for any multiple of 32.
 
     Input: float32 (N, H, W, 3), RGB scaled to [-1, 1]. Outputs in [0, 1]: "matte" and "detail" (N, H, W, 1),
@@ -29,7 +31,7 @@ def modnet(input_size):
     return keras.Model(image, {"matte": matte, "semantic": semantic, "detail": detail}, name="modnet")
 
 
-def _semantic_branch(enc8x, enc16x, enc32x):
+def _semantic_branch(enc8x: Tensor, enc16x: Tensor, enc32x: Tensor) -> tuple[Tensor, Tensor]:
     """Decode where the subject is, at low resolution."""
     name = "lr_branch"
     x = _squeeze_excite(enc32x, f"{name}.se_block")
@@ -39,7 +41,7 @@ def _semantic_branch(enc8x, enc16x, enc32x):
     return probability(semantic), lr8x
 
 
-def _detail_branch(image, enc2x, enc4x, lr8x):
+def _detail_branch(image: Tensor, enc2x: Tensor, enc4x: Tensor, lr8x: Tensor) -> tuple[Tensor, Tensor]:
     """Decode the boundary at high resolution, guided by the semantic features."""
     name, channels = "hr_branch", DETAIL_CHANNELS
     image2x, image4x = ResizeLike()([image, enc2x]), ResizeLike()([image, enc4x])
@@ -64,7 +66,7 @@ def _detail_branch(image, enc2x, enc4x, lr8x):
     return probability(detail), hr2x
 
 
-def _fusion_branch(image, enc2x, enc4x, lr8x, hr2x):
+def _fusion_branch(image: Tensor, enc2x: Tensor, enc4x: Tensor, lr8x: Tensor, hr2x: Tensor) -> Tensor:
     """Merge semantics and detail into the matte."""
     name, channels = "f_branch", DETAIL_CHANNELS
     lr4x = _conv_ibn_relu(ResizeLike()([lr8x, enc4x]), channels, 5, f"{name}.conv_lr4x")
@@ -76,7 +78,7 @@ def _fusion_branch(image, enc2x, enc4x, lr8x, hr2x):
     return probability(matte)
 
 
-def _squeeze_excite(x, name):
+def _squeeze_excite(x: Tensor, name: str) -> Tensor:
     """Weigh the channels by their global means (https://arxiv.org/abs/1709.01507).
 
     The dense layers are 1x1 convolutions: equal, and no engine has to transpose between layouts for them.
@@ -89,10 +91,10 @@ def _squeeze_excite(x, name):
     return layers.Multiply()([x, weights])
 
 
-def _conv_ibn_relu(x, filters, kernel_size, name, stride=1):
+def _conv_ibn_relu(x: Tensor, filters: int, kernel_size: int, name: str, stride: int = 1) -> Tensor:
     x = conv(x, filters, kernel_size, f"{name}.layers.0", stride=stride)
-    return layers.ReLU()(IBNorm(name=f"{name}.layers.1")(x))
+    return layers.ReLU()(IBNorm(name=layer_name(f"{name}.layers.1"))(x))
 
 
-def _concat(*tensors):
+def _concat(*tensors: Tensor) -> Tensor:
     return layers.Concatenate()(tensors)

@@ -3,12 +3,14 @@
 Paper: Qin et al., "U2-Net: Going deeper with nested U-structure for salient object detection", 2020.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
 from keras import layers
 
-from keras_matting.models.layers import ResizeLike, batch_norm, conv, probability, pytorch_default
+from keras_matting.architectures import Size
+from keras_matting.models.layers import ResizeLike, Tensor, batch_norm, conv, probability, pytorch_default
 
 
 class Block(NamedTuple):
@@ -39,17 +41,17 @@ U2NET = {
 U2NETP = {name: block._replace(inner=16, outer=64) for name, block in U2NET.items()}
 
 
-def u2net(input_size):
+def u2net(input_size: Size) -> keras.Model:
     """Build U2Net; see `_build`."""
     return _build("u2net", U2NET, input_size)
 
 
-def u2netp(input_size):
+def u2netp(input_size: Size) -> keras.Model:
     """Build U2NetP, the 4.5 MB version; see `_build`."""
     return _build("u2netp", U2NETP, input_size)
 
 
-def _build(name, blocks, input_size):
+def _build(name: str, blocks: Mapping[str, Block], input_size: Size) -> keras.Model:
     """Build the model for `input_size` (height, width), or (None, None) for any size.
 
     Input: float32 (N, H, W, 3), RGB normalised by ImageNet's mean and deviation. Outputs, all (N, H, W, 1) in
@@ -63,11 +65,11 @@ def _build(name, blocks, input_size):
 
     decoded = [encoded.pop()]
     while encoded:
-        skip, stage = encoded.pop(), f"stage{len(encoded) + 1}d"
+        skip, prefix = encoded.pop(), f"stage{len(encoded) + 1}d"
         x = layers.Concatenate()([ResizeLike()([decoded[0], skip]), skip])
-        decoded.insert(0, _rsu(x, blocks[stage], stage))
+        decoded.insert(0, _rsu(x, blocks[prefix], prefix))
 
-    sides = []
+    sides: list[Tensor] = []
     for index, features in enumerate(decoded, start=1):
         side = _conv(features, 1, 3, f"side{index}")
         sides.append(side if index == 1 else ResizeLike()([side, sides[0]]))
@@ -78,15 +80,15 @@ def _build(name, blocks, input_size):
     return keras.Model(image, outputs, name=name)
 
 
-def _rsu(x, block, name):
+def _rsu(x: Tensor, block: Block, name: str) -> Tensor:
     """A small U-Net whose output is added to its first convolution's: (N, H, W, any) to (N, H, W, outer)."""
 
-    def conv_bn_relu(x, part, filters, dilation=1):
+    def conv_bn_relu(x: Tensor, part: int | str, filters: int, dilation: int = 1) -> Tensor:
         prefix = f"{name}.rebnconv{part}"
         x = _conv(x, filters, 3, f"{prefix}.conv_s1", dilation)
         return layers.ReLU()(batch_norm(f"{prefix}.bn_s1")(x))
 
-    def dilation_at(level):
+    def dilation_at(level: int) -> int:
         return 2 ** (level - 1) if block.dilated else 1
 
     residual = x = conv_bn_relu(x, "in", block.outer)
@@ -107,10 +109,10 @@ def _rsu(x, block, name):
     return layers.Add()([x, residual])
 
 
-def _conv(x, filters, kernel_size, name, dilation=1):
+def _conv(x: Tensor, filters: int, kernel_size: int, name: str, dilation: int = 1) -> Tensor:
     return conv(x, filters, kernel_size, name, dilation=dilation, initializer=pytorch_default())
 
 
-def _pool(x):
+def _pool(x: Tensor) -> Tensor:
     # PyTorch's ceil_mode on 2x2 windows: an odd last row or column is a window by itself.
     return layers.MaxPooling2D(2, padding="same")(x)

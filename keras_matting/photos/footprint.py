@@ -19,6 +19,7 @@ MIB = 2**20
 _PLAIN = 20
 _UNPACKED = 44  # decoded at 16 bits a channel or by way of copies; or encoded by libwebp without loss
 _WITH_BAND = 8  # trimap and band, more than _PLAIN
+_FRAMED, _PER_CANVAS_PIXEL = 12, 44  # resampled, of a photo's pixels and of the output's
 _PER_FOREGROUND_PIXEL, _PER_REFINED_PIXEL = 75, 800
 _PER_PHOTO = MIB
 _FIRST_BYTES = 2**16
@@ -35,7 +36,10 @@ def of_file(data: bytes, options: Options, extension: str = ".png") -> int:
     """
     kind, width, height = photo_files.probe(data)
     deep = data[24] == 16 if kind == "PNG" else kind not in ("JPEG", "WebP")
-    return of_photo(width * height, options, deep or (extension == ".webp" and options.kind not in _OPAQUE))
+    cost = of_photo(width * height, options, deep or (extension == ".webp" and options.kind not in _OPAQUE))
+    if options.framing:
+        cost += width * height * _FRAMED + options.framing.largest(height, width) * _PER_CANVAS_PIXEL
+    return cost
 
 
 def of_photo(pixels: int, options: Options, unpacked: bool = False) -> int:
@@ -101,7 +105,7 @@ class Room:
         return ImageError(
             f"Expected a photo and an output that fit into {int(self.total) // MIB} MiB of memory; these take about "
             f"{int(cost * _WITHOUT_SPARE) // MIB} MiB. Scale the photo down, leave out --refine and "
-            "--foreground, or allow more memory."
+            "--foreground, make the canvas smaller, or allow more memory."
         )
 
 

@@ -28,7 +28,18 @@ _BAND_PIXELS = 2**16  # stays in a core's cache
 
 
 def prepare(photo: Photo, preset: Preset) -> Float32:
-    """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says.
+    """Return the model's input for a photo: float32 (height, width, 3), sized and normalised as `preset` says."""
+    image = sized(photo, preset)
+    # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
+    divisor = float(image.max() or 255) if preset.scale == "image-max" else 255.0
+    std = np.asarray(preset.std, np.float32)
+    scale = 1 / (divisor * std)
+    offset = np.asarray(preset.mean, np.float32) / std
+    return image * scale.astype(np.float32) - offset
+
+
+def sized(photo: Photo, preset: Preset) -> Uint8:
+    """Return a photo as uint8 (height, width, 3) of the model's size: what `prepare` normalises.
 
     A photo with alpha is composited on white first: what its transparent pixels hide is not to be matted. Colours of a
     profile are shown to the model in sRGB, which it was trained on.
@@ -36,13 +47,7 @@ def prepare(photo: Photo, preset: Preset) -> Float32:
     rgb = on_paper(photo)
     height, width = preset.input_size
     image = cv2.resize(rgb, (width, height), interpolation=_INTERPOLATIONS[preset.interpolation])
-    image = colour_profiles.convert(image, photo.icc)
-    # The official scripts divide by the maximum of the resized image; 255 stands in for an all-black one.
-    divisor = float(image.max() or 255) if preset.scale == "image-max" else 255.0
-    std = np.asarray(preset.std, np.float32)
-    scale = 1 / (divisor * std)
-    offset = np.asarray(preset.mean, np.float32) / std
-    return image * scale.astype(np.float32) - offset
+    return colour_profiles.convert(image, photo.icc)
 
 
 def on_paper(photo: Photo) -> Uint8:
@@ -55,7 +60,7 @@ def within_alpha(matte: Float32, photo: Photo) -> Float32:
     if photo.alpha is None:
         return matte
     within = np.empty_like(matte)
-    for rows in _bands(matte):
+    for rows in bands(matte):
         np.multiply(matte[rows], photo.alpha[rows] / np.float32(255), out=within[rows])
     return within
 
@@ -106,7 +111,7 @@ def composite(rgb: Uint8, matte: Floats | Uint8, background: npt.ArrayLike) -> U
     # A colour as floats of 32 bits, which all the rest is: with integers it would be 64
     background = cover(background, rgb.shape[:2]) if background.ndim == 3 else background.astype(np.float32)
     result = np.empty(rgb.shape, np.uint8)
-    for rows in _bands(rgb):
+    for rows in bands(rgb):
         band = matte[rows] / np.float32(255) if matte.dtype == np.uint8 else matte[rows].astype(np.float32)
         weight = cv2.merge([band] * 3)
         below = (background[rows] if background.ndim == 3 else background) * (1 - weight)
@@ -122,7 +127,7 @@ def to_uint8(matte: Floats) -> Uint8:
 def to_uint16(matte: Float32) -> Uint16:
     """Return a float matte in [0, 1] as uint16, rounded."""
     result = np.empty(matte.shape, np.uint16)
-    for rows in _bands(matte):
+    for rows in bands(matte):
         result[rows] = np.rint(matte[rows] * np.float32(65535))
     return result
 
@@ -140,7 +145,7 @@ def cover(image: Uint8, size: Sequence[int]) -> Uint8:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _bands(image: npt.NDArray[np.generic]) -> Iterator[slice]:
+def bands(image: npt.NDArray[np.generic]) -> Iterator[slice]:
     """Yield slices of a few rows each that cover an image (H, W, ...)."""
     height, width = image.shape[:2]
     step = max(1, _BAND_PIXELS // width)

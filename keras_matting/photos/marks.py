@@ -38,12 +38,14 @@ _REASONS = {
     "refine": "other refinement",
     "foreground": "other foreground",
     "harden": "other hardening",
+    "framing": "other framing",
     "model": "other model",
 }
 
 
 def made_by(preset: Preset, options: Options) -> Mark:
     """Return how a model's `Preset` and `OutputOptions` make an output; the engine is not part of it."""
+    framing: Mark = {"framing": _digest(repr(options.framing).encode())} if options.framing else {}
     return {
         "kind": options.kind,
         "background": _digest_of_background(options) if options.kind in ("on-color", "on-image") else "",
@@ -51,6 +53,7 @@ def made_by(preset: Preset, options: Options) -> Mark:
         "foreground": bool(options.foreground),
         "harden": bool(options.harden),
         "model": _digest(json.dumps(asdict(preset), sort_keys=True).encode()),
+        **framing,
     }
 
 

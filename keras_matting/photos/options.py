@@ -1,6 +1,14 @@
 """What is asked of an output, as the rooms below `matting` see it."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from keras_matting.photos.framing import Framing
+
+FRAMING = ("crop", "margin", "canvas", "position", "scale", "shadow")  # the options that `framing.Framing.of` reads
+SHADOWS = ("off", "soft")
 
 
 class Options(Protocol):
@@ -25,3 +33,7 @@ class Options(Protocol):
     @property
     def harden(self) -> bool:
         """Whether the matte is made 0 and 1."""
+
+    @property
+    def framing(self) -> Framing | None:
+        """How it is cropped and placed; None where it is the photo's frame."""

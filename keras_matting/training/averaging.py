@@ -4,6 +4,9 @@ Keras's optimizers average the trained weights alone. Statistics of the weights 
 average: layer by layer the features have other means.
 """
 
+from collections.abc import Sequence
+
+import keras
 from keras import backend, ops
 
 
@@ -13,12 +16,12 @@ class StatisticsAverage:
     `statistics`: what the network does not train before any of it is frozen. `variables`: none before `begin`.
     """
 
-    def __init__(self, network):
+    def __init__(self, network: keras.Model) -> None:
         self.statistics = [one for one in network.non_trainable_variables if backend.is_float_dtype(one.dtype)]
-        self.variables = []
+        self.variables: list[keras.Variable] = []
         self.momentum = 0.0
 
-    def begin(self, trainer, momentum):
+    def begin(self, trainer: keras.Model, momentum: float) -> None:
         """Begin (anew) with this `momentum` a batch; the variables are made once, as weights of `trainer`."""
         self.momentum = momentum
         if not self.variables:
@@ -27,25 +30,25 @@ class StatisticsAverage:
         self._begun.assign(0.0)
 
     @property
-    def _begun(self):
+    def _begun(self) -> keras.Variable:
         """1 where there is an average, else 0."""
         return self.variables[0]
 
-    def update(self):
+    def update(self) -> None:
         """Move the averages, after a batch's forward pass: part of its step, on any backend."""
         for average, statistic in zip(self.variables[1:], self.statistics, strict=True):
             kept = ops.cast(self.momentum * self._begun, average.dtype)
             average.assign(statistic + kept * (average - statistic))
-        self._begun.assign(ops.ones_like(self._begun))
+        self._begun.assign(1.0)
 
-    def apply(self):
+    def apply(self) -> None:
         """Set the network's statistics to the averages, if there are any."""
         if float(ops.convert_to_numpy(self._begun)):
             for average, statistic in zip(self.variables[1:], self.statistics, strict=True):
                 statistic.assign(average)
 
 
-def _variable(trainer, shape, name, dtype):
+def _variable(trainer: keras.Model, shape: Sequence[int], name: str, dtype: str) -> keras.Variable:
     return trainer.add_weight(
         shape=shape, initializer="zeros", dtype=dtype, trainable=False, autocast=False, name=f"statistics_{name}"
     )

@@ -1,9 +1,14 @@
 """The optimizer of a run, whose step is one operation a variable: a graph of some hundred variables is soon built."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_matting import architectures
+from keras_matting.architectures import Recipe
+from keras_matting.models.layers import Tensor
+from keras_matting.training.settings import Settings
 
 
 @keras.saving.register_keras_serializable("keras_matting")
@@ -13,7 +18,7 @@ class FusedAdam(keras.optimizers.Adam):
     State, hyperparameters and results are Keras's, up to rounding.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         """Update one variable by its gradient, both of the same shape."""
         if not self._is_fusable(gradient):
             super().update_step(gradient, variable, learning_rate)
@@ -36,7 +41,7 @@ class FusedAdam(keras.optimizers.Adam):
             grad=ops.cast(gradient, variable.dtype),
         )
 
-    def _is_fusable(self, gradient):
+    def _is_fusable(self, gradient: Tensor) -> bool:
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             return False
         import tensorflow as tf
@@ -44,23 +49,23 @@ class FusedAdam(keras.optimizers.Adam):
         return tf.distribute.get_strategy().num_replicas_in_sync == 1 and isinstance(gradient, tf.Tensor)
 
 
-def optimizer_of(settings):
+def optimizer_of(settings: Settings) -> keras.Optimizer:
     """Return a new optimizer as `settings` say; its moving average is by updates, not by accumulated batches."""
-    rate, several = learning_rate_of(settings), {}
+    several: dict[str, Any] = {}
     if settings.accumulate > 1:
         several["gradient_accumulation_steps"] = settings.accumulate
     if settings.ema:  # Keras moves the average after every batch
         several |= {"use_ema": True, "ema_momentum": settings.ema ** (1 / settings.accumulate)}
     recipe = recipe_of(settings)
-    return recipe.optimizer_class()(rate, **recipe.optimizer_options, **several)
+    return recipe.optimizer_class()(learning_rate_of(settings), **recipe.optimizer_options, **several)
 
 
-def learning_rate_of(settings):
+def learning_rate_of(settings: Settings) -> float:
     """Return the rate asked for, or the official one of the objective and model."""
     recipe = recipe_of(settings)
     return settings.learning_rate or (recipe.tuning_rate if settings.init else recipe.learning_rate)
 
 
-def recipe_of(settings):
+def recipe_of(settings: Settings) -> Recipe:
     """Return the `Recipe` by which the official code would train this model for this objective."""
     return architectures.find(settings.model).recipes[settings.objective]

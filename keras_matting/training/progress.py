@@ -1,27 +1,60 @@
 """What a run has reached: checkpoints that survive a kill at any moment, the best model, and when to stop."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING, TypedDict
 
 import keras
 import numpy as np
 
 from keras_matting.errors import MattingError, UsageError, first_line
-from keras_matting.files import file_sha256, write_atomically
+from keras_matting.files import StrPath, file_sha256, write_atomically
 from keras_matting.training.validation import is_better_higher
 from keras_matting.weights.keras_files import load_weights
+
+if TYPE_CHECKING:
+    from keras_matting.training.trainers import Trainer
 
 PROGRESS_FILE = "progress.json"
 HISTORY_FILE = "history.csv"
 BEST_FILE = "best.keras"
 CHECKPOINT = "checkpoint-{}.npz"
+
+
+class Fingerprint(TypedDict):
+    """What data a run learns from: how many photos there are to train and validate on, and a digest of their names."""
+
+    training: int
+    validation: int
+    sha256: str
+
+
+class State(TypedDict):
+    """What `progress.json` holds: how far the run is, the `checkpoint` that goes with it, and the best epoch.
+
+    `phase`: see `Progress.phase`; it began after `phase_start` epochs. `best`: the monitored figure of `best_epoch`.
+    `history`: a row of figures for every epoch, from the untrained start on.
+    """
+
+    epoch: int
+    checkpoint: str | None
+    phase: int
+    phase_start: int
+    data: Fingerprint | None
+    best_epoch: int
+    best: float | None
+    best_sha256: str | None
+    history: list[dict[str, float]]
 
 
 class Progress(keras.callbacks.Callback):
@@ -32,17 +65,17 @@ class Progress(keras.callbacks.Callback):
     is full; the last checkpoint stays.
     """
 
-    def __init__(self, run_dir, monitor, patience=0):
+    def __init__(self, run_dir: StrPath, monitor: str, patience: int = 0) -> None:
         super().__init__()
         self.run_dir = Path(run_dir)
         self.monitor, self.sign = monitor, 1 if is_better_higher(monitor) else -1
         self.patience = patience
-        self.state = {
+        self.state: State = {
             "epoch": 0,
             "checkpoint": None,
             "phase": 0,
-            "phase_start": 0,  # the epochs done before it
-            "data": None,  # what `require_data` was given
+            "phase_start": 0,
+            "data": None,
             "best_epoch": 0,
             "best": None,
             "best_sha256": None,
@@ -50,21 +83,21 @@ class Progress(keras.callbacks.Callback):
         }
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """How many epochs are done."""
         return self.state["epoch"]
 
     @property
-    def phase(self):
+    def phase(self) -> int:
         """Which phase of the run trains, from 0: with a frozen backbone, say, or without."""
         return self.state["phase"]
 
     @property
-    def history(self):
+    def history(self) -> list[dict[str, float]]:
         """One dict of metrics for every epoch done, after one of epoch 0: what validation said of the start."""
         return self.state["history"]
 
-    def read(self):
+    def read(self) -> None:
         """Read how far the run came; nothing done if there is no file yet."""
         path = self.run_dir / PROGRESS_FILE
         try:
@@ -74,7 +107,7 @@ class Progress(keras.callbacks.Callback):
         except ValueError as error:
             raise UsageError(f"Expected {path} to be JSON; received: {error}. Start the run anew.") from None
 
-    def require_data(self, fingerprint):
+    def require_data(self, fingerprint: Fingerprint) -> None:
         """Raise `UsageError` if the run has learned from other data than what this `selection.fingerprint` is of."""
         earlier, self.state["data"] = self.state["data"] or fingerprint, fingerprint
         if earlier != fingerprint:
@@ -85,18 +118,18 @@ class Progress(keras.callbacks.Callback):
                 f"{self.run_dir / BEST_FILE}."
             )
 
-    def begin(self, phase):
+    def begin(self, phase: int) -> bool:
         """Note which phase trains now; return whether it is new, so that no optimiser's state belongs to it."""
         if phase != self.phase:
             self.state |= {"phase": phase, "phase_start": self.epoch}
         return self.epoch == self.state["phase_start"]
 
-    def has_ended(self, phase):
+    def has_ended(self, phase: int) -> bool:
         """Whether `phase` trains now, and has had `patience` epochs without a better one."""
         since = self.epoch - max(self.state["best_epoch"], self.state["phase_start"])
         return phase == self.phase and 0 < self.patience <= since
 
-    def restore(self, trainer):
+    def restore(self, trainer: Trainer) -> None:
         """Load the last checkpoint, if there is one: weights, and the optimiser's state if `trainer` is compiled."""
         if not self.state["checkpoint"]:
             return
@@ -110,27 +143,27 @@ class Progress(keras.callbacks.Callback):
                 f"Expected the run's checkpoint {path} to be whole; received: {first_line(error)}. Start the run anew."
             ) from None
 
-    def record_start(self, trainer, logs):
+    def record_start(self, trainer: Trainer, logs: Mapping[str, float]) -> None:
         """Write what validation says of the untrained start, which is the best model until an epoch is better."""
         self.set_model(trainer)
         self._write(0, {f"val_{name}": value for name, value in logs.items()})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Write everything that a resumed run needs."""
         self._write(epoch + 1, logs or {})
         if self.has_ended(self.phase):
             self.model.stop_training = True
 
-    def metrics_of(self, epoch):
+    def metrics_of(self, epoch: int) -> dict[str, float]:
         """Return the metrics of an epoch, 0 being the start."""
         return next(row for row in self.history if row["epoch"] == epoch)
 
-    def _write(self, epoch, logs):
+    def _write(self, epoch: int, logs: Mapping[str, float]) -> None:
         logs = {name: float(value) for name, value in logs.items()}
-        state = {**self.state, "epoch": epoch, "history": [*self.history, {"epoch": epoch, **logs}]}
-        state["checkpoint"] = CHECKPOINT.format(epoch)
+        state: State = {**self.state, "epoch": epoch, "history": [*self.history, {"epoch": epoch, **logs}]}
+        checkpoint = state["checkpoint"] = CHECKPOINT.format(epoch)
         with _told_when_full(self.run_dir, self.epoch):
-            write_atomically(self.run_dir / state["checkpoint"], _as_npz(_variables(self.model)))
+            write_atomically(self.run_dir / checkpoint, _as_npz(_variables(self.model)))
             if self._is_better(logs):
                 state["best"], state["best_epoch"] = logs.get(self.monitor), epoch
                 with self.model.averaged():
@@ -141,7 +174,7 @@ class Progress(keras.callbacks.Callback):
             write_atomically(self.run_dir / HISTORY_FILE, _as_csv(self.history))
         self._remove_older()
 
-    def load_best(self, network):
+    def load_best(self, network: keras.Model) -> None:
         """Load the best epoch's weights; raises `UsageError` if they cannot be read, or are another epoch's."""
         path = self.run_dir / BEST_FILE
         try:
@@ -151,25 +184,25 @@ class Progress(keras.callbacks.Callback):
         except (OSError, ValueError, UsageError) as error:
             raise UsageError(f"Expected the run's best model in {path}; {first_line(error)}") from None
 
-    def _is_better(self, logs):
+    def _is_better(self, logs: Mapping[str, float]) -> bool:
         """Whether this epoch's model is the best; without validation the last one always is."""
         value, best = logs.get(self.monitor, math.nan), self.state["best"]
         return math.isnan(value) or best is None or self.sign * value > self.sign * best
 
-    def _remove_older(self):
+    def _remove_older(self) -> None:
         for path in self.run_dir.glob(CHECKPOINT.format("*")):
             if path.name != self.state["checkpoint"]:
                 path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _told_when_full(run_dir, last_epoch):
+def _told_when_full(run_dir: Path, last_epoch: int) -> Iterator[None]:
     """Turn what HDF5 and the system say of a disk into one sentence."""
     try:
         yield
     except (OSError, RuntimeError, UsageError) as error:
         # Both say what failed; what the one for users proposes is not what helps here.
-        reason = error.__context__ if isinstance(error, UsageError) else error
+        reason = error.__context__ or error if isinstance(error, UsageError) else error
         kept = f"the checkpoint of epoch {last_epoch} is whole" if last_epoch else "no checkpoint was written yet"
         raise MattingError(
             f"Expected to write a checkpoint into {run_dir}; received: {first_line(reason)}. Free some space and "
@@ -177,7 +210,7 @@ def _told_when_full(run_dir, last_epoch):
         ) from error
 
 
-def _variables(trainer):
+def _variables(trainer: Trainer) -> dict[str, keras.Variable]:
     """Return what a run consists of by name: the network, the optimiser where there is one, averages that it keeps.
 
     SOC's teacher is not among them: it is made anew at the start of every epoch.
@@ -192,14 +225,14 @@ def _variables(trainer):
     return variables
 
 
-def _as_npz(variables):
+def _as_npz(variables: Mapping[str, keras.Variable]) -> bytes:
     """Return the bytes of an .npz file: written in one go, unlike HDF5, which leaves a full disk in a muddle."""
     file = io.BytesIO()
     np.savez(file, **{name: variable.numpy() for name, variable in variables.items()})
     return file.getvalue()
 
 
-def _save_model(network, path):
+def _save_model(network: keras.Model, path: Path) -> None:
     """Save a Keras model under a temporary name, then rename."""
     temporary = path.with_name(f".{token_hex(4)}.partial{path.suffix}")
     try:
@@ -209,7 +242,7 @@ def _save_model(network, path):
         temporary.unlink(missing_ok=True)
 
 
-def _as_csv(history):
+def _as_csv(history: Sequence[Mapping[str, float]]) -> bytes:
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

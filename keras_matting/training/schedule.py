@@ -19,26 +19,26 @@ class RateSchedule(keras.callbacks.Callback):
     momentum of the steps before it fades in some ten steps, where PyTorch scales it down at once.
     """
 
-    def __init__(self, rate, schedule, *, epochs, steps, warmup=0):
+    def __init__(self, rate: float, schedule: str, *, epochs: int, steps: int, warmup: int = 0) -> None:
         super().__init__()
         self.rate, self.schedule, self.epochs, self.steps, self.warmup = rate, schedule, epochs, steps, warmup
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Remember the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Set the step's rate."""
         self.model.optimizer.learning_rate = self.rate_at(self._epoch, batch)
 
-    def rate_at(self, epoch, batch):
+    def rate_at(self, epoch: int, batch: int) -> float:
         """Return the learning rate of a step, both counted from 0."""
         done = epoch * self.steps + batch
         warm = min(1.0, (done + 1) / self.warmup) if self.warmup else 1.0
         return self.rate * warm * self._part(epoch, done)
 
-    def _part(self, epoch, done):
+    def _part(self, epoch: int, done: int) -> float:
         if self.schedule == "step":
             return DECAY ** (epoch // max(1, int(DECAY_EVERY * self.epochs)))
         if self.schedule == "cosine":

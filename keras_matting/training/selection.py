@@ -1,76 +1,96 @@
 """Which data a run learns from and is validated on."""
 
+from __future__ import annotations
+
 import json
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_matting.data import masks
-from keras_matting.data.base import Problem, read_truth
+from keras_matting.data.base import Problem, Sample, Source, read_truth
 from keras_matting.data.pipeline.batches import TrainingData, numbered, validation_batches
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sources import read_sources, split
 from keras_matting.errors import MattingError, UsageError
+from keras_matting.model_folder import Preset
+from keras_matting.training.progress import Fingerprint
+from keras_matting.training.settings import Settings
 from keras_matting.training.validation import named, source_names
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SUBJECT = 0.5  # the least alpha of a mask that shows something
 NAMES_SHOWN = 3
 
+_LOGGER = logging.getLogger(__name__)
 
-def select(settings, log=lambda message: None):
-    """Return (training sources, validation sources) of a run's `Settings`; say what is left out of them.
+
+def select(settings: Settings) -> tuple[list[Source], list[Source]]:
+    """Return (training sources, validation sources) of a run's `Settings`; log what is left out of them.
 
     No photo with truth is in both, and none whose mask is no matte (`masks.misleading`) in either. Raises `UsageError`
     where there is none left to train on, or no truth where some is needed.
     """
     sources, validation = _read(settings)
-    _tell_problems((*sources, *validation), log)
+    _tell_problems((*sources, *validation))
     _require_truth(validation, "validation photos")
-    validation = [_with_mattes(source, log) for source in validation]
+    validation = [_with_mattes(source) for source in validation]
     if settings.objective == "soc":
         sources = [_without_truth(source) for source in sources]
     else:
         _require_truth(sources, "training photos")
-        sources = _apart([_with_mattes(source, log) for source in sources], validation, log)
+        sources = _apart([_with_mattes(source) for source in sources], validation)
     return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
 
 
-def batches(sources, validation, settings, preset):
+def batches(
+    sources: Sequence[Source], validation: Sequence[Source], settings: Settings, preset: Preset
+) -> tuple[TrainingData, tf.data.Dataset | None]:
     """Return (`TrainingData`, validation batches or None)."""
-    options = {"cache_gb": settings.cache_gb, "trimap_px": settings.trimap_px or None}
+    batch_size, trimap_px = settings.batch_size, settings.trimap_px or None
     data = TrainingData(
         sources,
         preset,
         augment=settings.augment,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         seed=settings.seed,
         steps_per_epoch=settings.steps_per_epoch or None,
-        **options,
+        cache_gb=settings.cache_gb,
+        trimap_px=trimap_px,
     )
     if validation:
         names = source_names(settings.val)
         parts = [[source] for source in validation] if names else [validation]
-        options["cache_gb"] = settings.cache_gb / len(parts)
-        sets = [validation_batches(part, preset, batch_size=settings.batch_size, **options) for part in parts]
+        share_gb = settings.cache_gb / len(parts)
+        sets = [
+            validation_batches(part, preset, batch_size=batch_size, cache_gb=share_gb, trimap_px=trimap_px)
+            for part in parts
+        ]
         return data, numbered(sets) if names else sets[0]
     return data, None
 
 
-def fingerprint(sources, validation):
+def fingerprint(sources: Sequence[Source], validation: Sequence[Source]) -> Fingerprint:
     """Return how many photos there are to train and validate on, and a digest of their names."""
     parts = {"training": sources, "validation": validation}
     names = {
         part: [[sample.stem for sample in (*source.samples, *source.backgrounds)] for source in chosen]
         for part, chosen in parts.items()
     }
-    counts = {part: sum(len(source.samples) for source in chosen) for part, chosen in parts.items()}
-    return {**counts, "sha256": sha256(json.dumps(names).encode()).hexdigest()}
+    training, held_out = (sum(len(source.samples) for source in chosen) for chosen in parts.values())
+    digest = sha256(json.dumps(names).encode()).hexdigest()
+    return {"training": training, "validation": held_out, "sha256": digest}
 
 
-def require_subjects(data):
+def require_subjects(data: TrainingData) -> None:
     """Raise `UsageError` if no mask of one epoch of `data` shows anything: a model would learn to find nothing."""
     peak = max(float(np.max(targets["alpha"])) for _, targets in islice(data.dataset(), data.steps_per_epoch))
     if not peak:
@@ -82,7 +102,7 @@ def require_subjects(data):
         )
 
 
-def _read(settings):
+def _read(settings: Settings) -> tuple[list[Source], list[Source]]:
     sources = read_sources(settings.data)
     if settings.val:
         validation = read_sources([spec for _, spec in named(settings.val)])
@@ -95,26 +115,26 @@ def _read(settings):
     return [part[0] for part in parts], [part[1] for part in parts]
 
 
-def _tell_problems(sources, log):
+def _tell_problems(sources: Sequence[Source]) -> None:
     for name, problems in {source.name: source.problems for source in sources}.items():
         if problems:
-            log(f"left out of {name}: {_counted(problems)}; data check names them")
+            _LOGGER.warning("left out of %s: %s; data check names them", name, _counted(problems))
             if coloured := [problem for problem in problems if problem.kind == masks.COLOURED]:
-                log(f"  {masks.COLOURED}: {_named(coloured)}")
+                _LOGGER.warning("  %s: %s", masks.COLOURED, _named(coloured))
 
 
-def _counted(problems):
+def _counted(problems: Sequence[Problem]) -> str:
     return ", ".join(f"{kind} ({count})" for kind, count in Counter(problem.kind for problem in problems).most_common())
 
 
-def _named(problems):
+def _named(problems: Sequence[Problem]) -> str:
     """Return the first names, and of the first what is wrong and the remedy."""
     names = ", ".join(problem.stem for problem in problems[:NAMES_SHOWN])
     more = ", ..." if len(problems) > NAMES_SHOWN else ""
     return f"{names}{more}; {problems[0].detail}"
 
 
-def _with_mattes(source, log):
+def _with_mattes(source: Source) -> Source:
     """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
     found = in_threads(lambda sample: _mask_problem(source, sample), source.samples, "masks")
     problems = [problem for problem in found if problem]
@@ -122,12 +142,12 @@ def _with_mattes(source, log):
         return source
     kept = tuple(sample for sample, problem in zip(source.samples, found, strict=True) if not problem)
     if kept:
-        log(f"left out of {source.name}: {_counted(problems)}: {_named(problems)}")
+        _LOGGER.warning("left out of %s: %s: %s", source.name, _counted(problems), _named(problems))
         return replace(source, samples=kept)
     raise UsageError(f"Expected mattes in {source.name}; received none: {_counted(problems)}: {_named(problems)}.")
 
 
-def _mask_problem(source, sample):
+def _mask_problem(source: Source, sample: Sample) -> Problem | None:
     """Return what misleads in a sample's truth, or None; unreadable files are told where they are used."""
     try:
         alpha = read_truth(sample)
@@ -136,17 +156,17 @@ def _mask_problem(source, sample):
     is_cutout = source.kind == "composite"
     if is_cutout and (alpha is None or alpha.min() == 255):
         return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
-    found = masks.misleading(alpha)
+    found = masks.misleading(alpha) if alpha is not None else None
     return found and Problem(found[0], sample.stem, f"{sample.alpha or sample.image}: {found[1]}")
 
 
-def _require_truth(sources, photos):
+def _require_truth(sources: Sequence[Source], photos: str) -> None:
     for source in sources:
         if source.kind == "unlabelled":
             raise UsageError(f"Expected {photos} with truth; {source.name} has none. Name pairs, a list or composites.")
 
 
-def _without_truth(source):
+def _without_truth(source: Source) -> Source:
     if source.kind == "composite":
         raise UsageError(
             f"Expected photos as they are, to adapt to; {source.name} is composited. Name unlabelled photos or pairs."
@@ -154,7 +174,7 @@ def _without_truth(source):
     return replace(source, kind="unlabelled")
 
 
-def _apart(sources, validation, log):
+def _apart(sources: Sequence[Source], validation: Sequence[Source]) -> list[Source]:
     """Return the sources without the photos of `validation`, by which they would be known already."""
     held_out = {sample.image.resolve() for source in validation for sample in source.samples}
     kept = [
@@ -163,7 +183,7 @@ def _apart(sources, validation, log):
     ]
     for source, rest in zip(sources, kept, strict=True):
         if dropped := len(source.samples) - len(rest.samples):
-            log(f"left out of {source.name}: validation photos ({dropped})")
+            _LOGGER.warning("left out of %s: validation photos (%d)", source.name, dropped)
         if not rest.samples:
             raise UsageError(
                 f"Expected photos to train on beside those of the validation; {source.name} has none. Take a part of "

@@ -2,12 +2,14 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, Self
 
-from keras_matting.architectures import ARCHITECTURES
+from keras_matting.architectures import ARCHITECTURES, Architecture
 from keras_matting.errors import UsageError
-from keras_matting.files import write_atomically
+from keras_matting.files import StrPath, write_atomically
 from keras_matting.training.validation import monitors
 
 SETTINGS_FILE = "run.json"
@@ -44,15 +46,15 @@ class Settings:
     """
 
     model: str
-    data: tuple
+    data: tuple[str, ...]
     epochs: int
-    val: tuple = ()
+    val: tuple[str, ...] = ()
     val_fraction: float = 0.0
     batch_size: int = 8
     augment: str = "custom"
     objective: str = "supervised"
     init: str = ""
-    input_size: tuple = ()
+    input_size: tuple[()] | tuple[int, int] = ()
     learning_rate: float = 0.0
     schedule: str = ""
     steps_per_epoch: int = 0
@@ -66,14 +68,14 @@ class Settings:
     precision: str = "float32"
     strategy: str = "none"
     seed: int = 0
-    trimap_px: tuple = ()
+    trimap_px: tuple[()] | tuple[int, int] = ()
     monitor: str = "val_miou"
     patience: int = 0
     images_every: int = 5
     histograms: bool = False
     cache_gb: float = 4.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.val, str):  # as earlier versions stored it
             object.__setattr__(self, "val", (self.val,) if self.val else ())
         for name in ("data", "val", "input_size", "trimap_px"):
@@ -107,12 +109,12 @@ class Settings:
         if self.unfreeze_from >= 0 and not self.freeze_backbone:
             raise UsageError("--unfreeze-from continues a frozen backbone: add --freeze-backbone.")
 
-    def save(self, run_dir):
+    def save(self, run_dir: StrPath) -> None:
         """Write `run.json` into the folder `run_dir`."""
         write_atomically(Path(run_dir) / SETTINGS_FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, run_dir):
+    def load(cls, run_dir: StrPath) -> Self:
         """Read `run.json`; raises `UsageError` if `run_dir` is no run."""
         path = Path(run_dir) / SETTINGS_FILE
         try:
@@ -121,7 +123,7 @@ class Settings:
             raise UsageError(f"Expected a training run; {run_dir} has no readable {SETTINGS_FILE} ({error}).") from None
 
     @classmethod
-    def from_dict(cls, content, origin):
+    def from_dict(cls, content: Mapping[str, Any], origin: StrPath) -> Self:
         """Return the settings of a JSON object; `origin` says where it stands. Raises `UsageError` if malformed."""
         try:
             return cls(**content)
@@ -129,13 +131,13 @@ class Settings:
             names = ", ".join(field.name for field in fields(cls))
             raise UsageError(f"Expected {origin} with the fields {names}; received: {error}.") from None
 
-    def begun(self):
+    def begun(self) -> Self:
         """Return the settings of a new run: what depends on `epochs` by default is fixed, since these may change."""
         if self.unfreeze_from < 0 or self.freeze_epochs:
             return self
         return replace(self, freeze_epochs=max(1, self.epochs // 2))
 
-    def continuing(self, earlier):
+    def continuing(self, earlier: Self) -> Self:
         """Return the settings for the rest of a run that began with the `earlier` ones.
 
         Raises `UsageError` if these would not continue it.
@@ -151,14 +153,14 @@ class Settings:
         return settings
 
 
-def _require_trait(settings, told, has_trait):
+def _require_trait(settings: Settings, told: str, has_trait: Callable[[Architecture], object]) -> None:
     """Raise `UsageError` unless the model is an architecture that has a trait; `told` has a place for those that do."""
     able = [name for name, architecture in ARCHITECTURES.items() if has_trait(architecture)]
     if settings.model not in able:
         raise UsageError(f"{told.format(', '.join(able))}; received {settings.model}.")
 
 
-def _require_number(settings, field):
+def _require_number(settings: Settings, field: Field[Any]) -> None:
     """Raise `UsageError` where a JSON file has text, NaN or a fraction in the place of a number."""
     value = getattr(settings, field.name)
     if field.type is int and type(value) is not int:
@@ -167,6 +169,6 @@ def _require_number(settings, field):
         raise UsageError(f"Expected {field.name} as a number; received {value!r}.")
 
 
-def _require(settings, name, holds, expected):
+def _require(settings: Settings, name: str, holds: bool, expected: str) -> None:
     if not holds:
         raise UsageError(f"Expected {name.replace('_', ' ')} {expected}; received {getattr(settings, name)}.")

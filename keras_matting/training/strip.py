@@ -1,12 +1,15 @@
 """A training run -> a model folder that serves: no optimiser, no trainer, float32."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import keras
+
 from keras_matting import architectures
 from keras_matting.errors import UsageError
-from keras_matting.files import text_bytes, write_atomically
+from keras_matting.files import StrPath, text_bytes, write_atomically
 from keras_matting.model_folder import Preset
 from keras_matting.models import build_model
 from keras_matting.models.folder import write_model_folder
@@ -17,7 +20,9 @@ TRAINING_FILE = "training.json"
 CARD_FILE = "MODEL_CARD.md"
 
 
-def strip(run_dir, out_dir, *, name=None, last=False, force=False):
+def strip(
+    run_dir: StrPath, out_dir: StrPath, *, name: str | None = None, last: bool = False, force: bool = False
+) -> Preset:
     """Write the model folder `out_dir` from a run's best epoch, or its `last` one; return its preset.
 
     Beside the preset and the weights it gets `training.json` (settings and the epoch's metrics) and a model card to
@@ -44,7 +49,7 @@ def strip(run_dir, out_dir, *, name=None, last=False, force=False):
     return preset
 
 
-def _load_last(network, settings, progress):
+def _load_last(network: keras.Model, settings: Settings, progress: Progress) -> int:
     """Load the last checkpoint and return its epoch; a run that goes on may have replaced the one it told of."""
     trainer = architectures.find(settings.model).trainer(settings.objective, network)
     while True:
@@ -58,11 +63,11 @@ def _load_last(network, settings, progress):
                 raise
 
 
-def _origin(settings):
+def _origin(settings: Settings) -> str:
     return f"{Path(settings.init).name}" if settings.init else "random weights"
 
 
-def _validation(settings):
+def _validation(settings: Settings) -> str:
     told = ", ".join(settings.val)
     if settings.val_fraction:
         part = f"a part of {settings.val_fraction:g}"
@@ -70,7 +75,7 @@ def _validation(settings):
     return told or "none; these are the weights of the last epoch"
 
 
-def _card(preset, settings, metrics):
+def _card(preset: Preset, settings: Settings, metrics: Mapping[str, float]) -> str:
     """Return a model card: what is known is filled in, what only people know is asked for."""
     height, width = preset.input_size
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())

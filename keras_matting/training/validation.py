@@ -1,6 +1,7 @@
 """What a run is judged by: validation sources, their names, and the figures that may choose the best epoch."""
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from keras_matting.errors import UsageError
@@ -9,7 +10,7 @@ RESERVED = "worst"
 _NAMED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
 
 
-def named(specs):
+def named(specs: Sequence[str]) -> list[tuple[str, str]]:
     """Return [(name, spec)] of validation specs, each `NAME=SPEC`, or named after what it reads.
 
     Raises `UsageError` if a name is given twice, or is that of the worst of them. Names that are derived get a number
@@ -20,30 +21,30 @@ def named(specs):
     for name in taken:
         if name == RESERVED or taken.count(name) > 1:
             raise UsageError(f"Expected names of validation data, each once, none {RESERVED}; received {name}=...")
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for match, spec in zip(given, specs, strict=True):
         name = match[1] if match else _derived(spec, {RESERVED, *taken, *(name for name, _ in pairs)})
         pairs.append((name, match[2] if match else spec))
     return pairs
 
 
-def source_names(specs):
+def source_names(specs: Sequence[str]) -> tuple[str, ...]:
     """Return the names by which figures are told: none where there is one source, whose figures are the whole's."""
     return tuple(name for name, _ in named(specs)) if len(specs) > 1 else ()
 
 
-def monitors(specs):
+def monitors(specs: Sequence[str]) -> tuple[str, ...]:
     """Return the figures that may choose the best epoch: of all sources, of the worst, and of each by name."""
     parts = ["", *(f"{name}_" for name in (RESERVED, *source_names(specs)) if len(specs) > 1)]
     return tuple(f"val_{part}{figure}" for part in parts for figure in ("miou", "mae"))
 
 
-def is_better_higher(monitor):
+def is_better_higher(monitor: str) -> bool:
     """Whether a greater value of this figure is the better one."""
     return monitor.endswith("miou")
 
 
-def _derived(spec, taken):
+def _derived(spec: str, taken: set[str]) -> str:
     """Return a name of letters, digits, `-` and `_` after the spec's first path."""
     path = spec.partition(":")[2] or spec
     stem = PurePath(path.split(",")[0].partition("@")[0]).stem

@@ -65,18 +65,6 @@ def import_file(path: StrPath, architecture: str, out_dir: StrPath, force: bool 
     return _import(path, preset, out_dir, force)
 
 
-def usable_model_dir(model: StrPath) -> Path | None:
-    """Return the folder of `model`, a path or a name, if nothing has to be fetched or exported first; else None.
-
-    What is shipped is exported at its first use, and again when an update has brought other weights. The folders of
-    other models are as their users made them.
-    """
-    model_dir = find_model_dir(model)
-    if model_dir is None or model_dir.absolute().name not in SHIPPED:
-        return model_dir
-    return model_dir if is_exported(model_dir) and not _is_outdated_copy(model_dir) else None
-
-
 def ready_model_dir(model: StrPath) -> Path:
     """Return the folder of `model`, a path or a name, after fetching and exporting what is not there yet.
 
@@ -88,6 +76,18 @@ def ready_model_dir(model: StrPath) -> Path:
     if model_dir is None or _is_outdated_copy(model_dir):
         return fetch_on_demand(model_dir.name if model_dir else str(model))
     return _exported_in_place(model_dir)
+
+
+def usable_model_dir(model: StrPath) -> Path | None:
+    """Return the folder of `model`, a path or a name, if nothing has to be fetched or exported first; else None.
+
+    What is shipped is exported at its first use, and again when an update has brought other weights. The folders of
+    other models are as their users made them.
+    """
+    model_dir = find_model_dir(model)
+    if model_dir is None or model_dir.absolute().name not in SHIPPED:
+        return model_dir
+    return model_dir if is_exported(model_dir) and not _is_outdated_copy(model_dir) else None
 
 
 def _exported_in_place(model_dir: Path) -> Path:

@@ -20,6 +20,7 @@ from keras_matting.errors import WeightsError, first_line
 from keras_matting.files import StrPath
 from keras_matting.models import inference_model
 from keras_matting.models.layers import BATCH_NORM_EPSILON, IBNorm
+from keras_matting.weights.names import pytorch_prefix
 from keras_matting.weights.pytorch import load_state_dict, pytorch_name
 
 _Tensor: TypeAlias = npt.NDArray[np.generic]
@@ -153,7 +154,8 @@ def _pair(
     folded_bias: _Tensor | None = None
     for layer in keras_layers:
         kind = "norm" if isinstance(layer, (layers.BatchNormalization, IBNorm)) else "linear"
-        prefix = f"{layer.name}.bnorm" if isinstance(layer, IBNorm) else layer.name
+        name = pytorch_prefix(layer.name)
+        prefix = f"{name}.bnorm" if isinstance(layer, IBNorm) else name
         if kind == "norm" and not (records and records[0][0] == "norm"):
             state |= _identity_norm(prefix, int(layer.weights[0].shape[0]), folded_bias)
             continue

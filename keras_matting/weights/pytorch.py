@@ -20,7 +20,7 @@ from keras_matting.errors import UsageError, WeightsError, first_line
 if TYPE_CHECKING:
     import keras
 
-Tensor: TypeAlias = npt.NDArray[np.generic]
+_Array: TypeAlias = npt.NDArray[np.generic]
 # Keras variable -> PyTorch parameter, and how to turn PyTorch's layout into Keras's
 _VARIABLES = {
     "kernel": "weight",
@@ -76,19 +76,23 @@ def state_dict(model: keras.Model) -> dict[str, npt.NDArray[np.float32]]:
         array = keras.ops.convert_to_numpy(variable)
         if array.ndim == 4:
             array = array.transpose(2, 3, 0, 1) if variable.path in depthwise else array.transpose(3, 2, 0, 1)
+        elif array.ndim == 2:
+            array = array.T
         arrays[pytorch_name(variable)] = np.ascontiguousarray(array, np.float32)
     return arrays
 
 
 def pytorch_name(variable: keras.Variable) -> str:
     """Return the PyTorch parameter's name of a Keras variable: "stage1.x/gamma" is "stage1.x.weight"."""
-    *prefix, kind = variable.path.split("/")
+    from keras_matting.weights.names import pytorch_prefix
+
+    *prefix, kind = pytorch_prefix(variable.path).split("/")
     return ".".join([*prefix, _VARIABLES[kind]])
 
 
-def _checked_tensors(state_dict: Mapping[str, npt.ArrayLike], aliases: Mapping[str, str]) -> dict[str, Tensor]:
+def _checked_tensors(state_dict: Mapping[str, npt.ArrayLike], aliases: Mapping[str, str]) -> dict[str, _Array]:
     """Return {name without prefixes: array}; raises `WeightsError` on what no checkpoint of ours contains."""
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, _Array] = {}
     sources: dict[str, str] = {}
     for name, array in state_dict.items():
         array = np.asarray(array)
@@ -109,7 +113,7 @@ def _canonical(name: str, aliases: Mapping[str, str]) -> str:
     return name
 
 
-def _to_keras_layout(array: Tensor, variable: keras.Variable) -> Tensor:
+def _to_keras_layout(array: _Array, variable: keras.Variable) -> _Array:
     if array.ndim == 2:  # a dense layer, which may be a 1x1 convolution here
         return array.T.reshape((1,) * max(0, len(variable.shape) - 2) + array.shape[::-1])
     if array.ndim == 4 and len(variable.shape) == 4:

@@ -1,6 +1,7 @@
 """Augmentation presets by name: how photo and alpha are moved together, then how the photo's colours are changed."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 from keras_matting.data.pipeline.colour import Blur, ColourJitter, ColourOp, CutOut, Invert, Jpeg, Noise, Relight
 from keras_matting.data.pipeline.geometry import Geometry
@@ -14,7 +15,7 @@ class Augmentation:
     geometry: Geometry
     colour: tuple[ColourOp, ...] = ()
 
-    def without(self, kind):
+    def without(self, kind: type[ColourOp]) -> Self:
         """Return the augmentation without the colour operations of a class."""
         return replace(self, colour=tuple(op for op in self.colour if not isinstance(op, kind)))
 
@@ -46,7 +47,7 @@ AUGMENTATIONS = {
 }
 
 
-def find(name):
+def find(name: str) -> Augmentation:
     """Return the augmentation of that name; raises `UsageError` if there is none."""
     if name not in AUGMENTATIONS:
         raise UsageError(f"Expected an augmentation out of {', '.join(AUGMENTATIONS)}; received {name!r}.")

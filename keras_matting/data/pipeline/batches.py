@@ -1,12 +1,17 @@
 """tf.data pipelines: sources -> batches of normalised images, alphas and trimaps, all in graph mode."""
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
 import tensorflow as tf
 
+from keras_matting.data.base import Source
 from keras_matting.data.pipeline.augment import find
 from keras_matting.data.pipeline.order import Order
-from keras_matting.data.pipeline.reader import Reader
+from keras_matting.data.pipeline.reader import Example, Reader
 from keras_matting.data.pipeline.store import naming_unreadable
 from keras_matting.errors import UsageError
+from keras_matting.model_folder import Preset
 
 CACHE_GB = 4.0
 _FOREVER = tf.int64.max
@@ -30,16 +35,16 @@ class TrainingData:
 
     def __init__(
         self,
-        sources,
-        preset,
+        sources: Sequence[Source],
+        preset: Preset,
         *,
-        augment="none",
-        batch_size,
-        seed=0,
-        steps_per_epoch=None,
-        cache_gb=CACHE_GB,
-        trimap_px=None,
-    ):
+        augment: str = "none",
+        batch_size: int,
+        seed: int = 0,
+        steps_per_epoch: int | None = None,
+        cache_gb: float = CACHE_GB,
+        trimap_px: tuple[int, int] | None = None,
+    ) -> None:
         _require_positive("batch_size", batch_size)
         self._reader = Reader(sources, preset, find(augment), trimap_px, cache_gb)
         self._stems = [sample.stem for source in sources for sample in source.samples]
@@ -49,32 +54,39 @@ class TrainingData:
         self.steps_per_epoch = max(1, len(self._stems) // batch_size) if steps_per_epoch is None else steps_per_epoch
         _require_positive("steps_per_epoch", self.steps_per_epoch)
 
-    def dataset(self, first_epoch=0):
+    def dataset(self, first_epoch: int = 0) -> tf.data.Dataset:
         """Return the endless `tf.data.Dataset` from `first_epoch` on, `steps_per_epoch` batches an epoch."""
 
-        def draws_of(epoch):
+        def draws_of(epoch: tf.Tensor) -> tf.data.Dataset:
             draws = self._draws(epoch, 0, self.steps_per_epoch)
             return tf.data.Dataset.from_tensor_slices((self._order.rows(draws), draws))
 
         draws = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(draws_of)
         return _batches(draws, self._reader, self._seed, self.batch_size)
 
-    def names(self, epoch, step):
+    def names(self, epoch: int, step: int) -> list[str]:
         """Return the stems of the samples in batch `step` of `epoch`, without decoding any."""
         rows = self._order.rows(self._draws(epoch, step, 1))
         return [self._stems[row] for row in rows.numpy()]
 
-    def naming_unreadable(self):
+    def naming_unreadable(self) -> AbstractContextManager[None]:
         """Return a context in which TensorFlow's complaint of a file becomes an `ImageError` that names it."""
         return naming_unreadable(self._reader.stores)
 
-    def _draws(self, epoch, step, steps):
+    def _draws(self, epoch: int | tf.Tensor, step: int, steps: int) -> tf.Tensor:
         """Return the numbers, counted from the first epoch's first, of the draws of some batches."""
         start = (epoch * self.steps_per_epoch + step) * self.batch_size
         return tf.range(start, start + steps * self.batch_size, dtype=tf.int64)
 
 
-def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=CACHE_GB):
+def validation_batches(
+    sources: Sequence[Source],
+    preset: Preset,
+    *,
+    batch_size: int,
+    trimap_px: tuple[int, int] | None = None,
+    cache_gb: float = CACHE_GB,
+) -> tf.data.Dataset:
     """Return a finite `tf.data.Dataset` of every sample once, in order, in batches as those of `TrainingData`.
 
     Nothing is augmented; a cut-out stands on the same background at the same place every time. The last batch may be
@@ -88,11 +100,11 @@ def validation_batches(sources, preset, *, batch_size, trimap_px=None, cache_gb=
     return _batches(tf.data.Dataset.zip((rows, rows)), reader, _VALIDATION_SEED, batch_size)
 
 
-def numbered(sets):
+def numbered(sets: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
     """Return one dataset of several, one after the other; each image's targets say from which: "source", int32 (N,)."""
 
-    def with_number(number):
-        def add(image, targets):
+    def with_number(number: int) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
+        def add(image: tf.Tensor, targets: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             return image, {**targets, "source": tf.fill(tf.shape(image)[:1], number)}
 
         return add
@@ -104,11 +116,11 @@ def numbered(sets):
     return whole
 
 
-def _batches(draws, reader, seed, batch_size):
+def _batches(draws: tf.data.Dataset, reader: Reader, seed: int, batch_size: int) -> tf.data.Dataset:
     """Return batches of samples out of (row, number of the draw)."""
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert
-    def sample(row, draw):
+    def sample(row: tf.Tensor, draw: tf.Tensor) -> Example:
         return reader(row, tf.stack([tf.constant(seed, tf.int64), draw]))
 
     options = tf.data.Options()
@@ -118,6 +130,6 @@ def _batches(draws, reader, seed, batch_size):
     return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _require_positive(name, value):
+def _require_positive(name: str, value: object) -> None:
     if type(value) is not int or value < 1:
         raise UsageError(f"Expected {name} as a whole number above 0; received {value!r}.")

@@ -7,9 +7,12 @@ deterministic half is called, so the order of calls does not matter.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_matting.data.pipeline.randomness import bits, chance, normal, split, uniform, uniforms
@@ -25,21 +28,21 @@ class ColourOp(ABC):
 
     compiles = True
 
-    def __call__(self, image, alpha, seed):
+    def __call__(self, image: tf.Tensor, alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return the image changed as the seed decides."""
         return self.apply(image, alpha, *self.draw(seed))
 
     @abstractmethod
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return some small tensors that the seed decides."""
 
     @abstractmethod
-    def apply(self, image, alpha, *drawn):
+    def apply(self, image: tf.Tensor, alpha: tf.Tensor, *drawn: tf.Tensor) -> tf.Tensor:
         """Return the image changed as `drawn` says."""
 
 
 @cache
-def _keras_cv_layer(name, **options):
+def _keras_cv_layer(name: str, **options: Any) -> keras.Layer:
     try:
         import keras_cv
     except ImportError:
@@ -59,12 +62,20 @@ class ColourJitter(ColourOp):
     saturation: float = 0.0
     hue: float = 0.0
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return the three factors and the turn."""
         spans = (self.brightness, self.contrast, self.saturation)
         return uniform(seed, *((1 - span, 1 + span) for span in spans), (-self.hue, self.hue))
 
-    def apply(self, image, alpha, brightness, contrast, saturation, turn):
+    def apply(
+        self,
+        image: tf.Tensor,
+        alpha: tf.Tensor,
+        brightness: tf.Tensor,
+        contrast: tf.Tensor,
+        saturation: tf.Tensor,
+        turn: tf.Tensor,
+    ) -> tf.Tensor:
         """Return the image with its colours changed."""
         # KerasCV's RandomBrightness adds and its RandomContrast keeps the mean of each channel: not torchvision's.
         image = tf.clip_by_value(image * brightness, 0, 1)
@@ -81,11 +92,11 @@ class Invert(ColourOp):
 
     probability: float = 0.5
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return whether."""
         return chance(seed, self.probability)
 
-    def apply(self, image, alpha, inverted):
+    def apply(self, image: tf.Tensor, alpha: tf.Tensor, inverted: tf.Tensor) -> tf.Tensor:
         """Return the image or its negative."""
         return tf.where(inverted, 1 - image, image)
 
@@ -103,19 +114,19 @@ class Relight(ColourOp):
 
     _WAVES = 3  # half waves along a side: constant, a slope, a bulge
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return the field's coefficients and the bend."""
         field_seed, bend_seed = split(seed, 2)
         coefficients = self.strength / self._WAVES * normal(field_seed, [self._WAVES, self._WAVES])
         return coefficients, *uniform(bend_seed, (-self.bend, self.bend))
 
-    def apply(self, image, alpha, coefficients, bend):
+    def apply(self, image: tf.Tensor, alpha: tf.Tensor, coefficients: tf.Tensor, bend: tf.Tensor) -> tf.Tensor:
         """Return the image in that light."""
         down, across = (self._cosines(side) for side in image.shape[:2])
         light = tf.exp(tf.transpose(down) @ coefficients @ across)[..., None]
         return tf.clip_by_value(image * (1 + bend * (1 - image)) * light, 0, 1)
 
-    def _cosines(self, side):
+    def _cosines(self, side: int) -> tf.Tensor:
         phase = (tf.range(side, dtype=tf.float32) + 0.5) * (math.pi / side)
         return tf.cos(tf.range(self._WAVES, dtype=tf.float32)[:, None] * phase)
 
@@ -130,13 +141,15 @@ class CutOut(ColourOp):
     patches: int = 4
     size: tuple[float, float] = (0.05, 0.3)
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return each patch's centre, half sides and colour."""
         draws = uniforms(seed, [self.patches, 7])
         low, high = self.size
         return draws[:, :2], (low + draws[:, 2:4] * (high - low)) / 2, draws[:, 4:]
 
-    def apply(self, image, alpha, centres, halves, colours):
+    def apply(
+        self, image: tf.Tensor, alpha: tf.Tensor, centres: tf.Tensor, halves: tf.Tensor, colours: tf.Tensor
+    ) -> tf.Tensor:
         """Return the image with its background in patches."""
         down, across = ((tf.range(side, dtype=tf.float32) + 0.5) / side for side in image.shape[:2])
         for patch in range(self.patches):
@@ -156,7 +169,7 @@ class Blur(ColourOp):
 
     _RADIUS_PX = 4
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return the kernel's weights; those of no blur are one 1."""
         part, sigma = uniform(seed, (0, 1), (0, self.sigma_px))
         blurred = part < self.probability
@@ -165,7 +178,7 @@ class Blur(ColourOp):
         weights = tf.exp(-((distances / tf.maximum(tf.where(blurred, sigma, 0.0), 0.1)) ** 2) / 2)
         return (weights / tf.reduce_sum(weights),)
 
-    def apply(self, image, alpha, weights):
+    def apply(self, image: tf.Tensor, alpha: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Return the image blurred, mirrored at its borders."""
         for axis in (0, 1):
             padding = [[self._RADIUS_PX] * 2 if axis == dimension else [0, 0] for dimension in range(3)]
@@ -182,12 +195,12 @@ class Noise(ColourOp):
 
     deviation: float = 0.03
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return the deviation and the noise's own seed."""
         deviation_seed, noise_seed = split(seed, 2)
         return *uniform(deviation_seed, (0, self.deviation)), noise_seed
 
-    def apply(self, image, alpha, deviation, seed):
+    def apply(self, image: tf.Tensor, alpha: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return the image with noise."""
         # Ten random bits for each channel out of one number: the numbers are what takes the time.
         numbers = bits(seed, [*image.shape[:2], 1])
@@ -205,12 +218,12 @@ class Jpeg(ColourOp):
 
     compiles = False
 
-    def draw(self, seed):
+    def draw(self, seed: tf.Tensor) -> Sequence[tf.Tensor]:
         """Return whether, and the quality."""
         part, quality = uniform(seed, (0, 1), self.quality)
         return part < self.probability, tf.cast(quality, tf.int32)
 
-    def apply(self, image, alpha, compressed, quality):
+    def apply(self, image: tf.Tensor, alpha: tf.Tensor, compressed: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
         """Return the image with what JPEG leaves of it."""
         layer = _keras_cv_layer("RandomJpegQuality", factor=self.quality)
         return tf.cond(compressed, lambda: layer.augment_image(image, transformation=quality), lambda: image)

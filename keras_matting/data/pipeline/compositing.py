@@ -13,7 +13,7 @@ SHADOW_PROBABILITY, SHADOW_DARKNESS = 0.5, (0.1, 0.5)
 _SHADOW_CELLS, _SHADOW_SHIFT = 32, 2  # cells a side, and how many of them a shadow is shifted at most
 
 
-def composite(cutout, background, seed):
+def composite(cutout: tf.Tensor, background: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return uint8 (H, W, 4), a photo and its alpha: the cut-out at a random place, scale and stretch.
 
     `cutout`: uint8 (H, W, 4), premultiplied. `background`: uint8 (at least H, at least W, 3); a random place of it is
@@ -25,7 +25,7 @@ def composite(cutout, background, seed):
     return _blend(placed, ground, _shadow(placed[..., 3:], shadow_seed))
 
 
-def _placement(seed):
+def _placement(seed: tf.Tensor) -> tf.Tensor:
     """Return a random matrix for `warp`: scale, stretch, shift and mirror."""
     scale, stretch, across, down, side = uniform(seed, SCALE, STRETCH, SHIFT, SHIFT, (-1, 1))
     width = tf.sign(side) * scale * tf.sqrt(stretch)
@@ -33,7 +33,7 @@ def _placement(seed):
     return tf.stack([[1 / width, 0.0, -across / width], [0.0, 1 / height, -down / height], [0.0, 0.0, 1.0]])
 
 
-def _place_of(background, size, seed):
+def _place_of(background: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
     """Return a random place of the background, mirrored at random: uint8 (H, W, 3)."""
     rooms = [background.shape[axis] - size[axis] + 1 for axis in (0, 1)]
     top, left, mirrored = places(seed, *rooms, 2)
@@ -41,7 +41,7 @@ def _place_of(background, size, seed):
     return tf.cond(mirrored == 1, lambda: tf.reverse(shown, [1]), lambda: shown)
 
 
-def _shadow(alpha, seed):
+def _shadow(alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return what a soft shadow leaves of the light, float32 (H, W, 1): alpha in coarse cells, shifted, smoothed."""
     size = alpha.shape[:2]
     margin = _SHADOW_SHIFT
@@ -55,7 +55,7 @@ def _shadow(alpha, seed):
 
 
 @tf.function(autograph=False, jit_compile=True)
-def _blend(placed, ground, light):
+def _blend(placed: tf.Tensor, ground: tf.Tensor, light: tf.Tensor) -> tf.Tensor:
     alpha = placed[..., 3:]
     behind = tf.cast(ground, tf.float32) * light * (1 - tf.cast(alpha, tf.float32) / 255)
     colours = tf.minimum(tf.round(tf.cast(placed[..., :3], tf.float32) + behind), 255)

@@ -7,7 +7,9 @@ with one of TensorFlow's errors; `read_sample` of the same file says what is wro
 import tensorflow as tf
 
 
-def load_photo(image_path, alpha_path, orientation, size, interpolation):
+def load_photo(
+    image_path: tf.Tensor, alpha_path: tf.Tensor, orientation: tf.Tensor, size: tuple[int, int], interpolation: str
+) -> tf.Tensor:
     """Return a photo and its alpha, uint8 (height, width, 4), stretched to `size`.
 
     `alpha_path` is empty where there is no truth: alpha is then 255 everywhere. `interpolation`: the preset's.
@@ -23,7 +25,9 @@ def load_photo(image_path, alpha_path, orientation, size, interpolation):
     return tf.concat([_stretch(image, size, interpolation), _to_uint8(alpha)], axis=-1)
 
 
-def load_cutout(image_path, alpha_path, orientation, size):
+def load_cutout(
+    image_path: tf.Tensor, alpha_path: tf.Tensor, orientation: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
     """Return an RGBA cut-out, uint8 (height, width, 4), scaled to fit into `size`, centred; colours premultiplied.
 
     Resizing straight colours would bleed into the edges what hides behind transparent pixels.
@@ -34,13 +38,15 @@ def load_cutout(image_path, alpha_path, orientation, size):
     return _to_uint8(tf.image.resize_with_crop_or_pad(fitted, *size))
 
 
-def load_background(image_path, alpha_path, orientation, size):
+def load_background(
+    image_path: tf.Tensor, alpha_path: tf.Tensor, orientation: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
     """Return a background, uint8 (height, width, 3), stretched to `size`."""
     image = _decode_upright(image_path, orientation)
     return _to_uint8(tf.image.resize(image, size, antialias=True))
 
 
-def _decode_upright(path, orientation):
+def _decode_upright(path: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Decode a photo and apply its EXIF orientation (1 to 8), as `photos.files` does."""
     # This reads PNG too. The default transform is a faster one, a few steps of 8 bits away from OpenCV's.
     image = tf.io.decode_jpeg(tf.io.read_file(path), 3, dct_method="INTEGER_ACCURATE")
@@ -50,7 +56,7 @@ def _decode_upright(path, orientation):
     return tf.ensure_shape(image[::down, ::across], (None, None, 3))
 
 
-def _stretch(image, size, interpolation):
+def _stretch(image: tf.Tensor, size: tuple[int, int], interpolation: str) -> tf.Tensor:
     """Resize as `imaging.prepare` does, by OpenCV's INTER_LINEAR or INTER_AREA, within a step of 8 bits.
 
     Where one side grows and the other shrinks, OpenCV's is no average over areas, and this is.
@@ -58,5 +64,5 @@ def _stretch(image, size, interpolation):
     return _to_uint8(tf.image.resize(image, size, "area" if interpolation == "area" else "bilinear"))
 
 
-def _to_uint8(values):
+def _to_uint8(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), tf.uint8)

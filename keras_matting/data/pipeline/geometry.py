@@ -5,6 +5,7 @@ four channels are one number, and XLA makes a single loop of it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -33,11 +34,12 @@ class Geometry:
     perspective: float = 0.0
     reflect: bool = False
 
-    def load_size(self, size):
+    def load_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the (height, width) to load photos at, so that they leave at `size`."""
-        return tuple(round(side * self.resize) for side in size)
+        height, width = size
+        return round(height * self.resize), round(width * self.resize)
 
-    def __call__(self, rgba, size, seed):
+    def __call__(self, rgba: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
         """Return uint8 (*size, 4) from uint8 RGBA of `load_size(size)`; `seed` decides."""
         corner_seed, matrix_seed = split(seed, 2)
         corner = places(corner_seed, *(rgba.shape[axis] - size[axis] + 1 for axis in (0, 1)))
@@ -45,7 +47,7 @@ class Geometry:
             return tf.slice(rgba, [*corner, 0], [*size, 4])
         return warp(rgba, self._matrix(matrix_seed), corner, size, self.reflect)
 
-    def _matrix(self, seed):
+    def _matrix(self, seed: tf.Tensor) -> tf.Tensor:
         tilt = (-self.perspective, self.perspective)
         warp_seed, side_seed = split(seed, 2)
         degrees, zoom, across, down = uniform(warp_seed, self.rotation, self.scale, tilt, tilt)
@@ -58,7 +60,13 @@ class Geometry:
         )
 
 
-def warp(rgba, matrix, corner=(0, 0), size=None, reflect=False):
+def warp(
+    rgba: tf.Tensor,
+    matrix: tf.Tensor,
+    corner: Sequence[int | tf.Tensor] = (0, 0),
+    size: tuple[int, int] | None = None,
+    reflect: bool = False,
+) -> tf.Tensor:
     """Return uint8 (*size, 4): at each pixel what the window of `rgba` shows where `matrix` maps it to, bilinearly.
 
     `rgba`: uint8 (H, W, 4). `matrix`: float32 (3, 3), homogeneous, of (x, y, 1), measured from the window's centre in
@@ -66,12 +74,12 @@ def warp(rgba, matrix, corner=(0, 0), size=None, reflect=False):
     or with `reflect` its mirror image, as far as one window away.
     """
     packed = tf.bitcast(rgba, tf.uint32)
-    size = tuple(rgba.shape[:2]) if size is None else tuple(size)
+    size = tuple(rgba.shape[:2]) if size is None else size
     return tf.bitcast(_warp(packed, matrix, tf.convert_to_tensor(corner), size, reflect), tf.uint8)
 
 
 @tf.function(autograph=False, jit_compile=True)
-def _warp(packed, matrix, corner, size, reflect):
+def _warp(packed: tf.Tensor, matrix: tf.Tensor, corner: tf.Tensor, size: tuple[int, int], reflect: bool) -> tf.Tensor:
     # Places in 256ths of a pixel, so that the weights of the four pixels around sum to 256.
     x, y = (tf.cast(tf.round(places * 256), tf.int32) for places in _sources(matrix, *size))
     left, top = tf.bitwise.right_shift(x, 8), tf.bitwise.right_shift(y, 8)
@@ -92,7 +100,7 @@ def _warp(packed, matrix, corner, size, reflect):
     return (_shifted(even) & _PAIR) | (odd & ~tf.constant(_PAIR, tf.uint32))
 
 
-def _sources(matrix, height, width):
+def _sources(matrix: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return x and y, float32 (H, W): the places, in pixels, that `matrix` maps the pixels to."""
     unit = max(height, width) / 2
     across = (tf.range(width, dtype=tf.float32) - (width - 1) / 2) / unit
@@ -101,11 +109,11 @@ def _sources(matrix, height, width):
     return x / depth * unit + (width - 1) / 2, y / depth * unit + (height - 1) / 2
 
 
-def _folded(index, length):
+def _folded(index: tf.Tensor, length: int) -> tf.Tensor:
     """Return indices mirrored into [0, length): ... 1 0 | 0 1 ... n-1 | n-1 n-2 ..., clipped beyond once."""
     index = tf.maximum(index, -1 - index)
     return tf.clip_by_value(tf.minimum(index, 2 * length - 1 - index), 0, length - 1)
 
 
-def _shifted(values):
+def _shifted(values: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.right_shift(values, tf.constant(8, values.dtype))

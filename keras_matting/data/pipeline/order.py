@@ -1,5 +1,7 @@
 """Which sample comes when: a pure function of the seed and the draw's number, so that a run resumes where it was."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 _ROUNDS = 8  # of the cipher behind the shuffle; after TensorFlow's own 4, neighbours are still correlated
@@ -12,13 +14,13 @@ class Order:
     their weights: at any time each has had its share, give or take as many draws as there are sources.
     """
 
-    def __init__(self, sizes, weights, seed):
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int) -> None:
         self.sizes = tf.constant(sizes, tf.int64)
         self.offsets = tf.cumsum(self.sizes, exclusive=True)
         self.weights = [float(weight) for weight in weights]
         self.seed = seed
 
-    def rows(self, draws):
+    def rows(self, draws: tf.Tensor) -> tf.Tensor:
         """Return the rows, int64 (n,), of the draws with these numbers, int64 (n,): sources joined end to end."""
         before = self._drawn(draws)
         source = tf.argmax(self._drawn(draws + 1) - before, axis=-1)
@@ -29,7 +31,7 @@ class Order:
         place = tf.raw_ops.RandomIndexShuffle(index=drawn % size, seed=seeds, max_index=size - 1, rounds=_ROUNDS)
         return tf.gather(self.offsets, source) + place
 
-    def _drawn(self, draws):
+    def _drawn(self, draws: tf.Tensor) -> tf.Tensor:
         """Return how many of the first `draws` went to each source, int64 (n, sources).
 
         The first source gets its share of them, rounded down; the next its share of what is left; and so on. Each

@@ -1,5 +1,7 @@
 """Trimaps in graph mode: known foreground, known background and the unknown band between them."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from keras_matting.errors import UsageError
@@ -14,7 +16,7 @@ _FOREGROUND = 0.9
 
 
 @tf.function(autograph=False, jit_compile=True)
-def trimap(alpha, dilate_px=DILATE_PX, erode_px=ERODE_PX):
+def trimap(alpha: tf.Tensor, dilate_px: int = DILATE_PX, erode_px: int = ERODE_PX) -> tf.Tensor:
     """Return float32 of the shape of `alpha`, in {0, 0.5, 1}, from float (..., H, W, 1) in [0, 1], soft or binary.
 
     0.5 lies where scipy's `grey_dilation(alpha > 0, (dilate_px, dilate_px))` and `grey_erosion(alpha >= 0.9,
@@ -26,16 +28,17 @@ def trimap(alpha, dilate_px=DILATE_PX, erode_px=ERODE_PX):
     return (tf.cast(possible, tf.float32) + tf.cast(1 - missing, tf.float32)) / 2
 
 
-def scaled_px(height, trimap_px=None):
+def scaled_px(height: int, trimap_px: Sequence[int] | None = None) -> tuple[int, int]:
     """Return (dilate, erode) in pixels for images of `height`: `trimap_px` if given, else the originals scaled."""
     if trimap_px is None:
-        return tuple(max(MIN_PX, round(px * height / REFERENCE_HEIGHT_PX)) for px in (DILATE_PX, ERODE_PX))
+        dilate, erode = (max(MIN_PX, round(px * height / REFERENCE_HEIGHT_PX)) for px in (DILATE_PX, ERODE_PX))
+        return dilate, erode
     if len(trimap_px) != 2 or any(type(px) is not int or px < 1 for px in trimap_px):
         raise UsageError(f"Expected the trimap's windows as 2 whole numbers of pixels above 0; received {trimap_px}.")
-    return tuple(trimap_px)
+    return trimap_px[0], trimap_px[1]
 
 
-def _window_max(mask, before, after):
+def _window_max(mask: tf.Tensor, before: int, after: int) -> tf.Tensor:
     """Return uint8 0 or 1 (..., H, W, 1): whether the mask is set within so many rows and columns of a pixel.
 
     By windows that double, in each direction; tf.nn.max_pool2d takes a hundred times as long.

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_matting.models.layers import clone_with, exact_resize
+from keras_matting.models.layers import Tensor, clone_with, exact_resize
 
 
 class DilatedConv2D(keras.layers.Conv2D):
@@ -11,7 +11,7 @@ class DilatedConv2D(keras.layers.Conv2D):
     TensorRT has dilated convolutions; it has no SpaceToBatchND, which would cut U2NetP into dozens of pieces.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         """Convolve (N, H, W, C)."""
         import tensorflow as tf
 
@@ -22,12 +22,12 @@ class DilatedConv2D(keras.layers.Conv2D):
         return self.activation(outputs)
 
 
-def tftrt_form(model):
+def tftrt_form(model: keras.Model) -> keras.Model:
     """Return a copy of `model`, equal up to rounding, that TF-TRT converts to a single engine."""
     return clone_with(model, lambda layer: exact_resize(layer) or _dilated(layer))
 
 
-def _dilated(layer):
+def _dilated(layer: keras.Layer) -> DilatedConv2D | None:
     if type(layer) is keras.layers.Conv2D and max(layer.dilation_rate) > 1 and layer.groups == 1:
         return DilatedConv2D.from_config(layer.get_config())
     return None
