@@ -3,14 +3,12 @@
 import csv
 import io
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -27,6 +25,7 @@ from keras_matting.files import StrPath, file_sha256, name_bytes, printable, tex
 from keras_matting.machine import usable_cores
 from keras_matting.matting import Session
 from keras_matting.model_folder import find_model_dir
+from keras_matting.overlap import in_order
 from keras_matting.photos import imaging
 from keras_matting.photos.files import Photo, encode
 from keras_matting.photos.marks import marked
@@ -37,8 +36,6 @@ ERRORS = ("mae", "mse", "sad", "grad", "conn")
 SCORES = ("miou", "miou_nonzero", "max_f")
 _ROW_PX, _SHEET_PX = 210, 2600  # wide enough for twice four pictures in 3:2
 _LEAST_PX = 720  # holds the legend
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 _BANNER_PX, _LEGEND_PX, _INK = 24, 15, (40, 40, 40)
 
 
@@ -135,23 +132,9 @@ def _open(model_dir: Path, engine: str) -> Session:
 def _results(session: Session, source: Source, band_px: float, with_groups: bool) -> Iterator[_Scored | Problem]:
     """Yield a `_Scored` or a `Problem` for each sample, in order; reading and scoring overlap inference."""
     workers = min(MAX_WORKERS, max(2, usable_cores()))
-    with ThreadPoolExecutor(workers) as pool:
-        pairs = _ahead(pool, workers, partial(_read, backgrounds=source.backgrounds), source.samples)
-        inferred = _infer(session, pairs)
-        yield from _ahead(pool, workers, partial(_score, session, band_px, with_groups), inferred)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, number: int, function: Callable[[_Item], _Result], items: Iterable[_Item]
-) -> Iterator[_Result]:
-    """Yield `function` of each item, in order, computed up to `number` items early."""
-    pending: deque[Future[_Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > number:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+    pairs = in_order(partial(_read, backgrounds=source.backgrounds), source.samples, workers)
+    inferred = _infer(session, pairs)
+    yield from in_order(partial(_score, session, band_px, with_groups), inferred, workers)
 
 
 def _gather(

@@ -24,6 +24,7 @@ FLOORS = {
         "machine",
         "metrics",
         "model_folder",
+        "overlap",
         "photos",
         "shipped",
         "telemetry",

@@ -10,8 +10,9 @@ from waiting import wait_until
 from keras_matting.cli import video
 from keras_matting.errors import EngineError
 from keras_matting.matting import Session
+from keras_matting.overlap import in_order
 from keras_matting.photos.files import Photo
-from keras_matting.video.pipeline import DEPTH, BatchSizes, ahead, in_order
+from keras_matting.video.pipeline import DEPTH, BatchSizes, ahead
 from keras_matting.video.reading import Clip, Frame
 from keras_matting.video.run import plan, run
 from keras_matting.video.smoothing import one_frame_delay
@@ -226,7 +227,7 @@ class Clock:
 )
 def test_a_log_file_gets_a_line_every_half_minute(total, lines):
     said, clock = [], Clock()
-    with video.Progress(total, say_line=said.append, clock=clock) as progress:
+    with video.ClipProgress(total, say_line=said.append, clock=clock) as progress:
         for count in range(1, 80):
             clock.now += 1
             progress.update(count)
@@ -235,7 +236,7 @@ def test_a_log_file_gets_a_line_every_half_minute(total, lines):
 
 def test_quiet_says_nothing():
     said, clock = [], Clock()
-    with video.Progress(90, quiet=True, say_line=said.append, clock=clock) as progress:
+    with video.ClipProgress(90, quiet=True, say_line=said.append, clock=clock) as progress:
         clock.now += 1000
         progress.update(1)
     assert said == []

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from keras_matting.cli.frames import frame_size, predict_frames
-from keras_matting.cli.shared import MODEL_HELP, Tally, check_format, progress
+from keras_matting.cli.shared import Tally, add_model_arguments, check_format, progress
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
 from keras_matting.photos.framing import OPTIONS, SHADOWS
-from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from keras_matting.matting import Background, OutputOptions, Session
@@ -34,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder, or file for one photo, or - for stdout (default: cutouts/; stdout for -)",
     )
     parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
-    parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
+    add_model_arguments(parser)
     parser.add_argument(
         "--output",
         default="rgba",

@@ -23,6 +23,12 @@ MODEL_HELP = (
 )
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what chooses the model and the engine."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
+    parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
+
+
 def positive(text: str) -> int:
     """Parse a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:

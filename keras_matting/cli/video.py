@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keras_matting.cli.predict import output_options
-from keras_matting.cli.shared import MODEL_HELP
+from keras_matting.cli.shared import add_model_arguments
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.files import printable
 from keras_matting.photos.framing import OPTIONS
-from keras_matting.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from keras_matting.video.reading import Clip
@@ -34,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         help=".webm (VP9) or .mov (ProRes 4444) with alpha, .mp4 (H.264) without, or a folder for PNGs",
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=MODEL_HELP)
-    parser.add_argument("--engine", default="auto", help="engine, or auto (default); see: keras-matting engines")
+    add_model_arguments(parser)
     parser.add_argument(
         "--output",
         metavar="KIND",
@@ -62,7 +60,7 @@ def video(arguments: argparse.Namespace) -> int:
     job = plan(arguments.input, arguments.output_path, options, arguments.smooth, arguments.overwrite)
     with Clip(job.source) as clip, open_session(arguments.model, arguments.engine) as session:
         say(f"{_description(clip)}; model {session.preset.name}, engine {session.engine.name}")
-        with Progress(clip.count, quiet=arguments.quiet) as progress:
+        with ClipProgress(clip.count, quiet=arguments.quiet) as progress:
             result = run(session, clip, job, progress.update)
     say(_outcome(result, clip.count))
     return SOME_FAILED if result.damaged or result.is_cut_off else OK
@@ -100,7 +98,7 @@ def _outcome(result: VideoResult, announced: int | None) -> str:
     return f"{', '.join(told)}; {result.seconds:.1f} s ({rate:.1f} frames/s) -> {printable(result.output)}"
 
 
-class Progress:
+class ClipProgress:
     """Frames done, frames/s and the time left on standard error: a bar on a terminal, else a line every half minute.
 
     `total`: about how many frames there are, or None. `clock` returns seconds.
@@ -136,7 +134,7 @@ class Progress:
         left = self._bar.format_interval(max(0, self._total - count) / rate)
         return f"frame {count} of about {self._total}, {rate:.1f} frames/s, {left} left"
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ClipProgress:
         return self
 
     def __exit__(self, *_: object) -> None:

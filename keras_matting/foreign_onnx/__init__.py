@@ -18,7 +18,7 @@ from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import StrPath, file_sha256, replaced_folder, require_new_folder
 from keras_matting.foreign_onnx import judging
-from keras_matting.foreign_onnx.reading import Source, open_session, read_source
+from keras_matting.foreign_onnx.reading import Network, open_session, read_network
 from keras_matting.foreign_onnx.wrapping import IMAGE, Output, wrap
 from keras_matting.model_folder import FROM_ONNX, ONNX_FILE, PRESET_FILE, Preset, export_manifest
 from keras_matting.photos import imaging
@@ -61,48 +61,48 @@ def write_onnx_folder(
     """
     out_dir = Path(out_dir)
     require_new_folder(out_dir, force, PRESET_FILE)
-    source = read_source(path, asked.layout, asked.size)
-    preset = _preset(source, asked, name or out_dir.name)
+    network = read_network(path, asked.layout, asked.size)
+    preset = _preset(network, asked, name or out_dir.name)
     images = np.stack([imaging.prepare(photo, preset) for photo in list(sample_photos().values())[:_CHECKED_SAMPLES]])
-    session, matte = source.open(), judging.output_name(source, asked.output_name)
-    raw = [judging.run(session, source, matte, _repeated(image, source.batch)) for image in images]
-    output = judging.judge(source, matte, raw[0][:1], asked.output, asked.channel)
-    expected = np.concatenate([judging.matte_of(output, one, source.size)[:1] for one in raw])
+    session, matte = network.open(), judging.output_name(network, asked.output_name)
+    raw = [judging.run(session, network, matte, _repeated(image, network.batch)) for image in images]
+    output = judging.judge(network, matte, raw[0][:1], asked.output, asked.channel)
+    expected = np.concatenate([judging.matte_of(output, one, network.size)[:1] for one in raw])
     del session, raw
     with TemporaryDirectory() as scratch:
         graph = Path(scratch) / ONNX_FILE
-        batch = _save(source, output, graph, images, expected)
+        batch = _save(network, output, graph, images, expected)
         preset = replace(preset, weights_sha256=file_sha256(graph))
         with replaced_folder(out_dir) as folder:
             (folder / ONNX_FILE).write_bytes(graph.read_bytes())
             preset.save(folder)
-            opset = max(one.version for one in source.model.opset_import if one.domain in ("", "ai.onnx"))
-            fields = {**preset.identity, "batch": batch, "output_shape": [*source.size, 1], "opset": opset}
+            opset = max(one.version for one in network.model.opset_import if one.domain in ("", "ai.onnx"))
+            fields = {**preset.identity, "batch": batch, "output_shape": [*network.size, 1], "opset": opset}
             write_manifest(folder / export_manifest(ONNX_FILE), folder, [ONNX_FILE], **fields)
     return preset
 
 
-def _preset(source: Source, asked: Asked, name: str) -> Preset:
+def _preset(network: Network, asked: Asked, name: str) -> Preset:
     mean, std = _three(asked.mean), _three(asked.std)
-    if source.dtype == TensorProto.UINT8:  # values as they are in a photo
+    if network.dtype == TensorProto.UINT8:  # values as they are in a photo
         mean, std = mean or (0.0,) * 3, std or (1 / 255,) * 3
     if mean is None or std is None:
         raise UsageError(
-            f"Expected --mean and --std, for values from 0 to 1, as in the code that {source.where} comes with: "
+            f"Expected --mean and --std, for values from 0 to 1, as in the code that {network.where} comes with: "
             "0.485,0.456,0.406 and 0.229,0.224,0.225 are ImageNet's, 0.5 and 0.5 MODNet's, 0.5 and 1 ISNet's, 0 and 1 "
             "leave values as they are; no file tells them."
         )
     return Preset(
         name=name,
-        architecture=FROM_ONNX + source.path.stem,
-        input_size=source.size,
+        architecture=FROM_ONNX + network.path.stem,
+        input_size=network.size,
         mean=mean,
         std=std,
         scale=asked.scale,
         interpolation=asked.interpolation,
         output="min-max" if asked.output == "minmax" else "identity",
-        source=source.path.name,
-        source_sha256=file_sha256(source.path),
+        source=network.path.name,
+        source_sha256=file_sha256(network.path),
     )
 
 
@@ -120,25 +120,25 @@ def _repeated(image: Float32, batch: int | None) -> Float32:
     return np.repeat(image[None], batch or 1, axis=0)
 
 
-def _save(source: Source, output: Output, target: Path, images: Float32, expected: Float32) -> int | None:
+def _save(network: Network, output: Output, target: Path, images: Float32, expected: Float32) -> int | None:
     """Write the graph for any batch, or where the network does not take that, for one photo; return its batch size."""
-    whole = wrap(source, output, None)
+    whole = wrap(network, output, None)
     onnx.save(whole, target)
-    if _takes_batches(target, images[:2], expected[:2], _tolerance(source)):
+    if _takes_batches(target, images[:2], expected[:2], _tolerance(network)):
         batch = None
     else:
         batch = 1
-        onnx.save(wrap(source, output, batch), target)
+        onnx.save(wrap(network, output, batch), target)
     engine = OnnxEngine(target, "cpu")
     try:
         actual = np.concatenate([engine.predict(image[None]) for image in images])
     finally:
         engine.close()
     error = float(np.abs(actual - expected).max()) if actual.shape == expected.shape else np.inf
-    if not error <= _tolerance(source):
+    if not error <= _tolerance(network):
         raise EngineError(
-            f"Expected the graph made of {source.where} to agree with the file under ONNX Runtime within "
-            f"{_tolerance(source)}; it differs by {error:.2g}. Export the network anew for one photo at a time."
+            f"Expected the graph made of {network.where} to agree with the file under ONNX Runtime within "
+            f"{_tolerance(network)}; it differs by {error:.2g}. Export the network anew for one photo at a time."
         )
     return batch
 
@@ -152,6 +152,6 @@ def _takes_batches(path: Path, images: Float32, expected: Float32, tolerance: fl
     return actual.shape == expected.shape and bool(np.abs(actual - expected).max() <= tolerance)
 
 
-def _tolerance(source: Source) -> float:
-    is_half: Any = any(tensor.data_type == TensorProto.FLOAT16 for tensor in source.model.graph.initializer)
-    return MAX_HALF_ERROR if is_half or source.dtype == TensorProto.FLOAT16 else MAX_ERROR
+def _tolerance(network: Network) -> float:
+    is_half: Any = any(tensor.data_type == TensorProto.FLOAT16 for tensor in network.model.graph.initializer)
+    return MAX_HALF_ERROR if is_half or network.dtype == TensorProto.FLOAT16 else MAX_ERROR

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keras_matting.arrays import Float32
 from keras_matting.errors import UsageError, first_line
-from keras_matting.foreign_onnx.reading import Source, shape_told
+from keras_matting.foreign_onnx.reading import Network, shape_told
 from keras_matting.foreign_onnx.wrapping import Output
 
 OUTPUT_RULES = ("none", "sigmoid", "softmax", "minmax")
@@ -23,37 +23,37 @@ _DTYPES = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16, Tenso
 _LOOKS_LIKE = 0.02  # by which a map's sides may differ from the photo's proportion
 
 
-def run(session: Any, source: Source, name: str, images: Float32) -> npt.NDArray[Any]:
+def run(session: Any, network: Network, name: str, images: Float32) -> npt.NDArray[Any]:
     """Return the output `name` of the network as its file is, for normalised images (N, H, W, 3).
 
     Raises `UsageError` where the network cannot take them: a size that it is not made for, say.
     """
-    array = images.transpose(0, 3, 1, 2) if source.layout == "NCHW" else images
-    if source.dtype == TensorProto.UINT8:
+    array = images.transpose(0, 3, 1, 2) if network.layout == "NCHW" else images
+    if network.dtype == TensorProto.UINT8:
         array = np.clip(np.rint(array), 0, 255)
     try:
-        return session.run([name], {source.input_name: np.ascontiguousarray(array, _DTYPES[source.dtype])})[0]
+        return session.run([name], {network.input_name: np.ascontiguousarray(array, _DTYPES[network.dtype])})[0]
     except Exception as error:  # of many kinds
-        height, width = source.size
+        height, width = network.size
         raise UsageError(
-            f"Expected {source.where} to take a photo of {height}x{width}; received: "
+            f"Expected {network.where} to take a photo of {height}x{width}; received: "
             f"{first_line(error)[:120]}. Pass another --size: many networks take multiples of 32 only."
         ) from error
 
 
-def output_name(source: Source, given: str | None) -> str:
+def output_name(network: Network, given: str | None) -> str:
     """Return the name of the output that is the matte: the given one, or the only one."""
-    names = [value.name for value in source.model.graph.output]
+    names = [value.name for value in network.model.graph.output]
     if given is not None and given in names:
         return given
     if given is None and len(names) == 1:
         return names[0]
-    received = f"received {given!r}" if given else f"{source.where} has {len(names)}, and does not tell which it is"
+    received = f"received {given!r}" if given else f"{network.where} has {len(names)}, and does not tell which it is"
     raise UsageError(f"Expected --output-name, the one that is the matte, out of {', '.join(names)}; {received}.")
 
 
 def judge(
-    source: Source, name: str, raw: npt.NDArray[Any], rule: str | None = None, channel: int | None = None
+    network: Network, name: str, raw: npt.NDArray[Any], rule: str | None = None, channel: int | None = None
 ) -> Output:
     """Return the `Output` that `raw`, what the network gives under `name` for one photo, is.
 
@@ -62,21 +62,21 @@ def judge(
     """
     if rule is not None and rule not in OUTPUT_RULES:
         raise UsageError(f"Expected an output rule out of {', '.join(OUTPUT_RULES)}; received {rule!r}.")
-    layout, size, channels = _map_of(raw.shape, source)
-    channel = _channel(channels, channel, source)
+    layout, size, channels = _map_of(raw.shape, network)
+    channel = _channel(channels, channel, network)
     if not np.isfinite(raw).all():
-        raise UsageError(f"Expected numbers; {source.where} gives NaN or infinity on a photo. Check --mean and --std.")
+        raise UsageError(f"Expected numbers; {network.where} gives NaN or infinity on a photo. Check --mean and --std.")
     dtype = helper.np_dtype_to_tensor_dtype(raw.dtype)
-    ends = _end_of(source.model.graph, name)
-    rule = rule or _rule_of(ends, source, raw)
+    ends = _end_of(network.model.graph, name)
+    rule = rule or _rule_of(ends, network, raw)
     activation = rule if rule in ("sigmoid", "softmax") else "none"
     if activation != "none" and ends in ("Sigmoid", "Softmax"):
-        raise UsageError(f"Expected --output {activation} for logits; {source.where} ends in {ends}. Leave it out.")
+        raise UsageError(f"Expected --output {activation} for logits; {network.where} ends in {ends}. Leave it out.")
     if activation == "softmax" and channel is None:
-        raise UsageError(f"Expected several channels for --output softmax; {source.where} gives one. Use sigmoid.")
+        raise UsageError(f"Expected several channels for --output softmax; {network.where} gives one. Use sigmoid.")
     output = Output(name, dtype, layout, size, activation, channel)
     if rule == "none":
-        _require_matte(output, source, raw)
+        _require_matte(output, network, raw)
     return output
 
 
@@ -100,32 +100,32 @@ def matte_of(output: Output, raw: npt.NDArray[Any], size: tuple[int, int]) -> Fl
     return np.stack(resized)[..., None]
 
 
-def _map_of(shape: Sequence[int], source: Source) -> tuple[str, tuple[int, int], int]:
+def _map_of(shape: Sequence[int], network: Network) -> tuple[str, tuple[int, int], int]:
     """Return (layout, size, number of channels) of an output for one photo: that of the photo's proportion."""
     candidates: list[tuple[str, tuple[int, int], int]] = []
     if len(shape) == 4:
         first, last = ("NCHW", (shape[2], shape[3]), shape[1]), ("NHWC", (shape[1], shape[2]), shape[3])
-        candidates = [first, last] if source.layout == "NCHW" else [last, first]
+        candidates = [first, last] if network.layout == "NCHW" else [last, first]
     elif len(shape) in (2, 3) and (len(shape) == 2 or shape[0] == 1):
         candidates = [("", (shape[-2], shape[-1]), 1)]
-    height, width = source.size
+    height, width = network.size
     for layout, (high, wide), channels in candidates:
         if min(high, wide) > 1 and abs(high * width / (wide * height) - 1) <= _LOOKS_LIKE:
             return layout, (high, wide), channels
     raise UsageError(
-        f"Expected a network that gives a map of the photo; {source.where} gives {shape_told(shape)} for one of "
+        f"Expected a network that gives a map of the photo; {network.where} gives {shape_told(shape)} for one of "
         f"{height}x{width}. Choose another output with --output-name, or another network."
     )
 
 
-def _channel(channels: int, given: int | None, source: Source) -> int | None:
+def _channel(channels: int, given: int | None, network: Network) -> int | None:
     if given is not None and not 0 <= given < channels:
         raise UsageError(f"Expected --channel from 0 to {channels - 1}; received {given}.")
     if channels == 1:
         return None
     if given is None and channels > 2:
         raise UsageError(
-            f"Expected --channel, the one that is the subject: {source.where} gives {channels}, counted from 0."
+            f"Expected --channel, the one that is the subject: {network.where} gives {channels}, counted from 0."
         )
     return 1 if given is None else given  # of background and subject
 
@@ -148,21 +148,21 @@ def _bounds(graph: Any, node: Any) -> tuple[float, ...]:
     return tuple(float(numpy_helper.to_array(tensor).reshape(-1)[0]) for tensor in found)
 
 
-def _rule_of(ends: str, source: Source, raw: npt.NDArray[Any]) -> str:
+def _rule_of(ends: str, network: Network, raw: npt.NDArray[Any]) -> str:
     if ends in ("Sigmoid", "HardSigmoid", "Softmax", "Clip"):
         return "none"
     raise UsageError(
-        f"Expected --output {', '.join(OUTPUT_RULES[:-1])} or {OUTPUT_RULES[-1]}: {source.where} ends in "
+        f"Expected --output {', '.join(OUTPUT_RULES[:-1])} or {OUTPUT_RULES[-1]}: {network.where} ends in "
         f"{ends or 'Clip'}, which does not tell what its values mean; on a sample photo they are from {raw.min():.3g} "
         f"to {raw.max():.3g}."
     )
 
 
-def _require_matte(output: Output, source: Source, raw: npt.NDArray[Any]) -> None:
+def _require_matte(output: Output, network: Network, raw: npt.NDArray[Any]) -> None:
     matte = matte_of(output, raw, output.size)
     low, high = float(matte.min()), float(matte.max())
     if low < -_SLACK or high > 1 + _SLACK:
         raise UsageError(
-            f"Expected values from 0 to 1 without an output rule; {source.where} gives {low:.3g} to {high:.3g} on a "
+            f"Expected values from 0 to 1 without an output rule; {network.where} gives {low:.3g} to {high:.3g} on a "
             "sample photo. Pass --output sigmoid, softmax or minmax."
         )

@@ -22,7 +22,7 @@ _INPUT_TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", Te
 
 
 @dataclass(frozen=True)
-class Source:
+class Network:
     """What an ONNX file takes.
 
     `model`: with all data, functions inlined. `input_name`; `dtype`, as in `TensorProto`; `layout`, one of `LAYOUTS`;
@@ -47,8 +47,8 @@ class Source:
         return open_session(str(self.path), self.where)
 
 
-def read_source(path: StrPath, layout: str | None = None, size: tuple[int, int] | None = None) -> Source:
-    """Return the `Source` of a file; `layout` and `size` are for what it leaves open.
+def read_network(path: StrPath, layout: str | None = None, size: tuple[int, int] | None = None) -> Network:
+    """Return the `Network` of a file; `layout` and `size` are for what it leaves open.
 
     Raises `UsageError` where it is no whole ONNX file, takes other than one photo, or leaves more open.
     """
@@ -59,7 +59,7 @@ def read_source(path: StrPath, layout: str | None = None, size: tuple[int, int] 
     layout = _layout_of(dims, layout, told)
     at = layout.index("H")
     sides = [_side(dims[at + index], size[index] if size else None, dims, told) for index in (0, 1)]
-    return Source(path, model, name, kind, layout, (sides[0], sides[1]), dims[0])
+    return Network(path, model, name, kind, layout, (sides[0], sides[1]), dims[0])
 
 
 def open_session(model: str | bytes, told: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from keras_matting.foreign_onnx.reading import Source
+from keras_matting.foreign_onnx.reading import Network
 
 IMAGE, MATTE = "image", "matte"
 _PREFIX = "net/"  # of all that the network calls its own, which may be called image or matte, too
@@ -35,22 +35,22 @@ class Output:
     channel: int | None = None
 
 
-def wrap(source: Source, output: Output, batch: int | None) -> Any:
-    """Return the `ModelProto` of `source` in this project's form, for a batch size, None for any.
+def wrap(network: Network, output: Output, batch: int | None) -> Any:
+    """Return the `ModelProto` of `network` in this project's form, for a batch size, None for any.
 
     What does not lead to the output is left out. The network's own file is not changed.
     """
     model = onnx.ModelProto()
-    model.CopyFrom(source.model)
+    model.CopyFrom(network.model)
     _prune(model.graph, output.name)
-    graph, (height, width) = model.graph, source.size
+    graph, (height, width) = model.graph, network.size
     constants = {tensor.name: _PREFIX + tensor.name for tensor in graph.initializer}  # else branches keep the old names
     compose.add_prefix_graph(graph, _PREFIX, inplace=True, name_map=constants)
     before, after = _Chain(IMAGE), _Chain(_PREFIX + output.name)
-    _take_image(before, source)
-    _give_matte(after, output, source.size)
+    _take_image(before, network)
+    _give_matte(after, output, network.size)
     # Identity gives the network's input and the result the names that they shall have
-    nodes = [*before.nodes, helper.make_node("Identity", [before.name], [_PREFIX + source.input_name], "to_network")]
+    nodes = [*before.nodes, helper.make_node("Identity", [before.name], [_PREFIX + network.input_name], "to_network")]
     nodes += [*graph.node, *after.nodes, helper.make_node("Identity", [after.name], [MATTE], "to_matte")]
     tensors = {node.output[0]: _tensor_of(node) for node in nodes if node.op_type == "Constant"}
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
@@ -83,13 +83,13 @@ class _Chain:
         self.name = result
 
 
-def _take_image(chain: _Chain, source: Source) -> None:
-    if source.dtype == TensorProto.UINT8:
+def _take_image(chain: _Chain, network: Network) -> None:
+    if network.dtype == TensorProto.UINT8:
         chain.add("Round")
         chain.add("Clip", np.array(0, np.float32), np.array(255, np.float32))
-    if source.dtype != TensorProto.FLOAT:
-        chain.add("Cast", to=source.dtype)
-    if source.layout == "NCHW":
+    if network.dtype != TensorProto.FLOAT:
+        chain.add("Cast", to=network.dtype)
+    if network.layout == "NCHW":
         chain.add("Transpose", perm=_FIRST_LAST["NCHW"])
 
 

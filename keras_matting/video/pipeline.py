@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from queue import Empty, Queue
@@ -26,7 +25,6 @@ _CALLS = 2  # of each size that are timed; the first warms up
 _GAIN = 0.95  # of the time of single frames: a batch that is hardly faster only delays
 
 _In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 def ahead(items: Generator[_In, None, None], depth: int = DEPTH) -> Generator[_In, None, None]:
@@ -65,20 +63,6 @@ def ahead(items: Generator[_In, None, None], depth: int = DEPTH) -> Generator[_I
         while thread.is_alive():
             with suppress(Empty):
                 queue.get(timeout=0.05)
-
-
-def in_order(
-    function: Callable[[_In], _Out], items: Generator[_In, None, None], workers: int
-) -> Generator[_Out, None, None]:
-    """Yield `function` of each item, in their order, computed by `workers` threads, at most as many items ahead."""
-    computing: deque[Future[_Out]] = deque()
-    with closing(items), ThreadPoolExecutor(workers, "render") as pool:
-        for item in items:
-            computing.append(pool.submit(function, item))
-            if len(computing) > workers:
-                yield computing.popleft().result()
-        while computing:
-            yield computing.popleft().result()
 
 
 def prepared(session: Session, frames: Iterable[Frame]) -> Generator[tuple[Frame, Float32], None, None]:

@@ -18,11 +18,12 @@ from keras_matting.errors import UsageError
 from keras_matting.files import StrPath, printable, require_writable
 from keras_matting.machine import usable_cores
 from keras_matting.matting import Background, OutputOptions, Session, open_session
+from keras_matting.overlap import in_order
 from keras_matting.photos import colour_profiles, imaging
 from keras_matting.photos.files import Photo
 from keras_matting.shipped import DEFAULT_MODEL
 from keras_matting.video.formats import Format, choose_format
-from keras_matting.video.pipeline import ahead, in_order, inferred, prepared
+from keras_matting.video.pipeline import ahead, inferred, prepared
 from keras_matting.video.reading import Clip, Frame, require_av
 from keras_matting.video.smoothing import SMOOTHINGS, one_frame_delay
 from keras_matting.video.writing import TIMESTAMPS, writing
@@ -32,7 +33,7 @@ _MAX_RENDERERS = 4  # each holds a frame
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """A clip to read and what to make of it; `format` is None for a folder of PNGs."""
 
     source: Path
@@ -89,8 +90,8 @@ def plan(
     options: OutputOptions = OutputOptions(),
     smooth: str = "ofd",
     overwrite: bool = False,
-) -> Job:
-    """Return the `Job`; raises `UsageError` where it cannot be, before anything is read.
+) -> ClipJob:
+    """Return the `ClipJob`; raises `UsageError` where it cannot be, before anything is read.
 
     An output that is there is replaced only if `overwrite`, a folder only if it is an earlier output.
     """
@@ -107,10 +108,12 @@ def plan(
         raise UsageError(f"Output {printable(target)} would overwrite the clip; choose another output.")
     if refusal := _why_not_replaced(target, chosen, overwrite):
         raise UsageError(refusal)
-    return Job(source, target, options, smooth, chosen)
+    return ClipJob(source, target, options, smooth, chosen)
 
 
-def run(session: Session, clip: Clip, job: Job, on_frame: Callable[[int], object] = lambda count: None) -> VideoResult:
+def run(
+    session: Session, clip: Clip, job: ClipJob, on_frame: Callable[[int], object] = lambda count: None
+) -> VideoResult:
     """Matte the frames of an open clip as `job` says; `on_frame` is called with how many are written, after each.
 
     At most a few dozen frames are in memory, however long the clip is. Raises `UsageError` where the output cannot be
@@ -156,7 +159,7 @@ def _fitted(options: OutputOptions, size: tuple[int, int]) -> OutputOptions:
     return replace(options, background=colour_profiles.convert(picture, photo.icc, None))
 
 
-def _tell(clip: Clip, job: Job) -> None:
+def _tell(clip: Clip, job: ClipJob) -> None:
     """Log what a viewer of the output will not find in it."""
     name = printable(clip.path)
     if clip.colours.hdr:
