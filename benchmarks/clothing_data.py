@@ -4,9 +4,9 @@ usage: python benchmarks/clothing_data.py DATA_DIR OUT_DIR [--models saved_model
 
 DATA_DIR holds ccp, garments, backgrounds and clothing_cc0, as `shared/data/README.md` tells. Each folder of OUT_DIR is
 pairs, image/ and mask/; one that is there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
-(parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees) and `scenes`
-(garments composited with exact alpha). Validation, of what `splits/` holds out: `val-street` (ccp's own masks),
-`val-composites` (a garment on a background) and `val-scenes` (as `scenes`).
+(parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees), `scenes` (garments
+composited with exact alpha) and `taught` (clothing_cc0 with mattes of u2netp_clothing). Validation, of what `splits/`
+holds out: `val-street` (ccp's own masks), `val-composites` (a garment on a background) and `val-scenes` (as `scenes`).
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--models", type=Path, default=Path("saved_models"), help="with u2net and u2netp, exported")
+    parser.add_argument("--models", type=Path, default=Path("saved_models"), help="exported: u2net, u2netp, ours")
     parser.add_argument("--engine", default="onnx-cpu")
     parser.add_argument("--scenes", type=int, default=3000)
     arguments = parser.parse_args()
@@ -44,11 +44,12 @@ def main():
     for name, pairs in {
         "val-street": data.held_out_street,
         "val-composites": lambda: data.validation(scenes.simple_scene, arguments.out, seed=1),
+        "val-scenes": lambda: data.validation(scenes.scene, arguments.out, seed=2),
         "flatlays": data.flatlays,
         "street": data.street,
         "crops": data.crops,
-        "val-scenes": lambda: data.validation(scenes.scene, arguments.out, seed=2),
         "scenes": lambda: data.scenes(arguments.scenes),
+        "taught": data.taught,
     }.items():
         if not (arguments.out / name).exists():
             print(f"{name}: {_write(arguments.out / name, pairs())} pairs", flush=True)
@@ -79,13 +80,22 @@ class Data:
             yield stem, *scenes.crop(picture, alpha, np.random.default_rng([3, index]))
 
     def flatlays(self):
-        """Yield flat-lays with the official U2Net's mattes where U2NetP agrees; none that ships with the package."""
+        """Yield flat-lays with the official U2Net's mattes where U2NetP agrees."""
+        for stem, picture in self._flatlays():
+            matte, other = (self._matte(name, picture) for name in ("u2net", "u2netp"))
+            if labels.is_plausible(matte / 255, other / 255):
+                yield stem, picture, matte
+
+    def taught(self):
+        """Yield flat-lays with the mattes of the clothing model, for a model that begins with less to learn from."""
+        for stem, picture in self._flatlays():
+            yield stem, picture, self._matte("u2netp_clothing", picture)
+
+    def _flatlays(self):
+        """Yield what may be trained on: none that ships with the package."""
         for path in self._paths("clothing_cc0/image", "clothing_cc0"):
             if path.stem not in shipped_photos():
-                picture = _narrowed(decode(path.read_bytes()).rgb)
-                matte, other = (self._matte(name, picture) for name in ("u2net", "u2netp"))
-                if labels.is_plausible(matte / 255, other / 255):
-                    yield path.stem, picture, matte
+                yield path.stem, _narrowed(decode(path.read_bytes()).rgb)
 
     def scenes(self, count):
         """Yield garments composited on what training may see."""

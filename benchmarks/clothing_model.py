@@ -1,6 +1,6 @@
 """Make the model folder that is committed out of training runs: half-precision values, a picture of the curves.
 
-usage: python benchmarks/clothing_model.py RUN... OUT_DIR [--last] [--gain 2]
+usage: python benchmarks/clothing_model.py RUN... OUT_DIR [--size 320] [--last] [--gain 2]
            [--data SPEC... [--start MODEL_DIR --kept 0.8]]
 
 The weights are those of the last run's best epoch (or of its last one); the curves are those of all runs, one after
@@ -30,14 +30,15 @@ from keras_matting.data.pipeline.batches import TrainingData
 from keras_matting.data.sources import read_sources
 from keras_matting.model_folder import KERAS_FILE, Preset
 from keras_matting.models.folder import load_model, write_model_folder
+from keras_matting.models.layers import IBNorm
 from keras_matting.training.progress import HISTORY_FILE
 from keras_matting.training.start import recalibrate_folded_norms
 from keras_matting.training.strip import strip
 
 LICENCE = "research and demonstration only: trained on data without a licence for more"
-SIZE = 320, 320
 BATCH, BATCHES = 8, 60  # to measure batch norms on
 FOLDED_BATCHES = 4  # those of an official model, which came folded
+LAST_CONVOLUTION = {"u2netp": "outconv", "modnet": "f_branch.conv_f.1.layers.0"}
 _FIGURES = {"miou": "mIoU", "mae": "MAE"}
 
 
@@ -45,6 +46,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, default=320, help="input size (default: 320)")
     parser.add_argument("--last", action="store_true", help="of the last run take the last epoch, not the best")
     parser.add_argument("--data", nargs="+", default=(), metavar="SPEC", help="training data, as train takes it")
     parser.add_argument("--start", type=Path, help="the model that training began with; needs --data")
@@ -56,15 +58,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         stripped = Path(folder) / arguments.out.name
         preset = strip(arguments.runs[-1], stripped, last=arguments.last)
-        model = load_model(stripped)
+        preset = replace(preset, input_size=(arguments.size, arguments.size))
+        model = load_model(stripped, preset)
     if arguments.start:
         mix(model, arguments.start, arguments.kept, islice(training_images(arguments.data, preset), FOLDED_BATCHES))
     if arguments.data:
         measure_norms(model, training_images(arguments.data, preset))
-    last = model.get_layer("outconv")
+    last = model.get_layer(LAST_CONVOLUTION[preset.architecture])
     last.set_weights([weights * arguments.gain for weights in last.get_weights()])
     model.set_weights([halved(weights) for weights in model.get_weights()])
-    preset = replace(preset, input_size=SIZE, output="identity", licence=LICENCE)
+    preset = replace(preset, output="identity", licence=LICENCE)
     write_model_folder(model, preset, arguments.out, force=True)
     deflate(arguments.out / KERAS_FILE)
     load_model(arguments.out, Preset.load(arguments.out))  # raises unless the digest fits
@@ -75,14 +78,14 @@ def main():
 
 def training_images(specs, preset):
     """Yield batches of training photos as they are, normalised: float32 (N, height, width, 3)."""
-    data = TrainingData(read_sources(specs), replace(preset, input_size=SIZE), batch_size=BATCH, seed=1)
+    data = TrainingData(read_sources(specs), preset, batch_size=BATCH, seed=1)
     for image, _ in islice(data.dataset(), BATCHES):
         yield image
 
 
 def mix(model, start, kept, batches):
     """Move the weights to `kept` times themselves and the rest of those in the model folder `start`."""
-    other = load_model(start, replace(Preset.load(start), input_size=SIZE))
+    other = load_model(start, replace(Preset.load(start), input_size=model.input_shape[1:3]))
     recalibrate_folded_norms(other, [image.numpy() for image in batches])  # as training did when it began
     pairs = zip(model.get_weights(), other.get_weights(), strict=True)
     model.set_weights([kept * trained + (1 - kept) * before for trained, before in pairs])
@@ -90,7 +93,8 @@ def mix(model, start, kept, batches):
 
 def measure_norms(model, batches):
     """Make the batch norms' moving statistics the mean of those of `batches`."""
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    inner = [layer.bnorm if isinstance(layer, IBNorm) else layer for layer in model.layers]
+    norms = [layer for layer in inner if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # what is left is the last batch's

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time each is imp
     from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, WeightsError
     from keras_matting.matting import OutputOptions, Session, matte, open_session
     from keras_matting.photos.files import Photo
+    from keras_matting.video.run import VideoResult, matte_video
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless its user configures logging
 
@@ -21,8 +22,10 @@ _MODULE_OF = {
     "Photo": "photos.files",
     "Session": "matting",
     "UsageError": "errors",
+    "VideoResult": "video.run",
     "WeightsError": "errors",
     "matte": "matting",
+    "matte_video": "video.run",
     "open_session": "matting",
 }
 
@@ -34,9 +37,11 @@ __all__ = [
     "Photo",
     "Session",
     "UsageError",
+    "VideoResult",
     "WeightsError",
     "__version__",
     "matte",
+    "matte_video",
     "open_session",
 ]
 

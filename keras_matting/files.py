@@ -32,12 +32,22 @@ def write_atomically(path: StrPath, data: bytes) -> None:
 
     Raises `UsageError` where the folder cannot be written.
     """
+    with replaced_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replaced_file(path: StrPath) -> Iterator[Path]:
+    """Yield the name of a new file that takes the place of `path` when the block ends well, and vanishes when not.
+
+    Parents are made. Raises `UsageError` where the folder cannot be written.
+    """
     path = Path(path)
     # Random, so that threads and machines on one disk do not share it; short, since names are limited to 255 bytes.
     temporary = path.with_name(f".{token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"Expected to write {path}; received: {error.strerror}. Choose another place.") from None

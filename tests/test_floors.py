@@ -42,12 +42,13 @@ FLOORS = {
         "predict",
         "raw_frames",
         "session_cache",
+        "video",
         "weights.fetch",
     ],
     4: ["__main__", "cli"],
 }
-# `keras_matting.matte` and the fetch at first use: reached only when called.
-LAZY = {("__init__", "matting")}
+# `keras_matting.matte`, `matte_video` and the fetch at first use: reached only when called.
+LAZY = {("__init__", "matting"), ("__init__", "video")}
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # Floor 0 may build its engines with these, when a build is asked for.
 FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "onnx"}

@@ -19,9 +19,11 @@ NAMES = [
     "Photo",
     "Session",
     "UsageError",
+    "VideoResult",
     "WeightsError",
     "__version__",
     "matte",
+    "matte_video",
     "open_session",
 ]
 

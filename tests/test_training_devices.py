@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("tiny_model")
 @pytest.mark.long
 def test_mirrored_training_spreads_a_batch_over_devices(pairs, tmp_path):
     validation = tiny.write_pairs(tmp_path / "validation", 3)  # the last batch has nothing for one of the devices
-    options = {"val": str(validation), "val_fraction": 0.0, "epochs": 1}
+    options = {"val": str(validation), "val_fraction": 0.0, "epochs": 1, "ema": 0.5}
     script = (
         "import tensorflow as tf\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
@@ -39,7 +39,7 @@ def test_mirrored_training_spreads_a_batch_over_devices(pairs, tmp_path):
 @pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_runs_train_on_jax(pairs, tmp_path):
-    script = "print(train(tiny.settings(sys.argv[1], epochs=2), sys.argv[2], verbose=0).epoch)\n"
+    script = "print(train(tiny.settings(sys.argv[1], epochs=2, ema=0.5), sys.argv[2], verbose=0).epoch)\n"
     done = tiny.in_process(script, pairs, tmp_path / "run", KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
     assert done.stdout.strip() == "2", done.stderr
     progress = Progress(tmp_path / "run", "val_miou")

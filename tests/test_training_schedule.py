@@ -81,11 +81,28 @@ def test_validation_and_the_best_model_use_the_moving_average(pairs, tmp_path):
     epoch = progress.state["best_epoch"]
     assert epoch == 2
     checkpoint = np.load(tmp_path / "ema" / progress.state["checkpoint"])
-    averages = [checkpoint[name] for name in checkpoint.files if name.endswith("_average")]
+    averages = [checkpoint[name] for name in checkpoint.files if name.endswith("_average")]  # Keras's, of weights
     best = keras.saving.load_model(tmp_path / "ema" / "best.keras", compile=False)
     for variable, average in zip(best.trainable_variables, averages, strict=True):
         np.testing.assert_array_equal(variable, average)
         assert not np.array_equal(checkpoint[variable.path], average)  # training goes on with its own
+    for number, statistic in enumerate(best.non_trainable_variables, start=1):
+        np.testing.assert_array_equal(statistic, checkpoint[f"averages/{number}"])
+
+
+def test_the_moving_average_is_that_of_batch_statistics_too(pairs):
+    network = build_model("tiny", (tiny.SIZE, tiny.SIZE))
+    trainer, norm = tiny.TinyTrainer(network), network.get_layer("norm")
+    trainer.compile(optimizer=optimizer_of(tiny.settings(pairs, ema=0.7)))
+    random, expected = np.random.default_rng(0), None
+    for _ in range(4):
+        image = random.random((2, tiny.SIZE, tiny.SIZE, 3)).astype("float32")
+        trainer.train_on_batch(image, {"alpha": image[..., :1]})
+        own = np.stack([norm.moving_mean, norm.moving_variance])
+        expected = own if expected is None else 0.7 * expected + 0.3 * own
+    with trainer.averaged():
+        np.testing.assert_allclose(np.stack([norm.moving_mean, norm.moving_variance]), expected, rtol=1e-5)
+    np.testing.assert_array_equal(np.stack([norm.moving_mean, norm.moving_variance]), own)  # training goes on with its
 
 
 def test_accumulated_batches_are_one_update_of_their_mean(pairs):

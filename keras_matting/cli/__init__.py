@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from keras_matting import __version__
-from keras_matting.cli import data, dataset, demo, engines, evaluation, models, predict, serve, training
+from keras_matting.cli import data, dataset, demo, engines, evaluation, models, predict, serve, training, video
 from keras_matting.cli.status import INTERRUPTED, SOME_FAILED, USAGE, say, saying_what_is_logged
 from keras_matting.errors import MattingError
 
@@ -25,6 +25,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "predict": Verb("matte a photo, a folder, a glob or standard input", predict.add_arguments, predict.predict),
+    "video": Verb("matte a clip: WebM or MOV with alpha, MP4 on a colour, PNGs", video.add_arguments, video.video),
     "fetch": Verb("official or shipped weights into a model folder", models.add_fetch_arguments, models.fetch),
     "import": Verb(
         "any checkpoint (.pth, .ckpt, .onnx) into a model folder", models.add_import_arguments, models.import_

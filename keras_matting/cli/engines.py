@@ -3,10 +3,18 @@
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from keras_matting.cli.shared import positive
 from keras_matting.cli.status import OK, SOME_FAILED
+from keras_matting.errors import UsageError
+
+if TYPE_CHECKING:
+    from keras_matting.benchmarking.selection import Gate
+    from keras_matting.photos.files import Photo
 
 MAX_PHOTOS = 32
 
@@ -45,7 +53,18 @@ def optimize(arguments: argparse.Namespace) -> int:
 
 def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `benchmark`."""
-    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model folder; with --data also names")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="[NAME=]SPEC",
+        help="photos with truth (may be repeated): draw accuracy on them against latency, of several models and sizes, "
+        "instead of choosing an engine",
+    )
+    parser.add_argument(
+        "--sizes", type=_numbers, default=(), metavar="160,320", help="with --data: input sizes (default: the model's)"
+    )
     parser.add_argument("--engines", type=_names, metavar="A,B", help="measure these (default: all that run here)")
     parser.add_argument(
         "--photos",
@@ -78,37 +97,84 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report here, too")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table here")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw images per second (PNG, SVG or PDF)")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw what was measured (PNG, SVG or PDF)")
 
 
 def benchmark(arguments: argparse.Namespace) -> int:
-    """Measure engines side by side and store the verdict in the model folder."""
-    from keras_matting.benchmarking import report as reports
-    from keras_matting.benchmarking.run import benchmark
-    from keras_matting.benchmarking.selection import Gate
-    from keras_matting.files import is_json_with, require_replaceable, require_writable, write_atomically
-    from keras_matting.photos.samples import named_photos, sample_photos
+    """Measure engines side by side: to choose one, or, with data, how accurate what takes how long is."""
+    from keras_matting.benchmarking.report import require_plots
+    from keras_matting.files import is_json_with, require_replaceable, require_writable
 
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         require_writable(path.parent)
-    require_replaceable(arguments.json, is_json_with("model", "fingerprint"))
-    require_replaceable(arguments.markdown, lambda data: b"\n| engine | batch |" in data)
+    require_replaceable(arguments.json, is_json_with("model", "fingerprint", "sets"))
+    require_replaceable(
+        arguments.markdown, lambda data: b"\n| engine | batch |" in data or b"\n| model | size |" in data
+    )
     require_replaceable(arguments.plot, lambda data: b"atplotlib" in data)
     if arguments.plot:
-        reports.require_plots(arguments.plot)
-    photos = named_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
+        require_plots(arguments.plot)
+    return _tradeoff(arguments) if arguments.data else _choose(arguments)
+
+
+def _choose(arguments: argparse.Namespace) -> int:
+    """Store the verdict in the model folder."""
+    from keras_matting.benchmarking import report as reports
+    from keras_matting.benchmarking.run import benchmark
+
+    if len(arguments.models) > 1 or arguments.sizes:
+        raise UsageError("Expected --data SPEC with several models or --sizes: they are compared by accuracy, too.")
     report = benchmark(
-        arguments.model_dir,
-        photos,
+        arguments.models[0],
+        _gate_photos(arguments),
         names=arguments.engines,
         batches=arguments.batches,
         objective=arguments.objective,
-        gate=Gate(arguments.max_mae, arguments.max_worst, arguments.max_share),
+        gate=_gate(arguments),
         margin=arguments.equivalence,
         rounds=arguments.rounds,
         max_rounds=arguments.max_rounds,
         time_baselines=not arguments.no_baselines,
     )
+    _write(report, reports, arguments)
+    return OK if report["verdict"]["engine"] else SOME_FAILED
+
+
+def _tradeoff(arguments: argparse.Namespace) -> int:
+    """Compare models, sizes and engines; the model folders stay as they are."""
+    from keras_matting.benchmarking import tradeoff, tradeoff_report
+    from keras_matting.data.sources import read_source
+    from keras_matting.training.validation import named
+
+    wanted = tradeoff.variants(arguments.models, arguments.sizes)
+    report = tradeoff.measure(
+        wanted,
+        {name: read_source(spec) for name, spec in named(arguments.data)},
+        _gate_photos(arguments),
+        names=arguments.engines,
+        gate=_gate(arguments),
+        rounds=arguments.rounds,
+    )
+    _write(report, tradeoff_report, arguments)
+    return OK if report["points"] else SOME_FAILED
+
+
+def _gate(arguments: argparse.Namespace) -> "Gate":
+    from keras_matting.benchmarking.selection import Gate
+
+    return Gate(arguments.max_mae, arguments.max_worst, arguments.max_share)
+
+
+def _gate_photos(arguments: argparse.Namespace) -> "dict[str, Photo]":
+    from keras_matting.photos.samples import named_photos, sample_photos
+
+    return named_photos(arguments.photos, MAX_PHOTOS) if arguments.photos else sample_photos()
+
+
+def _write(report: Mapping[str, Any], reports: ModuleType, arguments: argparse.Namespace) -> None:
+    """Print a report as its module draws it, and write the files that were asked for."""
+    from keras_matting.files import write_atomically
+
     table = reports.markdown(report)
     print(table)
     if arguments.json:
@@ -117,7 +183,6 @@ def benchmark(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.markdown, table.encode())
     if arguments.plot:
         reports.plot(report, arguments.plot)
-    return OK if report["verdict"]["engine"] else SOME_FAILED
 
 
 def _names(text: str) -> list[str]:

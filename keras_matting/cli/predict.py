@@ -86,7 +86,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from keras_matting.matting import open_session
 
     _check_names(arguments)
-    options = _output_options(arguments)
+    options = output_options(arguments)
     if arguments.raw:
         return predict_frames(arguments, options)
     if "-" in (arguments.input, arguments.output_path) or is_stream(arguments.input):
@@ -245,7 +245,8 @@ def _thresholds(text: str) -> Thresholds:
     return Thresholds(int(parts[0]) / 255, int(parts[1]) / 255, int(parts[2]))
 
 
-def _output_options(arguments: argparse.Namespace) -> OutputOptions:
+def output_options(arguments: argparse.Namespace) -> OutputOptions:
+    """Return the `OutputOptions` that a verb is asked for."""
     from keras_matting.matting import OutputOptions, read_photo
 
     kind, _, value = arguments.output.partition("=")

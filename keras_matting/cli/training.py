@@ -70,7 +70,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--ema",
         type=float,
         metavar="M",
-        help="judge and keep a moving average of the weights, as 0.999, but for batch norms' statistics",
+        help="judge and keep a moving average of weights and batch norms' statistics, as 0.999",
     )
     parser.add_argument("--accumulate", type=int, metavar="N", help="batches an update (default: 1)")
     parser.add_argument(

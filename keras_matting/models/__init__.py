@@ -16,8 +16,7 @@ def build_model(name: str, input_size: int | Sequence[int] | None = None) -> ker
     for any size (a multiple of 32 for MODNet). The outputs are a dict: every model has "matte", float32 (N, H, W, 1) in
     [0, 1]; see the builders for the others. Raises `UsageError` on an unknown name or a size that does not fit.
     """
-    architecture = architectures.find(name)
-    return architecture.build(_checked_size(name, input_size, architecture.size_multiple))
+    return architectures.find(name).build(checked_size(name, input_size))
 
 
 def inference_model(model: keras.Model) -> keras.Model:
@@ -25,7 +24,9 @@ def inference_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.output["matte"], name=f"{model.name}_inference")
 
 
-def _checked_size(name: str, size: int | Sequence[int] | None, multiple: int) -> Size:
+def checked_size(name: str, size: int | Sequence[int] | None) -> Size:
+    """Return the (height, width) that `build_model` takes for `size`; raises `UsageError` as it does."""
+    multiple = architectures.find(name).size_multiple
     if size is None:
         return (None, None)
     size = (size, size) if isinstance(size, int) else tuple(size)

@@ -212,7 +212,7 @@ def _told_when_full(run_dir: Path, last_epoch: int) -> Iterator[None]:
 
 
 def _variables(trainer: Trainer) -> dict[str, keras.Variable]:
-    """Return what a run consists of by name: the network, and the optimiser where there is one.
+    """Return what a run consists of by name: the network, the optimiser where there is one, averages that it keeps.
 
     SOC's teacher is not among them: it is made anew at the start of every epoch.
     """
@@ -222,6 +222,7 @@ def _variables(trainer: Trainer) -> dict[str, keras.Variable]:
             trainer.optimizer.build(trainer.trainable_variables)
         state = trainer.optimizer.variables
         variables |= {f"optimizer/{index}/{variable.name}": variable for index, variable in enumerate(state)}
+        variables |= {f"averages/{index}": variable for index, variable in enumerate(trainer.averages.variables)}
     return variables
 
 

@@ -34,7 +34,8 @@ class Settings:
     `learning_rate`: by default 0.01 (MODNet), 1e-3 (U2Net), a tenth of it with `init`, 1e-5 for SOC. `schedule`:
     "step" divides it by ten after every quarter of the epochs (MODNet's, and its default), "cosine" lowers it to 1 %
     over all steps, "constant" not at all. `warmup`: the first steps, over which it rises from 0.
-    `ema`: momentum of a moving average of the weights, as 0.999, which validation and the best model use; 0: none.
+    `ema`: momentum of a moving average of weights and batch norms' statistics, as 0.999, which validation and the best
+    model use; 0: none.
     `accumulate`: batches whose gradients are averaged for one update. `precision`: "mixed_bfloat16" is the quickest
     on processors with bfloat16. `freeze_epochs`: how many epochs a frozen backbone stays so when `unfreeze_from` names
     the layer from which it is trained afterwards, by default half of them. `strategy`: "mirrored" spreads each batch

@@ -10,6 +10,7 @@ from keras import metrics, ops
 from keras_matting.metrics import FOREGROUND
 from keras_matting.models.layers import Tensor
 from keras_matting.training import losses
+from keras_matting.training.averaging import StatisticsAverage
 
 
 class Trainer(keras.Model):
@@ -33,6 +34,7 @@ class Trainer(keras.Model):
         self.mae, self.miou = metrics.Mean("mae"), metrics.Mean("miou")
         self.by_source = [{figure: metrics.Mean(f"{name}_{figure}") for figure in ("mae", "miou")} for name in sources]
         self._has_truth, self._is_evaluating = True, False
+        self.averages = StatisticsAverage(network)
         self.built = True
 
     def compile(self, optimizer: keras.Optimizer, **kwargs: Any) -> None:
@@ -41,6 +43,8 @@ class Trainer(keras.Model):
             kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.trainable_variables)  # a graph that makes the variables would be traced twice
+        if kept := self._averaging():
+            self.averages.begin(self, kept.ema_momentum)
 
     def call(self, image: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         """Return the network's outputs, a dict."""
@@ -76,6 +80,8 @@ class Trainer(keras.Model):
         }
         for mean, term in zip(self.term_means, self.TERMS, strict=True):
             mean.update_state(terms[term], sample_weight=images)
+        if training and self.averages.variables:
+            self.averages.update()
         self._has_truth = "alpha" in targets
         if self._has_truth:
             figures = {
@@ -113,20 +119,28 @@ class Trainer(keras.Model):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the trained weights are their moving average, if the optimizer keeps one and has made a step."""
-        optimizer = getattr(self, "optimizer", None)
-        kept = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss-scaled one
-        if not (kept and kept.use_ema and kept.built and int(ops.convert_to_numpy(kept.iterations))):
+        """Within, weights and statistics are their moving average, if one is kept and a step was made."""
+        kept = self._averaging()
+        if not (kept and kept.built and int(ops.convert_to_numpy(kept.iterations))):
             yield
             return
-        variables = self.trainable_variables
+        variables = [*self.trainable_variables, *self.averages.statistics]
         own = [ops.convert_to_numpy(variable) for variable in variables]
-        kept.finalize_variable_values(variables)
+        kept.finalize_variable_values(self.trainable_variables)
+        self.averages.apply()
+        for variable in variables:  # on JAX it now shares its average's memory, which an evaluation gives away
+            variable.assign(ops.copy(variable))
         try:
             yield
         finally:
             for variable, value in zip(variables, own, strict=True):
                 variable.assign(value)
+
+    def _averaging(self) -> keras.Optimizer | None:
+        """Return the optimizer that keeps a moving average of the weights, or None."""
+        optimizer = getattr(self, "optimizer", None)
+        kept = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss-scaled one
+        return kept if kept and kept.use_ema else None
 
 
 class MODNetTrainer(Trainer):

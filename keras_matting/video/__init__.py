@@ -1,0 +1,1 @@
+"""Video: clips to clips with an alpha channel, through PyAV (FFmpeg)."""
