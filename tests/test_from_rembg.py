@@ -164,10 +164,10 @@ def test_what_is_not_here_is_said_so(option, capsys):
 
 def test_rembg_s_thresholds_say_where_the_matte_is_solved(here, one_layer_dir):
     _, arguments = cli._parse(["predict", "a.jpg", *OPTIONS["-a -af 200 -ab 50 -ae 4"].split()])
-    assert cli.predict._output_options(arguments).refine == Thresholds(200 / 255, 50 / 255, 4)
+    assert cli.predict.output_options(arguments).refine == Thresholds(200 / 255, 50 / 255, 4)
     _, arguments = cli._parse(["predict", "a.jpg", "--refine-at", "200,50,4"])
     with pytest.raises(matting.UsageError, match="expected --refine, too"):
-        cli.predict._output_options(arguments)
+        cli.predict.output_options(arguments)
 
 
 @pytest.mark.parametrize("text", ["200", "1,2,x", "256,0,1"])

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from keras_matting import engines
+from keras_matting import engines, telemetry
 from keras_matting.cli import main
 from keras_matting.cli.status import OK, SOME_FAILED
 from keras_matting.engines import lower, lowered
@@ -19,6 +18,9 @@ from keras_matting.errors import EngineError
 from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, Preset
 from keras_matting.photos import imaging
 from keras_matting.photos.files import Photo
+
+with telemetry.switched_off():
+    import onnxruntime
 
 
 @pytest.fixture(scope="module")

@@ -224,6 +224,7 @@ def test_the_last_weights_of_a_run_that_goes_on_can_be_had(finished, tmp_path, m
         read(progress)
         progress.state["checkpoint"] = "checkpoint-1.npz"
         monkeypatch.undo()
+        return progress
 
     monkeypatch.setattr(Progress, "read", read_too_early)
     assert not (run_dir / "checkpoint-1.npz").exists()
