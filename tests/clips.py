@@ -98,6 +98,19 @@ class Read:
             self.duration_s = container.duration / av.time_base
 
 
+def samples(path):
+    """Return the first channel of a file's sound, decoded."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("flt", "mono", 48000)
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def codec_of(encoder):
+    """Return the name of the codec that is decoded where `encoder` has encoded."""
+    return encoder.removeprefix("lib")
+
+
 def sound_packets(path):
     """Return the sound of a file as (seconds, bytes) for each packet."""
     with av.open(str(path)) as container:

@@ -17,13 +17,14 @@ class Format:
 
     `muxer` and `encoder` are FFmpeg's names, `opaque` and `alpha` pixel formats (`alpha` None where there is none),
     `options` the encoder's, `muxer_options` the container's. `is_limited`: it holds the limited range only.
-    `needs_even`: sides have to be even.
+    `needs_even`: sides have to be even. `sound`: the encoder of sound that the container cannot hold as it is.
     """
 
     name: str
     muxer: str
     encoder: str
     opaque: str
+    sound: str
     alpha: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     alpha_options: Mapping[str, str] = field(default_factory=dict)
@@ -37,6 +38,7 @@ _WEBM = Format(
     muxer="webm",
     encoder="libvpx-vp9",
     opaque="yuv420p",
+    sound="libopus",
     alpha="yuva420p",
     options={"crf": "24", "b:v": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
     alpha_options={"auto-alt-ref": "0"},  # libvpx has no alternate reference frames with alpha
@@ -46,6 +48,7 @@ _MOV = Format(
     muxer="mov",
     encoder="prores_ks",
     opaque="yuv444p10le",
+    sound="pcm_s16le",
     alpha="yuva444p10le",
     options={"profile": "4444", "vendor": "apl0"},
     alpha_options={"alpha_bits": "16"},
@@ -56,6 +59,7 @@ _MP4 = Format(
     muxer="mp4",
     encoder="libx264",
     opaque="yuv420p",
+    sound="aac",
     # Without B-frames MP4 has the durations of frames of any rate right.
     options={"crf": "18", "preset": "medium", "bf": "0"},
     muxer_options={"movflags": "+faststart"},

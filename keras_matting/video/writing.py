@@ -80,7 +80,7 @@ class PngWriter:
 
 
 class FileWriter:
-    """A video file, with the sound of the clip where its container can hold that."""
+    """A video file, with the sound of the clip."""
 
     def __init__(self, path: Path, chosen: Format, clip: Clip, has_alpha: bool) -> None:
         import av
@@ -96,19 +96,19 @@ class FileWriter:
         self._sound: Sound | None = None
         try:
             self._track = self._add_track(clip, has_alpha)
-            self._sound = Sound(clip.path, self._container, clip.start_s)
+            self._sound = Sound(clip.path, self._container, chosen.sound, clip.start_s)
         except BaseException:
             self.close()
             raise
+        for name in self._sound.encoded:
+            _LOGGER.warning("%s cannot hold the clip's sound (%s): it is encoded anew.", chosen.name, name)
         for name in self._sound.left_out:
-            _LOGGER.warning(
-                "%s cannot hold the clip's sound (%s): it is left out. MOV holds most kinds.", chosen.name, name
-            )
+            _LOGGER.warning("The clip's sound is of %s and is left out.", name)
 
     def write(self, image: Uint8Or16, pts: int, duration: int) -> None:
         """See `Writer`."""
         assert self._sound is not None
-        self._sound.copy_until(pts * self._time_base)
+        self._sound.write_until(pts * self._time_base)
         frame = self._frame(image)
         frame.pts, frame.duration, frame.time_base = pts, duration, self._time_base
         self._container.mux(self._track.encode(frame))
@@ -117,7 +117,7 @@ class FileWriter:
         """See `Writer`."""
         assert self._sound is not None
         self._container.mux(self._track.encode(None))
-        self._sound.copy_until(None)
+        self._sound.write_until(None)
         self._container.close()
 
     def close(self) -> None:
