@@ -74,7 +74,10 @@ def jpeg(samplings, width=100, height=70, names=(1, 2, 3, 4), adobe=None, extrem
     segments = [] if adobe is None else [(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([adobe]))]
     segments += [(0xDB, b"\0" + bytes([16]) * 64)]
     segments += [(0xC0, struct.pack(">BHHB", 8, height, width, len(samplings)) + frame)]
-    segments += [(0xC4, b"\x00\1\1" + bytes(14) + bytes([0, 11 if extreme else 5])), (0xC4, b"\x10\1" + bytes(15) + b"\x00")]
+    segments += [
+        (0xC4, b"\x00\1\1" + bytes(14) + bytes([0, 11 if extreme else 5])),
+        (0xC4, b"\x10\1" + bytes(15) + b"\x00"),
+    ]
     segments += [(0xDA, bytes([len(samplings)]) + scan + b"\0\x3f\0")]
     head = b"".join(struct.pack(">BBH", 0xFF, kind, len(content) + 2) + content for kind, content in segments)
     return b"\xff\xd8" + head + pixels + b"\xff\xd9"
