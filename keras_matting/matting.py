@@ -19,8 +19,8 @@ from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset
-from keras_matting.photos import files as photo_files
 from keras_matting.photos import colour_profiles, imaging, marks
+from keras_matting.photos import files as photo_files
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Framing
 from keras_matting.photos.output import finish, output_profile

@@ -1,8 +1,9 @@
 """ICC colour profiles, by Pillow's littleCMS: what an image's numbers mean, and the same colours in other numbers.
 
 A profile is judged by what it does to colours, never by its name. One that is missing, damaged or of another colour
-model than its photo counts as sRGB; one of grey is applied at once, since RGB has no place for it. Conversion is perceptual, as browsers do it, and in bands of rows, so that it costs
-little beyond its output. Pillow is imported where there is a profile.
+model than its photo counts as sRGB; one of grey is applied at once, since RGB has no place for it. Conversion is
+perceptual, as browsers do it, and in bands of rows, so that it costs little beyond its output. Pillow is imported where
+there is a profile.
 """
 
 from __future__ import annotations

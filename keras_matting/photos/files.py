@@ -60,9 +60,10 @@ class Photo:
 def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Decode JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIC bytes into an upright `Photo`, the first of several.
 
-    16-bit values are scaled to 8 bits, grey becomes RGB (sRGB, by its profile if it has one), CMYK is converted, the EXIF orientation is applied, colours
-    multiplied by their alpha are divided by it. Raises `ImageError` on anything else, on a truncated file, before
-    decoding on more than `max_megapixels`, and on more work than the size says (`ScansError`).
+    16-bit values are scaled to 8 bits, grey becomes RGB (by its profile, if it has one, sRGB), CMYK is converted, the
+    EXIF orientation is applied, colours multiplied by their alpha are divided by it. Raises `ImageError` on anything
+    else, on a truncated file, before decoding on more than `max_megapixels`, and on more work than the size says
+    (`ScansError`).
     """
     kind, width, height = probe(data)
     if width * height > max_megapixels * 1e6:

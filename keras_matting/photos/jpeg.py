@@ -29,8 +29,8 @@ _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CURABLE = re.compile(
     f"{_UNUSUAL}|Adobe color transform|extraneous bytes|Premature end of JPEG file|Invalid SOS|JFIF revision|ICC marker"
 )
-# What a decoder is given after the last byte: to Huffman's code it differs at once from the zeros that stand in for lost
-# bytes. Arithmetic coding leaves zeros at its end out, so a whole file's decoder takes some, a cut one's takes far more.
+# What a decoder is given after the last byte. To Huffman's code it differs at once from the zeros that stand in for
+# lost bytes. Arithmetic coding leaves zeros at its end out: a whole file's decoder takes some, a cut one's far more.
 _AFTER_HUFFMAN = b"\x55" * 64
 _AFTER_ARITHMETIC = bytes(16) + _AFTER_HUFFMAN
 _SHORT_STRAY = 4  # bytes: some cameras leave that many
