@@ -40,8 +40,8 @@ def write_atomically(path: StrPath, data: bytes) -> None:
 def replaced_file(path: StrPath) -> Iterator[Path]:
     """Yield the name of a new file that takes the place of `path` when the block ends well, and vanishes when not.
 
-    Parents are made. What a link leads to is replaced, or made, not the link. Raises `UsageError` where the folder cannot
-    be written, or `path` is a pipe or a device.
+    Parents are made. What a link leads to is replaced, or made, not the link. Raises `UsageError` where the folder
+    cannot be written, or `path` is a pipe or a device.
     """
     require_no_stream(path)
     path = Path(os.path.realpath(path))
