@@ -40,9 +40,11 @@ def write_atomically(path: StrPath, data: bytes) -> None:
 def replaced_file(path: StrPath) -> Iterator[Path]:
     """Yield the name of a new file that takes the place of `path` when the block ends well, and vanishes when not.
 
-    Parents are made. Raises `UsageError` where the folder cannot be written.
+    Parents are made. What a link leads to is replaced, or made, not the link. Raises `UsageError` where the folder
+    cannot be written, or `path` is a pipe or a device.
     """
-    path = Path(path)
+    require_no_stream(path)
+    path = Path(os.path.realpath(path))
     # Random, so that threads and machines on one disk do not share it; short, since names are limited to 255 bytes.
     temporary = path.with_name(f".{token_hex(8)}.partial")
     try:
@@ -111,6 +113,12 @@ def is_stream(path: StrPath) -> bool:
     except (OSError, ValueError):
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def require_no_stream(path: StrPath) -> None:
+    """Raise `UsageError` if `path` is a pipe or a device: a file in its place would leave its reader waiting."""
+    if is_stream(path):
+        raise UsageError(f"Expected a file to write; {printable(path)} is a pipe or a device. Choose another name.")
 
 
 def is_json_with(*keys: str) -> Callable[[bytes], bool]:

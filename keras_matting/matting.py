@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
@@ -19,8 +19,8 @@ from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset
+from keras_matting.photos import colour_profiles, imaging, marks
 from keras_matting.photos import files as photo_files
-from keras_matting.photos import imaging, marks
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Framing
 from keras_matting.photos.output import finish, output_profile
@@ -245,10 +245,7 @@ def _photo_of_pil(image: Image) -> Photo:
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"Expected a whole PIL image; received: {first_line(error)}.") from error
-    icc = image.info.get("icc_profile")
-    if not icc or icc[16:20] != b"RGB ":  # a grey or CMYK profile says nothing of the RGB that we hold
-        icc = None
-    return replace(_photo_of_array(np.asarray(upright)), icc=icc)
+    return colour_profiles.with_profile(_photo_of_array(np.asarray(upright)), image.info.get("icc_profile"))
 
 
 def _pil_of_result(result: Uint8Or16, icc: bytes | None) -> Image:

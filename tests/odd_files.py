@@ -53,15 +53,19 @@ def bmp(header_bytes, rows, size, bits, compression=0, *, top_down=False, masks=
     return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + after + colours + rows
 
 
-def jpeg(samplings, width=100, height=70, names=(1, 2, 3, 4), adobe=None):
-    """Return a baseline JPEG of flat blocks. `samplings`: (across, down) of each component; `adobe`: its transform."""
+def jpeg(samplings, width=100, height=70, names=(1, 2, 3, 4), adobe=None, extreme=False):
+    """Return a baseline JPEG of flat blocks. `samplings`: (across, down) of each component; `adobe`: its transform.
+
+    `extreme`: whether blocks differ by all that they can, which makes bytes of FF.
+    """
     across, down = (max(factors) for factors in zip(*samplings, strict=True))
     alone = len(samplings) == 1  # its sampling has no meaning then
     blocks = 1 if alone else sum(x * y for x, y in samplings)
     units = -(-width // (8 if alone else 8 * across)) * -(-height // (8 if alone else 8 * down))
     random, bits = np.random.default_rng(0), ""
-    for _ in range(units * blocks):  # a difference of five bits, or none; then the block's end
-        bits += f"10{random.integers(0, 32):05b}0" if random.random() < 0.3 else "00"
+    for _ in range(units * blocks):  # a difference, or none; then the block's end
+        difference = "01"[random.integers(2)] * 11 if extreme else f"{random.integers(0, 32):05b}"
+        bits += f"10{difference}0" if random.random() < 0.3 else "00"
     bits += "1" * (-len(bits) % 8)
     pixels = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
     components = list(zip(names, samplings, strict=False))
@@ -70,7 +74,10 @@ def jpeg(samplings, width=100, height=70, names=(1, 2, 3, 4), adobe=None):
     segments = [] if adobe is None else [(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([adobe]))]
     segments += [(0xDB, b"\0" + bytes([16]) * 64)]
     segments += [(0xC0, struct.pack(">BHHB", 8, height, width, len(samplings)) + frame)]
-    segments += [(0xC4, b"\x00\1\1" + bytes(14) + b"\x00\x05"), (0xC4, b"\x10\1" + bytes(15) + b"\x00")]
+    segments += [
+        (0xC4, b"\x00\1\1" + bytes(14) + bytes([0, 11 if extreme else 5])),
+        (0xC4, b"\x10\1" + bytes(15) + b"\x00"),
+    ]
     segments += [(0xDA, bytes([len(samplings)]) + scan + b"\0\x3f\0")]
     head = b"".join(struct.pack(">BBH", 0xFF, kind, len(content) + 2) + content for kind, content in segments)
     return b"\xff\xd8" + head + pixels + b"\xff\xd9"

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 import keras_matting
 from keras_matting.cli import main
-from keras_matting.photos import colour_profiles
+from keras_matting.photos import colour_profiles, files
 from keras_matting.photos.files import Photo
 
 P3 = matrix_profile(DISPLAY_P3, SRGB_CURVE, "Display P3", 4)
@@ -81,6 +81,40 @@ def test_a_profile_that_moves_colours_is_converted_whatever_its_name(name, colou
     photo = photos.decode(data.getvalue(), photos.Limits())
     assert photo.icc is None
     np.testing.assert_array_equal(photo.rgb, seen(colours, OTHERS[name]))
+
+
+GREY_FILES = {"PNG": "L", "PNG with alpha": "LA", "JPEG": "L", "TIFF": "L", "TIFF of 16 bits": "I;16"}
+
+
+@pytest.mark.parametrize("kind", GREY_FILES)
+@pytest.mark.parametrize("exponent", [1.0, 1.8])
+def test_a_grey_photo_is_seen_through_its_grey_profile(cut, photo, kind, exponent):
+    """The output has no profile: it is in sRGB, as the model, the service and a background see it."""
+    icc, grey = grey_profile(exponent), Image.fromarray(photo).convert("L")
+    file = io.BytesIO()
+    image = grey.convert(GREY_FILES[kind]) if kind != "TIFF of 16 bits" else Image.fromarray(np.uint16(grey) * 257)
+    image.save(file, kind.split()[0], icc_profile=icc, quality=100)
+    stored = Image.open(io.BytesIO(file.getvalue()))
+    values = grey if stored.mode.startswith("I") else stored.convert("L")
+    profile, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
+    expected = np.asarray(ImageCms.profileToProfile(values, profile, srgb, outputMode="RGB"))
+    assert np.abs(expected[..., 0].astype(int) - np.asarray(values)).mean() > 10
+    of_service = [] if "TIFF" in kind else [photos.decode(file.getvalue(), photos.Limits())]
+    for decoded in (files.decode(file.getvalue()), *of_service):
+        assert decoded.icc is None
+        np.testing.assert_array_equal(decoded.rgb, expected)
+    result = cut(stored)
+    assert "icc_profile" not in result.info
+    np.testing.assert_array_equal(np.asarray(result)[..., :3], expected)
+
+
+def test_a_grey_profile_of_colours_or_of_the_same_curve_changes_nothing(photo):
+    for rgb, curve in ((photo, 1.0), (photo[..., :1].repeat(3, axis=2), SRGB_CURVE)):
+        file = io.BytesIO()
+        Image.fromarray(rgb).save(file, "PNG", icc_profile=grey_profile(curve))
+        decoded = files.decode(file.getvalue())
+        assert decoded.icc is None
+        np.testing.assert_array_equal(decoded.rgb, rgb)
 
 
 def test_photos_are_converted_in_bands_to_the_same_colours(monkeypatch, colours):

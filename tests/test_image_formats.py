@@ -208,6 +208,25 @@ def test_a_bmp_of_runs_is_read_and_a_cut_one_refused(bits):
             decode(data[: -len(data) // 3])
 
 
+def test_a_bmp_whose_alpha_is_0_everywhere_is_opaque():
+    for alpha in (0, 7):
+        samples = np.dstack([COLOURS[..., ::-1], np.full(COLOURS.shape[:2], alpha, np.uint8)])
+        masks = [255 << 16, 255 << 8, 255, 255 << 24]
+        photo = decode(bmp(124, packed_rows(samples, 8), SIZE, 32, 3, masks=masks))
+        np.testing.assert_array_equal(photo.rgb, COLOURS)
+        assert (photo.alpha is None) == (alpha == 0)
+
+
+def test_the_profile_in_a_bmp_of_version_5_is_kept():
+    profile = bytes(16) + b"RGB " + bytes(200)
+    data = bytearray(bmp(124, packed_rows(COLOURS[..., ::-1], 8), SIZE, 24))
+    assert decode(bytes(data)).icc is None
+    data[70:74] = b"DEBM"
+    data[126:134] = struct.pack("<II", len(data) - 14, len(profile))
+    assert decode(bytes(data) + profile).icc == profile
+    assert decode(bytes(data)).icc is None
+
+
 @pytest.mark.parametrize("header", [12, 40, 124])
 def test_a_bmp_shorter_than_its_pixels_is_refused(header):
     data = bmp(header, packed_rows(COLOURS[..., ::-1], 8), SIZE, 24)

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import odd_files
@@ -88,6 +89,39 @@ def test_every_sampling_and_kind_of_colours_is_read_whole_or_refused(what):
         for ending in (b"", END):
             with pytest.raises(ImageError, match="truncated or damaged"):
                 decode(data[: start + int((len(data) - start) * part)] + ending)
+
+
+ARITHMETIC = sorted((Path(__file__).parent / "data").glob("arithmetic*.jpg"))
+
+
+@pytest.mark.parametrize("file", ARITHMETIC, ids=lambda file: file.stem)
+def test_arithmetic_coding_is_read_whole_or_refused(file):
+    """Zeros stand in for what is lost, without a warning: only a comparison tells."""
+    data = file.read_bytes()
+    for whole in (data, data[:-2], data[:-2] + b"\xff\xff" + END):
+        assert_same(whole, data)
+    expected, start = pixels(data).astype(int), data.index(SCAN) + 20
+    for at in np.linspace(start, len(data) - 60, 25).astype(int):
+        for ending in (b"", END, b"\xff" + END):
+            try:
+                rgb = decode(data[:at] + ending).rgb
+            except ImageError as error:
+                assert "truncated or damaged" in str(error)
+                continue
+            # What is left out of a flat end is not lost
+            np.testing.assert_allclose(rgb.astype(int), expected, atol=1, err_msg=f"{at} {ending}")
+
+
+@pytest.mark.parametrize("sampling", ["4:1:0", "thirds", "mixed"])
+def test_an_odd_sampling_cut_after_any_byte_is_refused(sampling):
+    """A last byte of FF would make a marker of what is appended."""
+    data = odd_files.jpeg(SAMPLINGS[sampling][0], 400, 280, extreme=True)
+    start = data.index(SCAN) + 20
+    places = [at + 1 for at in range(start, len(data) - 40) if data[at] == 0xFF]
+    assert len(places) > 5
+    for at in places[:: max(1, len(places) // 20)]:
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            decode(data[:at] + END)
 
 
 @pytest.mark.parametrize("kind", KINDS)

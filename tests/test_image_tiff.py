@@ -1,6 +1,7 @@
 """TIFF: every layout comes out as what was written, or is refused."""
 
 import io
+import lzma
 import struct
 import zlib
 from itertools import product
@@ -13,9 +14,11 @@ from tiff_files import BLACK_IS_0, CMYK, DEFLATE, LZW, NONE, PACKBITS, PALETTE, 
 
 from keras_matting.errors import ImageError
 from keras_matting.photos import tiff as tiff_reader
+from keras_matting.photos import tiff_checksums
 from keras_matting.photos.files import decode
 
 HEIGHT, WIDTH = 21, 37
+ADOBE_DEFLATE, LZMA = 32946, 34925
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
 COLOURS = np.stack([COLUMNS * 6 + 20, ROWS * 11 + 10, COLUMNS + ROWS * 2 + 30], axis=-1).astype(np.uint8)
 ALPHA = (COLUMNS * 7).astype(np.uint8)
@@ -293,6 +296,37 @@ def test_strips_that_are_not_there_are_refused(compression, tile):
         if compression == DEFLATE:
             with pytest.raises(ImageError):
                 decode(bytes(damaged))
+
+
+def tile_bytes(compression):
+    """Return (TIFF, position of its first strip, its bytes) of noise, compressed under a number."""
+    noise = np.random.default_rng(0).integers(0, 16, (64, 80, 3))
+    chunk = (lzma.compress if compression == LZMA else zlib.compress)(noise.astype(np.uint8).tobytes())
+    tags = {256: 80, 257: 64, 258: [8] * 3, 259: compression, 262: RGB, 277: 3, 278: 64}
+    return directory(tags, [chunk]), 8, len(chunk)
+
+
+@pytest.mark.parametrize("compression", [DEFLATE, ADOBE_DEFLATE, LZMA])
+def test_a_strip_whose_checksum_says_that_it_is_damaged_is_refused(compression):
+    """libtiff takes what unpacks to enough bytes: it does not read on to the checksum."""
+    data, start, size = tile_bytes(compression)
+    assert decode(data).rgb.shape == (64, 80, 3)
+    for what, first, zeros in [("half", size // 2, size // 2), ("pixels", size // 3, 4), ("the end", size - 30, 30)]:
+        damaged = bytearray(data)
+        damaged[start + first : start + first + zeros] = bytes(zeros)
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            decode(bytes(damaged))
+            pytest.fail(what)
+
+
+@pytest.mark.parametrize("compress", [zlib.compress, lzma.compress])
+def test_a_strip_that_unpacks_to_gigabytes_is_not_unpacked(compress, monkeypatch):
+    kind = DEFLATE if compress is zlib.compress else LZMA
+    monkeypatch.setattr(tiff_checksums, "_STEP", 64)
+    assert tiff_checksums.is_whole(kind, compress(bytes(5000)), 5000, 5000)
+    assert tiff_checksums.is_whole(kind, compress(bytes(5000)), 4000, 5000)  # rows that fill up the last strip
+    assert not tiff_checksums.is_whole(kind, compress(bytes(5000)), 5001, 5001)
+    assert not tiff_checksums.is_whole(kind, compress(bytes(1 << 22)), 5000, 5000)
 
 
 def test_byte_counts_may_be_missing_where_nothing_is_compressed():

@@ -84,6 +84,41 @@ def test_one_photo_goes_to_standard_output_and_a_folder_does_not(run, photos, tm
     assert not Path("-").exists()
 
 
+def test_a_pipe_as_output_is_refused_and_stays_one(run, photos):
+    os.mkfifo("o.png")
+    Path("link.png").symlink_to("o.png")
+    for name in ("o.png", "link.png"):
+        for words in ((), ("--overwrite",), ("--resume",)):
+            status, err = run("a.png", name, *words)
+            assert (status, f"Expected a file to write; {name} is a pipe" in err) == (2, True)
+    Path("out").mkdir()
+    os.mkfifo("out/a.png")
+    for words in ((), ("--overwrite",), ("--resume",)):
+        status, err = run("*.png", "out", *words)
+        assert (status, "out/a.png is a pipe" in err) == (1, True)
+    assert Path("o.png").is_fifo()
+    assert Path("out/a.png").is_fifo()
+
+
+def test_a_link_as_output_is_followed(run, photos):
+    Path("disk").mkdir()
+    Path("o.png").symlink_to("disk/of.png")
+    for _ in range(2):  # to nowhere, then to an output of ours
+        assert run("a.png", "o.png")[0] == 0
+        assert Path("o.png").is_symlink()
+        assert Path("disk/of.png").read_bytes()[:4] == b"\x89PNG"
+    Path("theirs.png").symlink_to("b.png")
+    before = photos[1].read_bytes()
+    assert run("a.png", "theirs.png")[0] == 2
+    assert photos[1].read_bytes() == before
+
+
+def test_an_empty_output_is_refused(run, photos):
+    status, err = run("a.png", "")
+    assert (status, "received an empty name" in err) == (2, True)
+    assert not Path("cutouts").exists()
+
+
 @pytest.mark.parametrize("words", [("--report", "c.png"), ("--report", "notes.txt")])
 def test_a_report_replaces_no_file_that_is_none(run, photos, words):
     Path("notes.txt").write_text("mine")

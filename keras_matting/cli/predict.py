@@ -100,9 +100,15 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def _check_names(arguments: argparse.Namespace) -> None:
+    from keras_matting.files import require_no_stream
+
     if arguments.more:
         named = _count(2 + len(arguments.more), "name")
         raise UsageError(f"Expected INPUT and OUTPUT; received {named}. Quote a glob, as '*.jpg', or name the folder.")
+    if arguments.output_path == "":
+        raise UsageError("Expected a file, a folder or - as OUTPUT; received an empty name.")
+    if arguments.output_path is not None:
+        require_no_stream(arguments.output_path)
 
 
 def _plan(arguments: argparse.Namespace, output: str, options: OutputOptions) -> tuple[list[Task], Listing | None]:

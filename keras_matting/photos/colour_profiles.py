@@ -1,8 +1,9 @@
 """ICC colour profiles, by Pillow's littleCMS: what an image's numbers mean, and the same colours in other numbers.
 
 A profile is judged by what it does to colours, never by its name. One that is missing, damaged or of another colour
-model than RGB counts as sRGB. Conversion is perceptual, as browsers do it, and in bands of rows, so that it costs
-little beyond its output. Pillow is imported where there is a profile.
+model than its photo counts as sRGB; one of grey is applied at once, since RGB has no place for it. Conversion is
+perceptual, as browsers do it, and in bands of rows, so that it costs little beyond its output. Pillow is imported where
+there is a profile.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +28,17 @@ _BAND_PIXELS = 2**18
 _CUBE_SIDE = 9  # of the colours that a profile is tried with
 _SAME_STEPS = 2  # out of 255: what two ways of computing the same curve differ by
 _KEPT = 16  # profiles and pairs of them; photos of one camera share theirs
+
+
+def with_profile(photo: Photo, icc: bytes | None) -> Photo:
+    """Return a `Photo` that means what its file does: with an RGB profile (bytes), or in sRGB where that is of grey."""
+    space = icc[16:20] if icc else b""
+    if icc and space == b"RGB ":
+        return replace(photo, icc=icc)
+    if icc and space == b"GRAY" and _is_grey(photo.rgb):
+        table = _grey_table(icc)
+        return photo if table is None else replace(photo, rgb=cv2.LUT(photo.rgb, table))
+    return photo
 
 
 def in_srgb(photo: Photo) -> Photo:
@@ -73,13 +86,34 @@ def can_hold(icc: bytes | None, colour: npt.ArrayLike | None = None) -> bool:
     return bool(_distance(convert(convert(given, None, icc), icc), given) <= _SAME_STEPS)
 
 
+def _is_grey(rgb: Uint8) -> bool:
+    return all(np.array_equal(rgb[..., 0], rgb[..., channel]) for channel in (1, 2))
+
+
+@functools.lru_cache(_KEPT)
+def _grey_table(icc: bytes) -> Uint8 | None:
+    """Return the sRGB colours, uint8 (1, 256, 3), of a grey profile's values; None where they are the values."""
+    transform = _transform(icc, None, "L")
+    if transform is None:
+        return None
+    from PIL import Image, ImageCms
+
+    values = np.arange(256, dtype=np.uint8)[None]
+    converted = ImageCms.applyTransform(Image.fromarray(values), transform)
+    table = np.asarray(converted)
+    return None if _distance(table, values[..., None]) <= _SAME_STEPS else table
+
+
 def _distance(one: Uint8, other: Uint8) -> int:
     return np.abs(one.astype(np.int16) - other).max()
 
 
 @functools.lru_cache(_KEPT)
-def _transform(source: bytes | None, target: bytes | None) -> ImageCmsTransform | None:
-    """Return Pillow's transform from one profile to another (bytes, or None for sRGB); None where there is none."""
+def _transform(source: bytes | None, target: bytes | None, mode: str = "RGB") -> ImageCmsTransform | None:
+    """Return Pillow's transform from one profile to another (bytes, or None for sRGB); None where there is none.
+
+    `mode`: Pillow's name of the source's colour model.
+    """
     from PIL import ImageCms
 
     try:
@@ -87,7 +121,7 @@ def _transform(source: bytes | None, target: bytes | None) -> ImageCmsTransform 
             ImageCms.createProfile("sRGB") if icc is None else ImageCms.ImageCmsProfile(io.BytesIO(icc))
             for icc in (source, target)
         )
-        return ImageCms.buildTransform(one, other, "RGB", "RGB")
+        return ImageCms.buildTransform(one, other, mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
 

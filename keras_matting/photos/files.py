@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.photos import jpeg, pillow, png, tiff
+from keras_matting.photos import colour_profiles, jpeg, pillow, png, tiff
 from keras_matting.photos.headers import (
     FORMATS,
     exif_orientation,
@@ -60,9 +60,10 @@ class Photo:
 def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Decode JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIC bytes into an upright `Photo`, the first of several.
 
-    16-bit values are scaled to 8 bits, grey becomes RGB, CMYK is converted, the EXIF orientation is applied, colours
-    multiplied by their alpha are divided by it. Raises `ImageError` on anything else, on a truncated file, before
-    decoding on more than `max_megapixels`, and on more work than the size says (`ScansError`).
+    16-bit values are scaled to 8 bits, grey becomes RGB (by its profile, if it has one, sRGB), CMYK is converted, the
+    EXIF orientation is applied, colours multiplied by their alpha are divided by it. Raises `ImageError` on anything
+    else, on a truncated file, before decoding on more than `max_megapixels`, and on more work than the size says
+    (`ScansError`).
     """
     kind, width, height = probe(data)
     if width * height > max_megapixels * 1e6:
@@ -75,11 +76,9 @@ def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     rgb, alpha, icc, orientation = _DECODERS[kind](data)
     if {width, height} != set(rgb.shape[:2]):
         raise ImageError(f"Expected a {kind} of {width}x{height}, as its header says; it holds another size.")
-    if icc and icc[16:20] != b"RGB ":  # a grey or CMYK profile says nothing of the RGB that we hold
-        icc = None
     if alpha is not None:
         alpha = None if alpha.min() == 255 else np.ascontiguousarray(_upright(alpha, orientation))
-    return Photo(np.ascontiguousarray(_upright(rgb, orientation)), alpha, icc or None)
+    return colour_profiles.with_profile(Photo(np.ascontiguousarray(_upright(rgb, orientation)), alpha), icc)
 
 
 def encode(image: Uint8Or16, extension: str, icc: bytes | None = None) -> bytes:

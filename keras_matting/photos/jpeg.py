@@ -17,6 +17,7 @@ from keras_matting.photos.headers import FRAMES, exif_orientation, jpeg_length, 
 
 MAX_SCANS = 200  # encoders write about ten; each costs the decoder a pass over the image, however few its bytes
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_ARITHMETIC = {0xC9, 0xCA}
 _PIXELS, _ICC, _END = 0xDA, 0xE2, b"\xff\xd9"
 _ICC_NAME = b"ICC_PROFILE\0"
 _ICC_SEGMENT = 65519  # bytes: 65,535 less the length, the name and two numbers
@@ -28,6 +29,10 @@ _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CURABLE = re.compile(
     f"{_UNUSUAL}|Adobe color transform|extraneous bytes|Premature end of JPEG file|Invalid SOS|JFIF revision|ICC marker"
 )
+# What a decoder is given after the last byte. To Huffman's code it differs at once from the zeros that stand in for
+# lost bytes. Arithmetic coding leaves zeros at its end out: a whole file's decoder takes some, a cut one's far more.
+_AFTER_HUFFMAN = b"\x55" * 64
+_AFTER_ARITHMETIC = bytes(16) + _AFTER_HUFFMAN
 _SHORT_STRAY = 4  # bytes: some cameras leave that many
 _DAMAGED = "Expected a whole JPEG file; this one is truncated or damaged. Save it again."
 
@@ -55,6 +60,8 @@ def decode(data: bytes) -> tuple[Uint8, bytes | None, int]:
         if not _CURABLE.search(str(error)):
             raise ImageError(_DAMAGED) from None
         pixels = _pixels_of_odd_file(_as_written(data), colours)
+    if _is_arithmetic(data):
+        _pixels_by_opencv(_as_written(data))  # refuses what ends early: there are no warnings of that
     return _rgb_of_inks(pixels) if pixels.shape[2] == 4 else pixels, icc, exif_orientation(data)
 
 
@@ -106,13 +113,19 @@ def _pixels_of_odd_file(data: bytes, colours: str) -> Uint8:
 def _pixels_by_opencv(data: bytes) -> Uint8:
     """Decode what simplejpeg does not: samplings that hardly any encoder writes.
 
-    OpenCV takes what follows lost pixels for pixels, so two files whose rests differ look different then.
+    OpenCV takes what follows lost pixels for pixels, so two files whose rests differ look different then. Fill bytes at
+    the end are left out: after one, what is appended would be a marker.
     """
-    files = [data[:-2] + rest + _END for rest in (b"", b"\x55" * 64)]
+    body, rest = data[:-2].rstrip(b"\xff"), _AFTER_ARITHMETIC if _is_arithmetic(data) else _AFTER_HUFFMAN
+    files = [body + _END, body + rest + _END]
     first, second = (cv2.imdecode(np.frombuffer(file, np.uint8), _AS_STORED) for file in files)
     if first is None or second is None or not np.array_equal(first, second):
         raise ImageError(_DAMAGED)
     return first
+
+
+def _is_arithmetic(data: bytes) -> bool:
+    return any(marker in _ARITHMETIC for marker, _ in jpeg_segments(data))
 
 
 def _check_scans(data: bytes) -> int:

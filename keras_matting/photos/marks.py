@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from keras_matting.arrays import Uint8
-from keras_matting.files import StrPath, name_bytes, printable
+from keras_matting.files import StrPath, is_stream, name_bytes, printable
 from keras_matting.photos.files import Photo
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def marked(data: bytes, mark: Mark) -> bytes:
 def read_mark(path: StrPath) -> Mark | None:
     """Return the mark of an image file, or None if it has none or cannot be read."""
     try:
+        if is_stream(path):  # nobody may write to it, and it has nothing of ours
+            return None
         with Path(path).open("rb") as file:
             data = file.read(_LONGEST)
     except OSError:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _Opened = TypeVar("_Opened")
 _FAILURES = (OSError, ValueError, SyntaxError, IndexError, EOFError, struct.error, RuntimeError)
 _BITFIELDS = 3
+_PROFILE_EMBEDDED = b"DEBM"  # the number "MBED", little end first
 _NEEDS_HEIF = "Expected pillow-heif to read HEIC and HEIF; it is not installed. Run: pip install '.[heif]'"
 
 
@@ -35,7 +36,18 @@ def decode_bmp(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None]:
         bits, compression = struct.unpack_from("<HI", data, 28)
         if bits == 16 and compression == _BITFIELDS and struct.unpack_from("<I", data, 66)[0]:
             raise ImageError("Expected a BMP of 8 bits a channel; received 16 a pixel, with alpha. Convert it to PNG.")
-    return _read("BMP", BmpImageFile, data)
+    rgb, alpha, _ = _arrays("BMP", _opened("BMP", BmpImageFile, data))
+    if alpha is not None and not alpha.any():  # some writers leave it 0 everywhere
+        alpha = None
+    return rgb, alpha, _embedded_profile(data, header_bytes)
+
+
+def _embedded_profile(data: bytes, header_bytes: int) -> bytes | None:
+    """Return the ICC profile in a BMP of version 5, None where there is none; Pillow does not read it."""
+    if header_bytes < 124 or len(data) < 138 or data[70:74] != _PROFILE_EMBEDDED:
+        return None
+    start, size = struct.unpack_from("<II", data, 126)
+    return bytes(data[14 + start : 14 + start + size]) or None
 
 
 def open_avif(data: bytes) -> Image:
@@ -73,10 +85,6 @@ def decode_heif(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None]:
     except _FAILURES as error:
         raise _damaged("HEIC", error) from None
     return _arrays("HEIC", decoded)
-
-
-def _read(kind: str, opener: Callable[[io.BytesIO], Image], data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None]:
-    return _arrays(kind, _opened(kind, opener, data))
 
 
 def _opened(kind: str, opener: Callable[[io.BytesIO], _Opened], data: bytes) -> _Opened:

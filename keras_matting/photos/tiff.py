@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import ImageError
-from keras_matting.photos import jpeg
+from keras_matting.photos import jpeg, tiff_checksums
 from keras_matting.photos import tiff_layout as tiff
 from keras_matting.photos.headers import Tags, probe, tiff_directory
 
@@ -174,6 +174,11 @@ def _decompressed(data: bytes, layout: tiff.Layout, tags: Tags, plane: int, stri
     }
     places = zip(layout.offsets[plane, strips].flat, layout.counts[plane, strips].flat, strict=True)
     chunks = [data[start : start + count] for start, count in places]
+    for chunk, down in zip(chunks, np.repeat(strips, layout.offsets.shape[2]), strict=True):
+        row_bytes = layout.row_bytes(layout.tile_width)
+        least, most = layout.rows_of(int(down)) * row_bytes, layout.rows * row_bytes
+        if not tiff_checksums.is_whole(layout.compression, chunk, most if tiled else least, most):
+            raise ImageError(tiff.BROKEN)
     try:
         with TiffImageFile(io.BytesIO(_tiff(directory, chunks, tiled))) as image:
             return np.asarray(image.convert("L") if is_fax else image)
