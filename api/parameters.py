@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
+from keras_matting.photos.framing import CanvasTooLargeError
 
 from .problems import ProblemError, of_sentence
 
@@ -144,6 +145,8 @@ def output_options(kind: str, **options: Any) -> OutputOptions:
     """Return `OutputOptions`, or raise the `ProblemError` that tells why not."""
     try:
         return OutputOptions(kind, **options)
+    except CanvasTooLargeError as error:
+        raise of_sentence("image_too_large", error) from None
     except UsageError as error:
         raise of_sentence("invalid_parameter", error) from None
 

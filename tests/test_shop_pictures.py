@@ -224,10 +224,25 @@ def test_the_service_says_what_cannot_be(client, jpeg, params, message):
     assert answer.json()["detail"].count("Expected") == 1
 
 
-def test_a_canvas_is_bounded_as_photos_are(client, jpeg):
-    for canvas in ("6000x5000", "20000x10"):
-        answer = client.post("/v1/matte", params={"canvas": canvas}, content=jpeg)
-        assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"canvas": "6000x5000"},
+        {"canvas": "20000x10"},
+        {"canvas": "10000x10001"},
+        {"crop": True, "margin": "3000px"},
+        {"crop": True, "margin": "0 8200px"},
+        {"crop": True, "margin": "12000px"},
+    ],
+)
+def test_what_is_framed_is_bounded_as_photos_are(client, jpeg, params):
+    answer = client.post("/v1/matte", params=params, content=jpeg)
+    assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+    item = {"id": "a", "image": base64.b64encode(jpeg).decode()}
+    headers = {"Content-Type": "application/x-ndjson"}
+    for batch in ({"json": {"items": [item]}}, {"content": json.dumps(item), "headers": headers}):
+        answer = client.post("/v1/batch", params=params, **batch)
+        assert '"image_too_large"' in answer.text and "base64" not in answer.text
 
 
 def test_the_document_has_every_option(client):
