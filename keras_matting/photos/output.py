@@ -30,7 +30,8 @@ def finish(
 
     Its colours are in `output_profile(photo, options)`. A shadow belongs to outputs with colours: masks are framed
     alike, and are the subject's alone. `check_size(width, height)` may raise what it likes of a framed output, before
-    its pixels are made. Raises `MattingError` where the photo cannot be framed as asked: there is no subject, above all.
+    its pixels are made. Raises `MattingError` where the photo cannot be framed as asked: there is no subject, above
+    all.
     """
     if options.refine:
         thresholds = options.refine if isinstance(options.refine, refine.Thresholds) else None
