@@ -86,6 +86,8 @@ class MatteParameters(RemoveBgNames):
     def _names_do_not_contradict(self) -> "MatteParameters":
         for names in (("margin", "crop_margin"), ("color", "bg_color"), ("shadow", "add_shadow", "shadow_type")):
             given = [name for name in names if getattr(self, name) is not None]
+            if given == ["add_shadow", "shadow_type"] and self.add_shadow == (self.shadow_type == "auto"):
+                continue  # remove.bg's clients send both
             if len(given) > 1:
                 raise ValueError(f"{' and '.join(given)} mean the same; one of them is enough")
         return self
