@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
+from keras_matting.photos.framing import CanvasTooLargeError
 
 from .problems import ProblemError, of_sentence
 
@@ -85,6 +86,8 @@ class MatteParameters(RemoveBgNames):
     def _names_do_not_contradict(self) -> "MatteParameters":
         for names in (("margin", "crop_margin"), ("color", "bg_color"), ("shadow", "add_shadow", "shadow_type")):
             given = [name for name in names if getattr(self, name) is not None]
+            if given == ["add_shadow", "shadow_type"] and self.add_shadow == (self.shadow_type == "auto"):
+                continue  # remove.bg's clients send both
             if len(given) > 1:
                 raise ValueError(f"{' and '.join(given)} mean the same; one of them is enough")
         return self
@@ -144,6 +147,8 @@ def output_options(kind: str, **options: Any) -> OutputOptions:
     """Return `OutputOptions`, or raise the `ProblemError` that tells why not."""
     try:
         return OutputOptions(kind, **options)
+    except CanvasTooLargeError as error:
+        raise of_sentence("image_too_large", error) from None
     except UsageError as error:
         raise of_sentence("invalid_parameter", error) from None
 

@@ -52,15 +52,18 @@ def check(data: bytes, limits: Limits) -> None:
             "unsupported_format", "a JPEG, PNG or WebP image", "something else", "Convert it to one of these."
         )
     try:
-        _check_size(*photo_files.probe(data)[1:], limits)
+        check_size(*photo_files.probe(data)[1:], limits)
     except ImageError:
         raise _damaged() from None
 
 
 def check_canvas(options: OutputOptions, limits: Limits) -> None:
-    """Raise `ProblemError` where the canvas that is asked for is larger than photos may be."""
+    """Raise `ProblemError` where the canvas that is asked for is larger than photos may be.
+
+    How large a crop with its margins is, only the matte tells: `check_size` it then.
+    """
     if options.framing and options.framing.canvas:
-        _check_size(*options.framing.canvas, limits)
+        check_size(*options.framing.canvas, limits)
 
 
 def _damaged() -> ProblemError:
@@ -69,13 +72,14 @@ def _damaged() -> ProblemError:
     )
 
 
-def _check_size(width: int, height: int, limits: Limits) -> None:
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Raise `ProblemError` where a photo or an output has more pixels, or longer sides, than it may."""
     if max(width, height) > limits.max_side_px or width * height > limits.max_megapixels * 1e6:
         raise ProblemError(
             "image_too_large",
             f"at most {limits.max_megapixels:g} megapixels and {limits.max_side_px} pixels a side",
             f"{width}x{height}",
-            "Scale the image, or the canvas, down.",
+            "Scale the image, or the canvas with its margins, down.",
         )
 
 

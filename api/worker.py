@@ -14,7 +14,7 @@ from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import footprint
 from keras_matting.photos.files import Photo
-from keras_matting.photos.framing import Box
+from keras_matting.photos.framing import Box, CanvasTooLargeError
 from keras_matting.photos.output import finish
 from keras_matting.photos.subject import EmptyMatteError
 
@@ -191,14 +191,19 @@ class LocalWorker:
     ) -> tuple[bytes, tuple[int, ...], Box | None]:
         """Return (bytes, (height, width), the subject's box) of an output."""
         try:
-            image, box = finish(photo, session.restore(photo, raw_matte), job.options)
+            image, box = finish(photo, session.restore(photo, raw_matte), job.options, self._check_framed)
         except EmptyMatteError as error:
             raise problems.of_sentence("no_subject", error) from None
+        except CanvasTooLargeError as error:
+            raise problems.of_sentence("image_too_large", error) from None
         except UsageError as error:  # no room on the canvas
             raise problems.of_sentence("invalid_parameter", error) from None
         except MattingError as error:  # refining may find no solution
             raise ProblemError("inference_failed", "an output", "none", str(error)) from None
         return photos.encode(image, job.media_type), image.shape[:2], box
+
+    def _check_framed(self, width: int, height: int) -> None:
+        photos.check_size(width, height, self._limits)
 
     async def infer(self, model: str, batch: Float32) -> Float32:
         """See `Worker.infer`."""

@@ -23,6 +23,7 @@ from keras_matting.photos import colour_profiles, imaging, marks
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Framing
+from keras_matting.photos.options import flag
 from keras_matting.photos.output import finish, output_profile
 from keras_matting.photos.refine import Thresholds
 from keras_matting.session_cache import SessionCache
@@ -31,10 +32,12 @@ from keras_matting.shipped import DEFAULT_MODEL
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Pixels: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Background: TypeAlias = Photo | Sequence[int] | npt.NDArray[np.integer]
 # Of an image that is given, and given back
 _Kind = TypeVar("_Kind", bytes, npt.NDArray[np.generic], "Image", str, Path)
 OUTPUTS = ("rgba", "mask", "matte16", "on-color", "on-image")
+_WITH_BACKGROUND = ("on-color", "on-image")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.kind not in OUTPUTS:
             raise UsageError(f"Expected an output out of {', '.join(OUTPUTS)}; received {self.kind!r}.")
-        if self.kind in ("on-color", "on-image"):
+        for name in ("foreground", "harden", "crop"):
+            object.__setattr__(self, name, flag(getattr(self, name), name))
+        if not isinstance(self.refine, Thresholds):
+            object.__setattr__(self, "refine", flag(self.refine, "refine"))
+        if self.kind in _WITH_BACKGROUND:
             _check_background(self.kind, self.background)
         if (self.refine or self.foreground) and find_spec("pymatting") is None:
             raise UsageError("Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'.")
@@ -91,9 +98,32 @@ def _check_background(kind: str, background: Background | None) -> None:
         )
 
 
+def output_and_background(
+    output: str | None, background: Background | Image | StrPath | None
+) -> tuple[str, Background | None]:
+    """Return the kind of output, and the background as `OutputOptions` takes it: also a path or a PIL image.
+
+    Where no output is named, a background makes it "on-color" or "on-image", as it does in `video`; with one that has
+    no place for a background, `UsageError`.
+    """
+    if isinstance(background, (str, os.PathLike)) and output != "on-color":
+        background = read_photo(background)
+    elif _is_pil(background):
+        background = _photo_of_pil(background)
+    if output is None:
+        is_picture = isinstance(background, Photo) or getattr(background, "ndim", 1) == 3
+        output = "rgba" if background is None else "on-image" if is_picture else "on-color"
+    elif background is not None and output in OUTPUTS and output not in _WITH_BACKGROUND:
+        raise UsageError(
+            f"Expected output on-color or on-image for a background; received {output}. Leave out one of the two."
+        )
+    return output, cast("Background | None", background)
+
+
 class Session:
     """A model folder and an open engine; safe in several threads, which take turns to predict.
 
+    Photos are `Photo`, or arrays as `matte` takes them; anything else raises `UsageError`.
     `engine`: a name, "auto", or an open `Engine`, which the session takes over. `choice` says how it was chosen, and
     `engine` is the open one. As a context manager it closes itself.
     """
@@ -106,9 +136,9 @@ class Session:
         self._is_open = True
         self._turn = threading.Lock()
 
-    def prepare(self, photo: Photo) -> Float32:
-        """Return the model's input for a `Photo`, float32 (height, width, 3)."""
-        return imaging.prepare(photo, self.preset)
+    def prepare(self, photo: Photo | Pixels) -> Float32:
+        """Return the model's input for a photo, float32 (height, width, 3)."""
+        return imaging.prepare(_as_photo(photo), self.preset)
 
     def predict(self, batch: Float32) -> Float32:
         """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3).
@@ -123,20 +153,22 @@ class Session:
             raise EngineError(f"Engine {self.engine.name} gave NaN or infinity; use another engine or model.")
         return mattes
 
-    def restore(self, photo: Photo, raw_matte: Float32) -> Float32:
+    def restore(self, photo: Photo | Pixels, raw_matte: Float32) -> Float32:
         """Return the matte at the photo's size, float32 (H, W) in [0, 1]."""
-        return imaging.restore(raw_matte, photo, self.preset)
+        return imaging.restore(raw_matte, _as_photo(photo), self.preset)
 
-    def render(self, photo: Photo, raw_matte: Float32, options: OutputOptions = OutputOptions()) -> Uint8Or16:
+    def render(self, photo: Photo | Pixels, raw_matte: Float32, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16".
 
         Its colours are in `photos.output.output_profile(photo, options)`. Raises `MattingError` where the photo cannot
         be framed as asked: there is no subject, above all.
         """
+        photo = _as_photo(photo)
         return finish(photo, self.restore(photo, raw_matte), options).image
 
-    def matte(self, photo: Photo, options: OutputOptions = OutputOptions()) -> Uint8Or16:
-        """Prepare, predict and render one `Photo`."""
+    def matte(self, photo: Photo | Pixels, options: OutputOptions = OutputOptions()) -> Uint8Or16:
+        """Prepare, predict and render one photo."""
+        photo = _as_photo(photo)
         return self.render(photo, self.predict(self.prepare(photo)[None])[0], options)
 
     def close(self) -> None:
@@ -172,8 +204,8 @@ def matte(
     image: _Kind,
     model: StrPath = DEFAULT_MODEL,
     engine: str = "auto",
-    output: str = "rgba",
-    background: Background | Image | None = None,
+    output: str | None = None,
+    background: Background | Image | StrPath | None = None,
     refine: bool | Thresholds = False,
     foreground: bool = False,
     crop: bool = False,
@@ -189,18 +221,16 @@ def matte(
     image; an array, uint8 RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W), gives an array; a path writes `NAME.cutout.png`
     beside the photo, or `NAME.mask.png` and so on after `output`, and gives that path, a str for a str, else a `Path`.
     Where another photo of that name is beside it, or a file that is not ours, it is `NAME.jpg.cutout.png`. `model` is a
-    name or a model folder, `engine` a name or "auto". `output` is "rgba" (straight alpha), "mask", "matte16",
-    "on-color" or "on-image" with `background`, an RGB tuple or array in sRGB, or a PIL image. Outputs with colours keep
+    name or a model folder, `engine` a name or "auto". `output` is "rgba" (straight alpha, the default), "mask",
+    "matte16", "on-color" or "on-image" with `background`, an RGB tuple or array in sRGB, a PIL image or a path; a
+    `background` by itself says which of the two. Outputs with colours keep
     the photo's colour profile, and the background is converted into it. `refine` and `foreground` need the `refine`
     extra. `crop` and what follows make a shop picture of it, as `OutputOptions` says.
 
     Raises `UsageError`, `ImageError` or `EngineError`, all `keras_matting.errors.MattingError`.
     """
-    if _is_pil(background):
-        background = _photo_of_pil(background)
     options = OutputOptions(
-        output,
-        cast("Background | None", background),
+        *output_and_background(output, background),
         refine,
         foreground,
         crop=crop,
@@ -268,6 +298,14 @@ def read_file(path: StrPath) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"Expected a photo at {path}; received: {error.strerror}.") from None
+
+
+def _as_photo(photo: Photo | Pixels) -> Photo:
+    if isinstance(photo, Photo):
+        return photo
+    if isinstance(photo, np.ndarray):
+        return _photo_of_array(photo)
+    raise UsageError(f"Expected a Photo or a NumPy array; received {type(photo).__name__}. read_photo reads a file.")
 
 
 def _photo_of_array(array: npt.NDArray[Any]) -> Photo:

@@ -164,6 +164,15 @@ def test_functions_named_in_sentences_exist(page):
         assert callable(getattr(importlib.import_module(module), name))
 
 
+@pytest.mark.parametrize("page", GUIDE, ids=page_id)
+def test_a_whole_call_in_a_sentence_needs_no_import_but_the_package_s(page):
+    """What is left out as `...` makes it a name to look up and no example to type."""
+    for span in spans(page):
+        if re.match(r"keras_matting[\w.]*\(", span) and "..." not in span:
+            calls = [node.func for node in ast.walk(ast.parse(span)) if isinstance(node, ast.Call)]
+            assert {re.sub(r"\.\w+$", "", ast.unparse(call)) for call in calls} == {"keras_matting"}, span
+
+
 def test_every_setting_of_the_service_is_documented_with_its_default():
     from keras_matting_api.settings import ServiceSettings
 

@@ -113,12 +113,30 @@ def test_a_network_that_no_file_can_hold_is_told_before_it_is_read(tmp_path, mon
     [
         (["--mean", "1,2"], "expected one number or R,G,B"),
         (["--size", "12"], "expected HEIGHTxWIDTH"),
+        (["--size", "0x0"], "argument --size: expected HEIGHTxWIDTH"),
     ],
 )
 def test_options_that_cannot_be_read_are_told(tmp_path, capsys, words, sentence):
     with pytest.raises(SystemExit):
         main(["from-onnx", "theirs.onnx", *words])
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "received"),
+    [
+        (["--mean", "0", "--std", "1"], "--mean, --std"),
+        (["--std", "0.003921569"], "--std"),
+        (["--scale", "image-max"], "--scale image-max"),
+    ],
+)
+def test_a_network_that_takes_bytes_takes_them_as_they_are(tmp_path, capsys, words, received):
+    path = onnx_files.write(tmp_path / "theirs.onnx", dtype=onnx_files.TensorProto.UINT8)
+    assert main(["from-onnx", str(path), "--out", str(tmp_path / "mine"), *words]) == 2
+    told = capsys.readouterr().err
+    assert f"takes uint8, a photo's values as they are; received {received}. Leave them out" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_name_is_no_path(tmp_path, capsys):

@@ -236,3 +236,8 @@ def test_the_largest_output_is_known_before_the_photo_is_read():
     assert Framing.of(shadow="soft").largest(10, 20) == 200
     assert Framing.of(crop=True, margin="10px 0").largest(10, 20) == 600
     assert Framing.of(crop=True, margin="99999px").largest(10, 20) == 10**8
+
+
+def test_a_canvas_a_little_too_large_is_told_by_how_much():
+    with pytest.raises(UsageError, match=r"10001x10000 \(100\.01\)"):
+        Framing.of(canvas="10001x10000")

@@ -177,6 +177,25 @@ def test_thresholds_that_cannot_be_read_are_told(capsys, text):
     assert "two numbers from 0 to 255 and pixels, as 240,10,10" in capsys.readouterr().err
 
 
+def test_swapped_thresholds_are_told(capsys, server, jpeg):
+    with pytest.raises(SystemExit):
+        main(["predict", "a.jpg", "--refine", "--refine-at", "50,200,4"])
+    told = capsys.readouterr().err
+    assert "the foreground's not below the background's; received 0.196 and 0.784 (50 and 200 of 255)" in told
+    answer = httpx.post(f"{server.url}/api/remove", files={"file": jpeg}, data={"a": "1", "af": "50", "ab": "200"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    for wrong in ((0.2, 0.8), (1.1, 0), (1, -0.1), (float("nan"), 0), (1, 0, -1)):
+        with pytest.raises(matting.UsageError, match="received"):
+            Thresholds(*wrong)
+
+
+@pytest.mark.parametrize("place", ["params", "data"])
+def test_a_parameter_of_another_address_is_not_ignored(server, jpeg, place):
+    answer = httpx.post(f"{server.url}/api/remove", files={"file": jpeg}, **{place: {"crop": "true"}})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert "received 'crop'. POST /v1/matte takes it" in answer.json()["detail"]
+
+
 SERVED = {"-p 7000": "port", "-h 0.0.0.0": "host", "-l warning": "log_level"}
 
 

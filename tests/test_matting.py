@@ -67,6 +67,39 @@ def test_an_impossible_background_is_explained(cut, photo, background):
         cut(photo, output="on-color", background=background)
 
 
+def test_a_background_by_itself_says_what_is_made(cut, photo, tmp_path):
+    colour = cut(photo, background=(1, 2, 3))
+    np.testing.assert_array_equal(colour, cut(photo, output="on-color", background=(1, 2, 3)))
+    beach = np.full((9, 9, 3), (1, 2, 3), np.uint8)
+    (tmp_path / "beach.png").write_bytes(encode(beach, ".png"))
+    for picture in (beach, tmp_path / "beach.png", str(tmp_path / "beach.png"), Image.fromarray(beach)):
+        np.testing.assert_array_equal(cut(photo, background=picture), colour)
+        np.testing.assert_array_equal(cut(photo, output="on-image", background=picture), colour)
+    with pytest.raises(UsageError, match="on-color or on-image for a background; received mask"):
+        cut(photo, output="mask", background=(1, 2, 3))
+    with pytest.raises(UsageError, match="Expected a photo at"):
+        cut(photo, background=tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("name", ["crop", "refine", "foreground", "harden"])
+def test_a_switch_is_on_or_off_and_no_other_text_is_true(name):
+    for value, is_on in (("false", False), ("True", True), (np.False_, False)):
+        if not is_on or name in ("crop", "harden"):
+            assert getattr(keras_matting.OutputOptions(**{name: value}), name) is is_on
+    for value in ("no", "", 1, None):
+        with pytest.raises(UsageError, match=f"Expected {name} to be True or False; received"):
+            keras_matting.OutputOptions(**{name: value})
+
+
+def test_a_session_takes_arrays_and_explains_what_it_does_not_take(cut, photo, tiny_model_dir):
+    with keras_matting.open_session(tiny_model_dir, "onnx-cpu") as session:
+        np.testing.assert_array_equal(session.matte(photo), cut(photo))
+        raw = session.predict(session.prepare(photo)[None])[0]
+        np.testing.assert_array_equal(session.render(photo, raw), cut(photo))
+        with pytest.raises(UsageError, match="a Photo or a NumPy array; received str"):
+            session.matte("a.jpg")
+
+
 @pytest.mark.parametrize("engine", ["onnx-cpu", "openvino-f32"])
 def test_threads_share_a_model(tiny_model_dir, photo, engine):
     photos = [np.roll(photo, 7 * shift, axis=1) for shift in range(6)]

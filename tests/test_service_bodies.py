@@ -33,7 +33,7 @@ def part(disposition, content, *lines):
     return b"--x\r\n" + head.encode() + b"\r\n\r\n" + content + b"\r\n"
 
 
-FIELD = part('name="output"', b"rgba")
+FIELD = part('name="model"', b"one_layer")  # which both addresses take
 FILES = {
     "no filename": part('name="file"', JPEG),
     "with a type": part('name="file"', JPEG, "Content-Type: image/jpeg"),

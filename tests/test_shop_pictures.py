@@ -191,6 +191,8 @@ def test_a_picture_behind_and_a_path_in_python(photo, red_model_dir, tmp_path):
         ({"bg_color": "#81d4fa", "output": "on-color"}, {"output": "on-color", "color": "#81d4fa"}),
         ({"add_shadow": "true"}, {"shadow": "soft"}),
         ({"shadow_type": "auto"}, {"shadow": "soft"}),
+        ({"add_shadow": "true", "shadow_type": "auto"}, {"shadow": "soft"}),
+        ({"add_shadow": "false", "shadow_type": "none"}, {}),
         ({"shadow_type": "none", "scale": "80%"}, {"scale": "80%"}),
         ({"scale": "50%", "position": "10% 90%"}, {"scale": "50%", "position": "10% 90%", "shadow": "off"}),
         ({"scale": "original", "position": "original"}, {}),
@@ -208,6 +210,7 @@ def test_remove_bg_s_names_mean_the_same(client, jpeg, theirs, ours):
         ({"crop": True, "margin": "3%", "crop_margin": "3%"}, "mean the same"),
         ({"bg_color": "fff", "color": "#ffffff", "output": "on-color"}, "mean the same"),
         ({"shadow": "soft", "add_shadow": False}, "mean the same"),
+        ({"add_shadow": True, "shadow_type": "none"}, "mean the same"),
         ({"bg_color": "fff", "output": "mask"}, "bg_color needs output on-color"),
         ({"bg_color": "81d4fa77"}, "bg_color"),
         ({"shadow_type": "car"}, "shadow_type"),
@@ -224,10 +227,25 @@ def test_the_service_says_what_cannot_be(client, jpeg, params, message):
     assert answer.json()["detail"].count("Expected") == 1
 
 
-def test_a_canvas_is_bounded_as_photos_are(client, jpeg):
-    for canvas in ("6000x5000", "20000x10"):
-        answer = client.post("/v1/matte", params={"canvas": canvas}, content=jpeg)
-        assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"canvas": "6000x5000"},
+        {"canvas": "20000x10"},
+        {"canvas": "10000x10001"},
+        {"crop": True, "margin": "3000px"},
+        {"crop": True, "margin": "0 8200px"},
+        {"crop": True, "margin": "12000px"},
+    ],
+)
+def test_what_is_framed_is_bounded_as_photos_are(client, jpeg, params):
+    answer = client.post("/v1/matte", params=params, content=jpeg)
+    assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+    item = {"id": "a", "image": base64.b64encode(jpeg).decode()}
+    headers = {"Content-Type": "application/x-ndjson"}
+    for batch in ({"json": {"items": [item]}}, {"content": json.dumps(item), "headers": headers}):
+        answer = client.post("/v1/batch", params=params, **batch)
+        assert '"image_too_large"' in answer.text and "base64" not in answer.text
 
 
 def test_the_document_has_every_option(client):

@@ -19,7 +19,7 @@ def matte_gives_back_the_kind_that_it_was_given(array: npt.NDArray[np.uint8], im
     result: npt.NDArray[np.generic] = keras_matting.matte(array, output="on-color", background=(255, 255, 255))
     assert result.ndim == 3
     keras_matting.matte(1)  # type: ignore[type-var]
-    keras_matting.matte(array, background="white")  # type: ignore[arg-type]
+    keras_matting.matte(array, background=0.5)  # type: ignore[arg-type]
 
 
 def a_session_mattes_photos(photo: keras_matting.Photo) -> None:

@@ -4,8 +4,9 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from keras_matting.errors import UsageError
 from keras_matting.matting import OutputOptions
 from keras_matting.photos.refine import Thresholds
 from keras_matting.shipped import WHOLE_SUBJECT_MODEL
@@ -15,8 +16,8 @@ from ..admission import admit
 from ..answers import answer, unless_disconnected
 from ..bodies import read_form
 from ..openapi import BINARY, form_body
-from ..parameters import check_repeated, output_options, with_fields
-from ..problems import ProblemError
+from ..parameters import MatteParameters, check_repeated, output_options, with_fields
+from ..problems import ProblemError, of_sentence
 from ..worker import Job, deadline
 
 router = APIRouter(tags=["rembg"], dependencies=[Depends(check_repeated)])
@@ -24,7 +25,7 @@ _PNG: dict[int | str, dict[str, Any]] = {200: {"description": "A PNG", "content"
 
 
 class RembgParameters(BaseModel):
-    """rembg's names."""
+    """rembg's names. Others are ignored, as rembg does, but for those that would do something at `/v1/matte`."""
 
     model_config = ConfigDict(extra="ignore")  # rembg's clients send more than a model may have use for
 
@@ -45,10 +46,21 @@ class RembgParameters(BaseModel):
         Field(pattern=r"^[0-9]{1,3}(,[0-9]{1,3}){2,3}$", description="Background R,G,B,A; A is 0 or 255"),
     ] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_names_of_matte(cls, given: Any) -> Any:
+        elsewhere = set(MatteParameters.model_fields) - set(cls.model_fields)
+        if isinstance(given, dict) and (names := sorted(elsewhere & set(given))):
+            raise ProblemError("invalid_parameter", "rembg's parameters", repr(names[0]), "POST /v1/matte takes it.")
+        return given
+
     def options(self) -> OutputOptions:
         """Return the library's `OutputOptions`; raises `ProblemError`."""
         solves = self.a or self.vm
-        refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if solves else False
+        try:
+            refine = Thresholds(self.af / 255, self.ab / 255, self.ae) if solves else False
+        except UsageError as error:
+            raise of_sentence("invalid_parameter", error) from None
         background = self._background()
         kind = "mask" if self.om else "rgba" if background is None else "on-color"
         foreground = (solves or self.dc) and not self.om

@@ -214,7 +214,7 @@ def _numbers(text: str) -> list[float]:
 def size(text: str) -> tuple[int, int]:
     """Parse HEIGHTxWIDTH."""
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, as 512x352; received {text!r}")
     return int(height), int(width)
 

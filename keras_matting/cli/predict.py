@@ -246,7 +246,10 @@ def _thresholds(text: str) -> Thresholds:
         raise argparse.ArgumentTypeError(
             f"expected two numbers from 0 to 255 and pixels, as 240,10,10; received {text!r}"
         )
-    return Thresholds(int(parts[0]) / 255, int(parts[1]) / 255, int(parts[2]))
+    try:
+        return Thresholds(int(parts[0]) / 255, int(parts[1]) / 255, int(parts[2]))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def output_options(arguments: argparse.Namespace) -> OutputOptions:

@@ -85,12 +85,13 @@ def write_onnx_folder(
 def _preset(network: Network, asked: Asked, name: str) -> Preset:
     mean, std = _three(asked.mean), _three(asked.std)
     if network.dtype == TensorProto.UINT8:  # values as they are in a photo
-        mean, std = mean or (0.0,) * 3, std or (1 / 255,) * 3
+        _refuse_normalisation(network, asked)
+        mean, std = (0.0,) * 3, (1 / 255,) * 3
     if mean is None or std is None:
         raise UsageError(
             f"Expected --mean and --std, for values from 0 to 1, as in the code that {network.where} comes with: "
             "0.485,0.456,0.406 and 0.229,0.224,0.225 are ImageNet's, 0.5 and 0.5 MODNet's, 0.5 and 1 ISNet's, 0 and 1 "
-            "leave values as they are; no file tells them."
+            "leave values from 0 to 1; no file tells them."
         )
     return Preset(
         name=name,
@@ -104,6 +105,16 @@ def _preset(network: Network, asked: Asked, name: str) -> Preset:
         source=network.path.name,
         source_sha256=file_sha256(network.path),
     )
+
+
+def _refuse_normalisation(network: Network, asked: Asked) -> None:
+    given = [f"--{name}" for name in ("mean", "std") if getattr(asked, name) is not None]
+    given += [f"--scale {asked.scale}"] * (asked.scale != "255")
+    if given:
+        raise UsageError(
+            f"Expected no --mean, --std and --scale for {network.where}, which takes uint8, a photo's values as they "
+            f"are; received {', '.join(given)}. Leave them out."
+        )
 
 
 def _three(values: Sequence[float] | None) -> tuple[float, float, float] | None:

@@ -21,6 +21,10 @@ _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%")
 _HORIZONTAL, _VERTICAL = {"left": 0.0, "right": 1.0}, {"top": 0.0, "bottom": 1.0}
 
 
+class CanvasTooLargeError(UsageError):
+    """A canvas, or a crop with its margins, has too many pixels."""
+
+
 class Box(NamedTuple):
     """A rectangle of whole pixels."""
 
@@ -237,9 +241,9 @@ def _canvas_of(value: str | Sequence[int]) -> tuple[int, int]:
 
 def _check_canvas(width: int, height: int) -> None:
     if width * height > MAX_CANVAS_MEGAPIXELS * 10**6:
-        raise UsageError(
+        raise CanvasTooLargeError(
             f"Expected a canvas of at most {MAX_CANVAS_MEGAPIXELS} megapixels; received {width}x{height} "
-            f"({width * height / 1e6:.0f}). Make it, or the margins, smaller."
+            f"({math.ceil(width * height / 1e4) / 100:g}). Make it, or the margins, smaller."
         )
 
 

@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+import numpy as np
+
+from keras_matting.errors import UsageError
 from keras_matting.photos.framing import Framing
 
 
@@ -31,3 +34,13 @@ class Options(Protocol):
     @property
     def framing(self) -> Framing | None:
         """How it is cropped and placed; None where it is the photo's frame."""
+
+
+def flag(value: object, name: str) -> bool:
+    """Return whether an option is on: a bool, or the word; any other text would count as true. Raises `UsageError`."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word not in ("true", "false"):
+        raise UsageError(f"Expected {name} to be True or False; received {str(value)[:40]!r}.")
+    return word == "true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,12 +23,15 @@ class Finished(NamedTuple):
     box: Box | None
 
 
-def finish(photo: Photo, matte: Float32, options: Options) -> Finished:
+def finish(
+    photo: Photo, matte: Float32, options: Options, check_size: Callable[[int, int], object] | None = None
+) -> Finished:
     """Return the output for a photo and its matte, float32 (H, W) in [0, 1]: uint8, or uint16 for "matte16".
 
     Its colours are in `output_profile(photo, options)`. A shadow belongs to outputs with colours: masks are framed
-    alike, and are the subject's alone. Raises `MattingError` where the photo cannot be framed as asked: there is no
-    subject, above all.
+    alike, and are the subject's alone. `check_size(width, height)` may raise what it likes of a framed output, before
+    its pixels are made. Raises `MattingError` where the photo cannot be framed as asked: there is no subject, above
+    all.
     """
     if options.refine:
         thresholds = options.refine if isinstance(options.refine, refine.Thresholds) else None
@@ -39,6 +43,8 @@ def finish(photo: Photo, matte: Float32, options: Options) -> Finished:
     if options.framing:
         matte, box = isolate(matte)
         placement = options.framing.place(box, *matte.shape)
+        if check_size:
+            check_size(placement.size[1], placement.size[0])
         placed = placing.place_matte(matte, placement)
     if options.kind == "mask":
         return Finished(imaging.to_uint8(placed), box)

@@ -86,11 +86,24 @@ def _scaled(image: _Array, scale: float, interpolation: int = cv2.INTER_AREA) ->
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a matte counts as certain, in rembg's way: beyond two values, and so many pixels away from the rest."""
+    """Where a matte counts as certain, in rembg's way: beyond two values, and so many pixels away from the rest.
+
+    Raises `UsageError` unless 0 <= background <= foreground <= 1 and `erode_px` >= 0.
+    """
 
     foreground: float = 240 / 255
     background: float = 10 / 255
     erode_px: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background <= self.foreground <= 1:
+            raise UsageError(
+                f"Expected thresholds from 0 to 1, the foreground's not below the background's; received "
+                f"{self.foreground:.3g} and {self.background:.3g} ({self.foreground * 255:.0f} and "
+                f"{self.background * 255:.0f} of 255). Give the foreground's first."
+            )
+        if self.erode_px < 0:
+            raise UsageError(f"Expected 0 or more pixels to erode; received {self.erode_px}.")
 
     def trimap(self, matte: Floats) -> Float32:
         """Return float32 (H, W): 1, 0, or 0.5 where the matte (H, W) in [0, 1] is uncertain."""
