@@ -79,6 +79,7 @@ def write_without_frames(path):
         (["folder/inside.mp4", "folder", "--overwrite"], "would overwrite the clip"),
         (["clip.mp4", "folder"], "folder exists; add --overwrite"),
         (["clip.mp4", "folder", "--overwrite"], "folder has no timestamps.txt"),
+        (["clip.mp4", "-"], "received -, and clips do not go to standard output"),
         (["clip.mp4", "file"], "file is a file"),
         (["clip.mp4", "folder.webm"], "folder.webm is a folder"),
         (["clip.mp4", "file/x.webm"], "Expected to write into"),
@@ -108,6 +109,27 @@ def test_a_request_that_cannot_be_met_is_one_sentence(fail, tmp_path, write_phot
             plan_and_run(*words)
     else:
         assert message in fail(*words)
+
+
+def write_frames(folder):
+    """Write what a folder of PNGs holds."""
+    folder.mkdir()
+    (folder / "timestamps.txt").write_text("# timestamp format v2\n0.000\n")
+    (folder / "000001.png").write_bytes(b"")
+
+
+@pytest.mark.parametrize("foreign", ["background.jpg", "1.png", "sub", "000002.png", "timestamps.txt"])
+def test_a_folder_with_anything_of_somebody_else_is_not_replaced(fail, tmp_path, foreign):
+    write_clip(tmp_path / "clip.mp4")
+    write_frames(tmp_path / "frames")
+    plan("clip.mp4", tmp_path / "frames", overwrite=True)  # as it is, it is replaced
+    if foreign in ("sub", "000002.png"):
+        (tmp_path / "frames" / foreign).mkdir()
+        (tmp_path / "frames" / foreign / "precious.txt").write_text("mine")
+    else:
+        (tmp_path / "frames" / foreign).write_text("mine")
+    message = fail("clip.mp4", "frames", "--overwrite")
+    assert "frames ha" in message if foreign == "timestamps.txt" else f"frames holds {foreign}" in message
 
 
 def plan_and_run(source, target):

@@ -26,7 +26,7 @@ from keras_matting.video.formats import Format, choose_format
 from keras_matting.video.pipeline import ahead, inferred, prepared
 from keras_matting.video.reading import Clip, Frame, require_av
 from keras_matting.video.smoothing import SMOOTHINGS, one_frame_delay
-from keras_matting.video.writing import TIMESTAMPS, writing
+from keras_matting.video.writing import why_not_ours, writing
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_RENDERERS = 4  # each holds a frame
@@ -102,6 +102,8 @@ def plan(
         raise UsageError("Expected a video and an output; received an empty name.")
     if options.framing is not None:
         raise UsageError("A clip keeps its frame; received options that crop or place a photo. Leave them out.")
+    if os.fspath(target) == "-":
+        raise UsageError("Expected a file or folder; received -, and clips do not go to standard output. Name one.")
     source, target = Path(source), Path(target)
     chosen = choose_format(target, options)
     if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
@@ -183,6 +185,6 @@ def _why_not_replaced(target: Path, chosen: Format | None, overwrite: bool) -> s
         return f"Expected a file; {name} is a folder. Choose another output."
     if not overwrite:
         return f"{name} exists; add --overwrite, or choose another output."
-    if chosen is None and not (target / TIMESTAMPS).is_file():
-        return f"--overwrite replaces a folder of frames as a whole; {name} has no {TIMESTAMPS}. Choose another folder."
+    if chosen is None and (foreign := why_not_ours(target)):
+        return f"--overwrite replaces a folder of frames as a whole; {name} {foreign}. Choose another folder."
     return None

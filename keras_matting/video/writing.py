@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _USUAL_RATE = Fraction(30)  # for a clip that does not say how many frames/s it has
-TIMESTAMPS = "timestamps.txt"
+_TIMESTAMPS = "timestamps.txt"
 _TIMESTAMPS_HEADER = "# timestamp format v2"  # as mkvmerge, x264 and FFmpeg's users know it
+_PNG_NAME = re.compile(r"\d{6,}\.png")
 
 
 class Writer(Protocol):
@@ -76,7 +78,21 @@ class PngWriter:
 
     def finish(self) -> None:
         """See `Writer`."""
-        (self._folder / TIMESTAMPS).write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+        (self._folder / _TIMESTAMPS).write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+
+
+def why_not_ours(folder: Path) -> str | None:
+    """Return what in a folder is not of an earlier output, as the end of a sentence, or None."""
+    stamps = folder / _TIMESTAMPS
+    if not stamps.is_file():
+        return f"has no {_TIMESTAMPS}"
+    with stamps.open("rb") as file:
+        if file.readline(len(_TIMESTAMPS_HEADER) + 2).strip() != _TIMESTAMPS_HEADER.encode():
+            return f"has a {_TIMESTAMPS} that is not of an earlier output"
+    for path in sorted(folder.iterdir()):
+        if path != stamps and not (_PNG_NAME.fullmatch(path.name) and path.is_file()):
+            return f"holds {printable(path.name)}, which is not of an earlier output"
+    return None
 
 
 class FileWriter:
