@@ -3,6 +3,7 @@
 import logging
 from fractions import Fraction
 
+import av
 import clips
 import cv2
 import numpy as np
@@ -183,6 +184,45 @@ def test_colours_are_read_right_and_space_and_range_are_kept(cut_out, tmp_path, 
     output = cut_out(source, tmp_path / name, "on-color", (200, 40, 90))  # on its own colour, so nothing changes
     assert Read(output).tags == (space, levels)
     assert mean_error(photos_of(output)[0].rgb, flat) < 3
+
+
+@pytest.mark.parametrize("name", ["x.webm", "x.mp4", "x.mov"])
+@pytest.mark.parametrize(("levels", "lumas"), [(LIMITED, (16, 86, 102, 235)), (FULL, (0, 86, 128, 255))])
+def test_greys_stay_as_they_are(cut_out, tmp_path, levels, lumas, name):
+    for luma in lumas:
+        grey = luma if levels == FULL else round((luma - 16) * 255 / 219)
+        flat = np.full((48, 64, 3), grey, np.uint8)
+        source = write_planes(tmp_path / "a.mp4", (luma, 128, 128), levels)
+        assert {tuple(pixel) for pixel in photos_of(source)[0].rgb.reshape(-1, 3)} == {(grey,) * 3}
+        output = cut_out(source, tmp_path / name, "on-image", flat, overwrite=True)  # on itself, so nothing changes
+        written = luma if name != "x.mov" or levels == LIMITED else 16 + luma * 219 / 255  # which is limited
+        assert planes_of(output) == pytest.approx((written, 128, 128), abs=0.6 if name == "x.mov" else 0)
+
+
+def write_planes(path, values, levels):
+    """Write a clip of two frames, each of whose planes has one value."""
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("libx264", rate=30, options={"qp": "0"})
+        track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+        track.codec_context.color_range, track.codec_context.colorspace = levels, BT709
+        for _ in range(2):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane, value in zip(frame.planes, values, strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path
+
+
+def planes_of(path):
+    """Return the mean of each plane of a clip's first frame, in levels of 8 bits."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    bits = frame.format.components[0].bits
+    planes = [np.frombuffer(plane, np.uint16 if bits > 8 else np.uint8) for plane in frame.planes]
+    shapes = [(plane.height, plane.line_size // (2 if bits > 8 else 1), plane.width) for plane in frame.planes]
+    means = [p.reshape(rows, line)[:, :width].mean() for p, (rows, line, width) in zip(planes, shapes, strict=True)]
+    return [mean / 2 ** (bits - 8) for mean in means[:3]]
 
 
 def test_hdr_is_converted_and_told(cut_out, tmp_path, told):

@@ -18,7 +18,7 @@ from keras_matting.errors import ImageError, UsageError, first_line
 from keras_matting.files import StrPath, printable
 from keras_matting.machine import missing_package
 from keras_matting.photos.files import Photo, probe
-from keras_matting.video.colours import BT709, Colours
+from keras_matting.video.colours import BT709, Colours, scaler_flags
 
 if TYPE_CHECKING:
     import av
@@ -151,6 +151,7 @@ class Clip:
             format="rgba" if has_alpha else "rgb24",
             src_colorspace=colours.scaler_matrix,
             src_color_range=colours.range,
+            interpolation=scaler_flags(),
             dst_color_trc=standard,
             dst_color_primaries=standard,
         )

@@ -18,7 +18,7 @@ from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import UsageError, first_line
 from keras_matting.files import printable, replaced_file, replaced_folder
 from keras_matting.photos.files import encode
-from keras_matting.video.colours import LIMITED
+from keras_matting.video.colours import LIMITED, scaler_flags
 from keras_matting.video.formats import Format
 from keras_matting.video.reading import Clip
 from keras_matting.video.sound import Sound
@@ -182,7 +182,11 @@ class FileWriter:
             pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24")
         return self._scaler.reformat(
-            frame, format=self._pixels, dst_colorspace=self._colours.scaler_matrix, dst_color_range=self._colours.range
+            frame,
+            format=self._pixels,
+            dst_colorspace=self._colours.scaler_matrix,
+            dst_color_range=self._colours.range,
+            interpolation=scaler_flags(),
         )
 
 
