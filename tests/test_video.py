@@ -174,6 +174,16 @@ def test_pixels_that_are_not_square_stay_so_and_turn_with_the_frame(cut_out, tmp
     assert Read(cut_out(source, tmp_path / "y.mp4", "mask")).pixel_aspect == Fraction(3, 4)
 
 
+@pytest.mark.parametrize(("rotation", "size"), [((0,), (48, 85)), ((90,), (85, 48))])
+def test_pixels_that_are_not_square_become_so_in_webm_and_that_is_told(cut_out, tmp_path, told, rotation, size):
+    source = write_clip(tmp_path / "a.mp4", sample_aspect_ratio=Fraction(4, 3), rotation=rotation)
+    rgb = photos_of(source)[0].rgb
+    read = Read(cut_out(source, tmp_path / "x.webm", "on-image", rgb))  # on itself, so nothing else changes
+    assert read.pixel_aspect in (None, 1)
+    assert f"frames are stretched, and {rgb.shape[1]}x{rgb.shape[0]} becomes {size[1]}x{size[0]}" in told()
+    assert mean_error(read.images[0], cv2.resize(rgb, size[::-1])) < 3
+
+
 @pytest.mark.parametrize("name", ["x.webm", "x.mp4"])
 @pytest.mark.parametrize("space", [BT601, BT709])
 @pytest.mark.parametrize("levels", [LIMITED, FULL])

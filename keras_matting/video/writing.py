@@ -151,22 +151,13 @@ class FileWriter:
         chosen = self._format
         options = {**chosen.options, **(chosen.alpha_options if has_alpha else {})}
         track: Any = self._container.add_stream(chosen.encoder, rate=clip.rate or _USUAL_RATE, options=options)
-        height, width = clip.size
-        if chosen.needs_even and (height % 2 or width % 2):
-            height, width = height + height % 2, width + width % 2
-            _LOGGER.warning(
-                "%s needs even sides: the last row or column is repeated, and %dx%d becomes %dx%d.",
-                chosen.name,
-                *reversed(clip.size),
-                width,
-                height,
-            )
-        track.width, track.height, track.pix_fmt = width, height, self._pixels
+        track.height, track.width = _written_size(chosen, clip)
+        track.pix_fmt = self._pixels
         track.time_base = clip.time_base
         context = track.codec_context
         context.time_base = clip.time_base
         context.flags |= Flags.frame_duration
-        context.sample_aspect_ratio = clip.pixel_aspect
+        context.sample_aspect_ratio = Fraction(1) if chosen.needs_square else clip.pixel_aspect
         context.colorspace, context.color_range = self._colours.matrix, self._colours.range
         context.color_trc, context.color_primaries = self._colours.transfer, self._colours.primaries
         return track
@@ -177,17 +168,34 @@ class FileWriter:
         pixels: Uint8 = image.astype(np.uint8, copy=False)
         if pixels.ndim == 2:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-        bottom, right = self._track.height - pixels.shape[0], self._track.width - pixels.shape[1]
-        if bottom or right:
+        if self._format.needs_even:
+            bottom, right = (side % 2 for side in pixels.shape[:2])
             pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24")
         return self._scaler.reformat(
             frame,
+            width=self._track.width,
+            height=self._track.height,
             format=self._pixels,
             dst_colorspace=self._colours.scaler_matrix,
             dst_color_range=self._colours.range,
             interpolation=scaler_flags(),
         )
+
+
+def _written_size(chosen: Format, clip: Clip) -> tuple[int, int]:
+    """Return (height, width) of the frames that a format holds of a clip; logs where it is not the clip's."""
+    height, width = clip.size
+    aspect = clip.pixel_aspect
+    if chosen.needs_square and aspect != 1:
+        reason = f"{chosen.name} is written with square pixels: frames are stretched"
+        height, width = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
+    elif chosen.needs_even:
+        reason = f"{chosen.name} needs even sides: the last row or column is repeated"
+        height, width = height + height % 2, width + width % 2
+    if (height, width) != clip.size:
+        _LOGGER.warning("%s, and %dx%d becomes %dx%d.", reason, *reversed(clip.size), width, height)
+    return height, width
 
 
 @contextmanager
