@@ -329,17 +329,24 @@ def test_a_frame_that_the_decoder_repairs_is_shown_and_counted(tmp_path, session
 
 
 @pytest.mark.parametrize(
-    ("source", "status", "message"),
-    [("a.mkv", 0, "where the file announces about 20"), ("a.mov", 1, "the clip is cut off")],
+    ("source", "sound"), [("a.mkv", None), ("a.mkv", "aac"), ("a.webm", "libopus"), ("a.mov", None)]
 )
-def test_a_file_that_is_cut_off_is_matted_as_far_as_it_goes(tmp_path, one_layer_dir, capfd, source, status, message):
+def test_a_file_that_is_cut_off_is_matted_as_far_as_it_goes(tmp_path, one_layer_dir, capfd, source, sound):
     options, header = {"g": "4"}, {"movflags": "+faststart"} if source == "a.mov" else {}
-    whole = write_clip(tmp_path / source, pts=range(20), options=options, container_options=header)
+    whole = write_clip(tmp_path / source, pts=range(20), sound=sound, options=options, container_options=header)
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 4 // 5])
     words = [whole, tmp_path / "x.webm", "--model", one_layer_dir, "--engine", "onnx-cpu"]
-    assert main(["video", *map(str, words)]) == status
-    assert message in capfd.readouterr().err
+    assert main(["video", *map(str, words)]) == 1
+    assert "the clip is cut off" in capfd.readouterr().err
     assert 0 < len(Read(tmp_path / "x.webm").images) < 20
+
+
+@pytest.mark.parametrize(("pts", "sound_s"), [((0, 1, 2, 3), 1), ((0, 20, 40), None), ((0,), None)])
+def test_a_whole_file_is_not_cut_off_however_long_its_sound_or_its_frames_are(tmp_path, pts, sound_s):
+    source = write_clip(tmp_path / "a.mkv", pts=pts, sound="aac" if sound_s else None, sound_s=sound_s)
+    with Clip(source) as clip:
+        assert len(list(clip.frames())) == len(pts)
+        assert not clip.is_cut_off
 
 
 def test_the_command_tells_what_it_reads_and_what_it_wrote(tmp_path, one_layer_dir, capfd):
