@@ -2,6 +2,7 @@
 
 import logging
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import clips
@@ -12,7 +13,7 @@ from clips import BT601, BT709, FULL, LIMITED, Read, picture, write_clip
 
 import keras_matting
 from keras_matting.cli import main
-from keras_matting.matting import OutputOptions, Session
+from keras_matting.matting import OutputOptions, Session, read_photo
 from keras_matting.photos import imaging
 from keras_matting.video.reading import Clip, upright
 from keras_matting.video.run import plan, run
@@ -363,6 +364,18 @@ def test_from_python_it_is_one_call(tmp_path, one_layer_dir):
     source = write_clip(tmp_path / "a.mp4")
     result = keras_matting.matte_video(source, str(tmp_path / "x.mov"), one_layer_dir, "onnx-cpu", output="mask")
     assert (result.frames, result.damaged, result.output) == (4, 0, tmp_path / "x.mov")
+
+
+@pytest.mark.parametrize("name", ["x.webm", "x.mp4"])
+def test_from_python_a_background_is_enough(tmp_path, one_layer_dir, session, write_photo, name):
+    source, image = write_clip(tmp_path / "a.mp4"), write_photo(tmp_path / "beach.png")
+    for background in ((1, 2, 3), picture(20), image, str(image)):
+        keras_matting.matte_video(
+            source, tmp_path / name, one_layer_dir, "onnx-cpu", background=background, smooth="off", overwrite=True
+        )
+        is_path = isinstance(background, (str, Path))
+        options = OutputOptions("on-image", read_photo(background) if is_path else background)
+        assert mean_error(Read(tmp_path / name).images[0], session.matte(photos_of(source)[0], options)) < 8
 
 
 def test_a_frame_of_another_size_is_scaled_to_the_first(tmp_path):

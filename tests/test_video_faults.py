@@ -17,7 +17,7 @@ from keras_matting.errors import EngineError, ImageError, UsageError
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.video import writing
 from keras_matting.video.reading import Clip
-from keras_matting.video.run import plan, run
+from keras_matting.video.run import matte_video, plan, run
 
 
 @pytest.fixture
@@ -85,6 +85,7 @@ def write_without_frames(path):
         (["clip.mp4", "file/x.webm"], "Expected to write into"),
         (["clip.mp4", "x.mp4", "--background", "1,2"], "a colour as R,G,B"),
         (["clip.mp4", "x.mp4", "--background", "nowhere.jpg"], "Expected a photo at nowhere.jpg"),
+        (["clip.mp4", "x.mp4", "--background", "text.mp4"], "Background text.mp4: Expected"),
         (["clip.mp4", "x.mp4", "--background", "0,0,0", "--output", "mask"], "give one of the two"),
         (["clip.mp4", "x.mp4", "--output", "psd"], "received 'psd'"),
         (["clip.mp4", "x.webm", "--model", "u3net"], "received 'u3net'"),
@@ -141,6 +142,11 @@ def test_without_pyav_its_extra_is_named(fail, monkeypatch, tmp_path):
     write_clip(tmp_path / "clip.mp4")
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
     assert "pip install 'keras-matting[video]'" in fail("clip.mp4", "x.webm")
+
+
+def test_an_output_without_a_background_gets_none():
+    with pytest.raises(UsageError, match="Output mask has no background"):
+        matte_video("a.mp4", "x.webm", output="mask", background=(1, 2, 3))
 
 
 def test_another_smoothing_is_refused():

@@ -17,7 +17,7 @@ from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.errors import UsageError
 from keras_matting.files import StrPath, printable, require_writable
 from keras_matting.machine import usable_cores
-from keras_matting.matting import Background, OutputOptions, Session, open_session
+from keras_matting.matting import Background, OutputOptions, Session, open_session, read_background
 from keras_matting.overlap import in_order
 from keras_matting.photos import colour_profiles, imaging
 from keras_matting.photos.files import Photo
@@ -63,8 +63,8 @@ def matte_video(
     target: StrPath,
     model: StrPath = DEFAULT_MODEL,
     engine: str = "auto",
-    output: str = "rgba",
-    background: Background | None = None,
+    output: str | None = None,
+    background: Background | StrPath | None = None,
     refine: bool = False,
     foreground: bool = False,
     smooth: str = "ofd",
@@ -73,15 +73,28 @@ def matte_video(
     """Cut the clothing out of a clip, or with another model its whole subject; return a `VideoResult`.
 
     `target` says by its suffix what is written: ".webm" VP9 and ".mov" ProRes 4444, both with straight alpha, ".mp4"
-    H.264, or without a suffix a folder of PNGs. `output` and `background` are those of `matte`. `smooth` is "ofd",
-    which takes flicker of single frames out of the mattes, or "off". Sound, time stamps and colours are kept; frames
-    come out upright.
+    H.264, or without a suffix a folder of PNGs. `output` is that of `matte`: "rgba", or what `background` implies,
+    which is an RGB colour, an image, or the path of one. `smooth` is "ofd", which takes flicker of single frames out of
+    the mattes, or "off". Sound, time stamps and colours are kept; frames come out upright.
 
     Raises `UsageError`, `ImageError` (no video, no frames) or `EngineError`, all `keras_matting.errors.MattingError`.
     """
-    job = plan(source, target, OutputOptions(output, background, refine, foreground), smooth, overwrite)
+    behind = read_background(background) if isinstance(background, (str, os.PathLike)) else background
+    kind = _kind(output, behind)
+    job = plan(source, target, OutputOptions(kind, behind, refine, foreground), smooth, overwrite)
     with Clip(job.source) as clip, open_session(model, engine) as session:
         return run(session, clip, job)
+
+
+def _kind(output: str | None, background: Background | None) -> str:
+    """Return what is written; raises `UsageError` where `output` has no place for the background."""
+    if background is None:
+        return output or "rgba"
+    if output is not None:
+        if output not in ("on-color", "on-image"):
+            raise UsageError(f"Output {output} has no background; received one. Leave out one of the two.")
+        return output
+    return "on-image" if isinstance(background, Photo) or np.ndim(background) == 3 else "on-color"
 
 
 def plan(
