@@ -99,8 +99,15 @@ def folder(tiny_model_dir, tmp_path):
     return tmp_path / "model"
 
 
+def skip_where_nothing_computes_bfloat16():
+    """A processor without it computes in float32 instead; one whose kernels are held below it fails."""
+    if reason := openvino_engine.held_below_bfloat16():
+        pytest.skip(reason)
+
+
 def build(folder):
     """Build as on a processor with bfloat16; elsewhere OpenVINO runs the result in float32."""
+    skip_where_nothing_computes_bfloat16()
     openvino_engine.build(folder, "bf16", engines.BuildOptions())
     engine = openvino_engine.open_engine(folder, "bf16")
     return engine, json.loads((artefacts.engine_dir(folder, "openvino-bf16") / artefacts.MANIFEST).read_text())
@@ -149,6 +156,8 @@ def test_every_compilation_names_its_precision(folder, monkeypatch, variant):
     """The plugin's own choice differs from processor to processor."""
     if reason := engines.build_unavailable_reason("openvino-int8") if variant == "int8" else None:
         pytest.skip(reason)
+    if variant == "bf16":
+        skip_where_nothing_computes_bfloat16()
     asked = []
 
     def recording(method):
@@ -177,6 +186,7 @@ def test_every_compilation_names_its_precision(folder, monkeypatch, variant):
 
 @pytest.mark.parametrize(("resize", "obeyed"), [("f32", True), ("bf16", False)])
 def test_the_plugin_obeyed_if_all_that_was_tagged_runs_in_float32(folder, monkeypatch, resize, obeyed):
+    skip_where_nothing_computes_bfloat16()
     nodes = [("Convolution", "a,a/relu", "f32"), ("Interpolate", "b", resize), ("Convolution", "c", "bf16")]
     monkeypatch.setattr(Chain, "runtime_nodes", lambda chain: nodes)
     assert openvino_mixed._obeyed(folder / ONNX_FILE, {"a", "b"}) is obeyed
@@ -231,3 +241,10 @@ def test_the_official_model_cut_equals_the_whole_one():
 
     folder = official_model_dir("u2netp")
     assert_chain_equals_whole(folder, split(read(folder), sensitive_layers(folder, "bf16")))
+
+
+@pytest.mark.parametrize(("isa", "without"), [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_BF16", False)])
+def test_bfloat16_is_not_offered_where_kernels_are_held_below_it(monkeypatch, isa, without):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    reason = engines.unavailable_reason("openvino-bf16")
+    assert (reason == f"ONEDNN_MAX_CPU_ISA={isa.upper()} leaves no bfloat16.") == without

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _IR = "model.xml"
 _BUILT = ("bf16", "int8")
+_MAX_ISA = "ONEDNN_MAX_CPU_ISA"
+_ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def unavailable_reason(variant: str) -> str | None:
@@ -31,12 +34,23 @@ def unavailable_reason(variant: str) -> str | None:
     if reason := missing_package("openvino", "cpu"):
         return reason
     if variant == "bf16":
+        if reason := held_below_bfloat16():
+            return reason
         with telemetry.switched_off():
             import openvino
 
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return f"this processor computes no bfloat16: {cpu_name()}."
     return None
+
+
+def held_below_bfloat16() -> str | None:
+    """Return which environment variable keeps oneDNN from computing bfloat16, or None.
+
+    OpenVINO asks the processor alone whether it has bfloat16, and then finds no kernel.
+    """
+    isa = os.environ.get(_MAX_ISA, "").upper()
+    return f"{_MAX_ISA}={isa} leaves no bfloat16." if isa in _ISAS_WITHOUT_BFLOAT16 else None
 
 
 def build_unavailable_reason(variant: str) -> str | None:
