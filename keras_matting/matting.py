@@ -17,7 +17,7 @@ import numpy.typing as npt
 from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.errors import EngineError, ImageError, UsageError, first_line
-from keras_matting.files import StrPath, write_atomically
+from keras_matting.files import StrPath, printable, write_atomically
 from keras_matting.model_folder import Preset
 from keras_matting.photos import colour_profiles, imaging, marks
 from keras_matting.photos import files as photo_files
@@ -290,6 +290,14 @@ def _pil_of_result(result: Uint8Or16, icc: bytes | None) -> Image:
 def read_photo(path: StrPath, max_megapixels: float = photo_files.MAX_MEGAPIXELS) -> Photo:
     """Return the `Photo` in a file; raises `UsageError` if it cannot be read, `ImageError` if it is no photo."""
     return photo_files.decode(read_file(path), max_megapixels)
+
+
+def read_background(path: StrPath) -> Photo:
+    """Return the `Photo` of a background; raises what `read_photo` raises, which names the file."""
+    try:
+        return read_photo(path)
+    except ImageError as error:
+        raise ImageError(f"Background {printable(path)}: {error}") from None
 
 
 def read_file(path: StrPath) -> bytes:

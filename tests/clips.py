@@ -25,13 +25,17 @@ def write_clip(
     pts=(0, 1, 2, 3),
     size=(48, 64),
     sound=None,
+    sound_s=None,
     rotation=None,
     options=None,
     images=None,
     container_options=None,
     **tags,
 ):
-    """Write a clip of frames at `pts` (in frames of 30 a second), with `sound` of a codec, and return its path."""
+    """Write a clip of frames at `pts` (in frames of 30 a second), with `sound` of a codec, and return its path.
+
+    The sound takes `sound_s`, or as long as the frames.
+    """
     images = images or [picture(index, size) for index in range(len(pts))]
     with av.open(str(path), "w", container_options=container_options) as container:
         track = container.add_stream(
@@ -56,7 +60,7 @@ def write_clip(
             container.mux(track.encode(frame))
         container.mux(track.encode(None))
         if audio:
-            write_sound(container, audio, seconds=(pts[-1] + 1) / 30)
+            write_sound(container, audio, seconds=sound_s or (pts[-1] + 1) / 30)
     return path
 
 

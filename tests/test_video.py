@@ -2,7 +2,9 @@
 
 import logging
 from fractions import Fraction
+from pathlib import Path
 
+import av
 import clips
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from clips import BT601, BT709, FULL, LIMITED, Read, picture, write_clip
 
 import keras_matting
 from keras_matting.cli import main
-from keras_matting.matting import OutputOptions, Session
+from keras_matting.matting import OutputOptions, Session, read_photo
 from keras_matting.photos import imaging
 from keras_matting.video.reading import Clip, upright
 from keras_matting.video.run import plan, run
@@ -173,6 +175,16 @@ def test_pixels_that_are_not_square_stay_so_and_turn_with_the_frame(cut_out, tmp
     assert Read(cut_out(source, tmp_path / "y.mp4", "mask")).pixel_aspect == Fraction(3, 4)
 
 
+@pytest.mark.parametrize(("rotation", "size"), [((0,), (48, 85)), ((90,), (85, 48))])
+def test_pixels_that_are_not_square_become_so_in_webm_and_that_is_told(cut_out, tmp_path, told, rotation, size):
+    source = write_clip(tmp_path / "a.mp4", sample_aspect_ratio=Fraction(4, 3), rotation=rotation)
+    rgb = photos_of(source)[0].rgb
+    read = Read(cut_out(source, tmp_path / "x.webm", "on-image", rgb))  # on itself, so nothing else changes
+    assert read.pixel_aspect in (None, 1)
+    assert f"frames are stretched, and {rgb.shape[1]}x{rgb.shape[0]} becomes {size[1]}x{size[0]}" in told()
+    assert mean_error(read.images[0], cv2.resize(rgb, size[::-1])) < 3
+
+
 @pytest.mark.parametrize("name", ["x.webm", "x.mp4"])
 @pytest.mark.parametrize("space", [BT601, BT709])
 @pytest.mark.parametrize("levels", [LIMITED, FULL])
@@ -183,6 +195,45 @@ def test_colours_are_read_right_and_space_and_range_are_kept(cut_out, tmp_path, 
     output = cut_out(source, tmp_path / name, "on-color", (200, 40, 90))  # on its own colour, so nothing changes
     assert Read(output).tags == (space, levels)
     assert mean_error(photos_of(output)[0].rgb, flat) < 3
+
+
+@pytest.mark.parametrize("name", ["x.webm", "x.mp4", "x.mov"])
+@pytest.mark.parametrize(("levels", "lumas"), [(LIMITED, (16, 86, 102, 235)), (FULL, (0, 86, 128, 255))])
+def test_greys_stay_as_they_are(cut_out, tmp_path, levels, lumas, name):
+    for luma in lumas:
+        grey = luma if levels == FULL else round((luma - 16) * 255 / 219)
+        flat = np.full((48, 64, 3), grey, np.uint8)
+        source = write_planes(tmp_path / "a.mp4", (luma, 128, 128), levels)
+        assert {tuple(pixel) for pixel in photos_of(source)[0].rgb.reshape(-1, 3)} == {(grey,) * 3}
+        output = cut_out(source, tmp_path / name, "on-image", flat, overwrite=True)  # on itself, so nothing changes
+        written = luma if name != "x.mov" or levels == LIMITED else 16 + luma * 219 / 255  # which is limited
+        assert planes_of(output) == pytest.approx((written, 128, 128), abs=0.6 if name == "x.mov" else 0)
+
+
+def write_planes(path, values, levels):
+    """Write a clip of two frames, each of whose planes has one value."""
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("libx264", rate=30, options={"qp": "0"})
+        track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+        track.codec_context.color_range, track.codec_context.colorspace = levels, BT709
+        for _ in range(2):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane, value in zip(frame.planes, values, strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    return path
+
+
+def planes_of(path):
+    """Return the mean of each plane of a clip's first frame, in levels of 8 bits."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    bits = frame.format.components[0].bits
+    planes = [np.frombuffer(plane, np.uint16 if bits > 8 else np.uint8) for plane in frame.planes]
+    shapes = [(plane.height, plane.line_size // (2 if bits > 8 else 1), plane.width) for plane in frame.planes]
+    means = [p.reshape(rows, line)[:, :width].mean() for p, (rows, line, width) in zip(planes, shapes, strict=True)]
+    return [mean / 2 ** (bits - 8) for mean in means[:3]]
 
 
 def test_hdr_is_converted_and_told(cut_out, tmp_path, told):
@@ -279,17 +330,24 @@ def test_a_frame_that_the_decoder_repairs_is_shown_and_counted(tmp_path, session
 
 
 @pytest.mark.parametrize(
-    ("source", "status", "message"),
-    [("a.mkv", 0, "where the file announces about 20"), ("a.mov", 1, "the clip is cut off")],
+    ("source", "sound"), [("a.mkv", None), ("a.mkv", "aac"), ("a.webm", "libopus"), ("a.mov", None)]
 )
-def test_a_file_that_is_cut_off_is_matted_as_far_as_it_goes(tmp_path, one_layer_dir, capfd, source, status, message):
+def test_a_file_that_is_cut_off_is_matted_as_far_as_it_goes(tmp_path, one_layer_dir, capfd, source, sound):
     options, header = {"g": "4"}, {"movflags": "+faststart"} if source == "a.mov" else {}
-    whole = write_clip(tmp_path / source, pts=range(20), options=options, container_options=header)
+    whole = write_clip(tmp_path / source, pts=range(20), sound=sound, options=options, container_options=header)
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 4 // 5])
     words = [whole, tmp_path / "x.webm", "--model", one_layer_dir, "--engine", "onnx-cpu"]
-    assert main(["video", *map(str, words)]) == status
-    assert message in capfd.readouterr().err
+    assert main(["video", *map(str, words)]) == 1
+    assert "the clip is cut off" in capfd.readouterr().err
     assert 0 < len(Read(tmp_path / "x.webm").images) < 20
+
+
+@pytest.mark.parametrize(("pts", "sound_s"), [((0, 1, 2, 3), 1), ((0, 20, 40), None), ((0,), None)])
+def test_a_whole_file_is_not_cut_off_however_long_its_sound_or_its_frames_are(tmp_path, pts, sound_s):
+    source = write_clip(tmp_path / "a.mkv", pts=pts, sound="aac" if sound_s else None, sound_s=sound_s)
+    with Clip(source) as clip:
+        assert len(list(clip.frames())) == len(pts)
+        assert not clip.is_cut_off
 
 
 def test_the_command_tells_what_it_reads_and_what_it_wrote(tmp_path, one_layer_dir, capfd):
@@ -306,6 +364,18 @@ def test_from_python_it_is_one_call(tmp_path, one_layer_dir):
     source = write_clip(tmp_path / "a.mp4")
     result = keras_matting.matte_video(source, str(tmp_path / "x.mov"), one_layer_dir, "onnx-cpu", output="mask")
     assert (result.frames, result.damaged, result.output) == (4, 0, tmp_path / "x.mov")
+
+
+@pytest.mark.parametrize("name", ["x.webm", "x.mp4"])
+def test_from_python_a_background_is_enough(tmp_path, one_layer_dir, session, write_photo, name):
+    source, image = write_clip(tmp_path / "a.mp4"), write_photo(tmp_path / "beach.png")
+    for background in ((1, 2, 3), picture(20), image, str(image)):
+        keras_matting.matte_video(
+            source, tmp_path / name, one_layer_dir, "onnx-cpu", background=background, smooth="off", overwrite=True
+        )
+        is_path = isinstance(background, (str, Path))
+        options = OutputOptions("on-image", read_photo(background) if is_path else background)
+        assert mean_error(Read(tmp_path / name).images[0], session.matte(photos_of(source)[0], options)) < 8
 
 
 def test_a_frame_of_another_size_is_scaled_to_the_first(tmp_path):

@@ -17,7 +17,7 @@ from keras_matting.errors import EngineError, ImageError, UsageError
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.video import writing
 from keras_matting.video.reading import Clip
-from keras_matting.video.run import plan, run
+from keras_matting.video.run import matte_video, plan, run
 
 
 @pytest.fixture
@@ -79,11 +79,13 @@ def write_without_frames(path):
         (["folder/inside.mp4", "folder", "--overwrite"], "would overwrite the clip"),
         (["clip.mp4", "folder"], "folder exists; add --overwrite"),
         (["clip.mp4", "folder", "--overwrite"], "folder has no timestamps.txt"),
+        (["clip.mp4", "-"], "received -, and clips do not go to standard output"),
         (["clip.mp4", "file"], "file is a file"),
         (["clip.mp4", "folder.webm"], "folder.webm is a folder"),
         (["clip.mp4", "file/x.webm"], "Expected to write into"),
         (["clip.mp4", "x.mp4", "--background", "1,2"], "a colour as R,G,B"),
         (["clip.mp4", "x.mp4", "--background", "nowhere.jpg"], "Expected a photo at nowhere.jpg"),
+        (["clip.mp4", "x.mp4", "--background", "text.mp4"], "Background text.mp4: Expected"),
         (["clip.mp4", "x.mp4", "--background", "0,0,0", "--output", "mask"], "give one of the two"),
         (["clip.mp4", "x.mp4", "--output", "psd"], "received 'psd'"),
         (["clip.mp4", "x.webm", "--model", "u3net"], "received 'u3net'"),
@@ -110,6 +112,27 @@ def test_a_request_that_cannot_be_met_is_one_sentence(fail, tmp_path, write_phot
         assert message in fail(*words)
 
 
+def write_frames(folder):
+    """Write what a folder of PNGs holds."""
+    folder.mkdir()
+    (folder / "timestamps.txt").write_text("# timestamp format v2\n0.000\n")
+    (folder / "000001.png").write_bytes(b"")
+
+
+@pytest.mark.parametrize("foreign", ["background.jpg", "1.png", "sub", "000002.png", "timestamps.txt"])
+def test_a_folder_with_anything_of_somebody_else_is_not_replaced(fail, tmp_path, foreign):
+    write_clip(tmp_path / "clip.mp4")
+    write_frames(tmp_path / "frames")
+    plan("clip.mp4", tmp_path / "frames", overwrite=True)  # as it is, it is replaced
+    if foreign in ("sub", "000002.png"):
+        (tmp_path / "frames" / foreign).mkdir()
+        (tmp_path / "frames" / foreign / "precious.txt").write_text("mine")
+    else:
+        (tmp_path / "frames" / foreign).write_text("mine")
+    message = fail("clip.mp4", "frames", "--overwrite")
+    assert "frames ha" in message if foreign == "timestamps.txt" else f"frames holds {foreign}" in message
+
+
 def plan_and_run(source, target):
     with Clip(source) as clip:
         run(None, clip, plan(source, target))
@@ -119,6 +142,11 @@ def test_without_pyav_its_extra_is_named(fail, monkeypatch, tmp_path):
     write_clip(tmp_path / "clip.mp4")
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
     assert "pip install 'keras-matting[video]'" in fail("clip.mp4", "x.webm")
+
+
+def test_an_output_without_a_background_gets_none():
+    with pytest.raises(UsageError, match="Output mask has no background"):
+        matte_video("a.mp4", "x.webm", output="mask", background=(1, 2, 3))
 
 
 def test_another_smoothing_is_refused():

@@ -254,14 +254,14 @@ def _thresholds(text: str) -> Thresholds:
 
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
     """Return the `OutputOptions` that a verb is asked for."""
-    from keras_matting.matting import OutputOptions, read_photo
+    from keras_matting.matting import OutputOptions, read_background
 
     kind, _, value = arguments.output.partition("=")
     background: Background | None = None
     if kind == "on-color":
         background = _color(value)
     elif kind == "on-image":
-        background = read_photo(value or "(no file given)")
+        background = read_background(value or "(no file given)")
     refine = arguments.refine_at if arguments.refine and arguments.refine_at else arguments.refine
     if arguments.refine_at and not arguments.refine:
         raise UsageError("--refine-at says where --refine is unsure of the matte; expected --refine, too.")

@@ -18,6 +18,17 @@ _SCALER_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _HIGHEST_SD = 576
 
 
+def scaler_flags() -> int:
+    """Return swscale's flags with which greys stay grey, and come out again as they went in.
+
+    Its quick ways round down, and have neutral colours of the full range one level off.
+    """
+    from av.video.reformatter import Interpolation
+
+    exact = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+    return Interpolation.BILINEAR | exact
+
+
 @dataclass(frozen=True)
 class Colours:
     """What a clip says of its colours, each a code of FFmpeg's; `height`: of its frames, which decides what it leaves.

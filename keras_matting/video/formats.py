@@ -17,7 +17,8 @@ class Format:
 
     `muxer` and `encoder` are FFmpeg's names, `opaque` and `alpha` pixel formats (`alpha` None where there is none),
     `options` the encoder's, `muxer_options` the container's. `is_limited`: it holds the limited range only.
-    `needs_even`: sides have to be even. `sound`: the encoder of sound that the container cannot hold as it is.
+    `needs_even`: sides have to be even; `needs_square`: pixels have to be square.
+    `sound`: the encoder of sound that the container cannot hold as it is.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Format:
     muxer_options: Mapping[str, str] = field(default_factory=dict)
     is_limited: bool = False
     needs_even: bool = False
+    needs_square: bool = False
 
 
 _WEBM = Format(
@@ -42,6 +44,8 @@ _WEBM = Format(
     alpha="yuva420p",
     options={"crf": "24", "b:v": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
     alpha_options={"auto-alt-ref": "0"},  # libvpx has no alternate reference frames with alpha
+    # FFmpeg's muxer asks the stream for their shape, where PyAV cannot set it, and not the encoder.
+    needs_square=True,
 )
 _MOV = Format(
     name="MOV (ProRes 4444)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,16 @@ from keras_matting.errors import ImageError, UsageError, first_line
 from keras_matting.files import StrPath, printable
 from keras_matting.machine import missing_package
 from keras_matting.photos.files import Photo, probe
-from keras_matting.video.colours import BT709, Colours
+from keras_matting.video.colours import BT709, Colours, scaler_flags
 
 if TYPE_CHECKING:
     import av
 
 _LOGGER = logging.getLogger(__name__)
 _HEAD_BYTES = 1 << 16
+_NEARLY_ALL = Fraction(95, 100)  # of the length that a file announces
+# Whose readers end a file that is cut off as if it were whole; those of others tell, or guess the length.
+_ENDS_SILENTLY = "matroska,webm"
 _MICROSECONDS = 1_000_000  # in a second; FFmpeg's AV_TIME_BASE
 _STILL_FORMATS = ("image2",)  # and those whose name ends in "_pipe"
 # No playlist or script that is called a clip makes FFmpeg reach into the network.
@@ -47,10 +50,9 @@ class Clip:
 
     `size` is (height, width) of its upright frames, `pixel_aspect` the width of a pixel in heights, `rate` frames/s or
     None, `count` about how many frames it has or None, `colours` those of its frames, `is_interlaced` and `has_sound`
-    what they say. `damaged` counts the frames that
-    could not be decoded, `repaired` those that the decoder has patched up, so far; `is_cut_off` tells whether the file
-    ended before its time. Raises `UsageError` where PyAV is not installed or there is no file, `ImageError` where it
-    is no video, has sound only, or no frame.
+    what they say. `damaged` counts the frames that could not be decoded, `repaired` those that the decoder has patched
+    up, so far; `is_cut_off` tells whether the file ended before its time. Raises `UsageError` where PyAV is not
+    installed or there is no file, `ImageError` where it is no video, has sound only, or no frame.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -120,7 +122,9 @@ class Clip:
         """Yield what can be decoded; what cannot is counted, and the rest goes on."""
         import av
 
-        packets = self._container.demux(self._stream)
+        # The sound, too, for where it ends: some files announce its length.
+        packets = self._container.demux(self._stream, *self._container.streams.audio)
+        end_s = longest_s = Fraction(0)
         while True:
             try:
                 packet = next(packets, None)
@@ -129,6 +133,12 @@ class Clip:
                 packet = None
             if packet is not None:
                 self.is_cut_off |= packet.is_corrupt
+                until_s = _end_of(packet, end_s)
+                end_s, longest_s = max(end_s, until_s), max(longest_s, until_s - end_s)
+                if packet.stream_index != self._stream.index:
+                    continue
+            if packet is None or not packet.size:
+                self.is_cut_off |= self._ends_early(end_s, longest_s)
             try:
                 yield from self._decoder.decode(packet if packet is not None and packet.size else None)
             except EOFError:  # flushed before
@@ -137,6 +147,11 @@ class Clip:
                 self.damaged += 1
             if packet is None or not packet.size:
                 return
+
+    def _ends_early(self, end_s: Fraction, longest_s: Fraction) -> bool:
+        """Tell whether what ends at `end_s` is clearly not all; the last frame may be shown as long as the longest."""
+        announced_s = Fraction(self._container.duration or 0, _MICROSECONDS)
+        return self._container.format.name == _ENDS_SILENTLY and end_s + longest_s < _NEARLY_ALL * announced_s
 
     def _photo(self, frame: av.VideoFrame) -> Photo:
         """Return a decoded frame as an upright `Photo` of standard range, of the size of the first."""
@@ -151,6 +166,7 @@ class Clip:
             format="rgba" if has_alpha else "rgb24",
             src_colorspace=colours.scaler_matrix,
             src_color_range=colours.range,
+            interpolation=scaler_flags(),
             dst_color_trc=standard,
             dst_color_primaries=standard,
         )
@@ -217,6 +233,12 @@ def upright(image: Uint8, matrix: npt.NDArray[np.int32] | None) -> Uint8:
     if is_on_its_side(matrix):
         image, x, y = np.swapaxes(image, 0, 1), c, b
     return image[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+
+def _end_of(packet: av.Packet[Any], otherwise_s: Fraction) -> Fraction:
+    """Return when a packet has been shown or heard, in the file's time, as far as it tells."""
+    at = packet.dts if packet.pts is None else packet.pts
+    return otherwise_s if at is None else (at + (packet.duration or 0)) * Fraction(packet.time_base)
 
 
 def _is_picture(head: bytes) -> bool:

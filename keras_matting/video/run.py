@@ -17,7 +17,7 @@ from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.errors import UsageError
 from keras_matting.files import StrPath, printable, require_writable
 from keras_matting.machine import usable_cores
-from keras_matting.matting import Background, OutputOptions, Session, open_session
+from keras_matting.matting import Background, OutputOptions, Session, open_session, read_background
 from keras_matting.overlap import in_order
 from keras_matting.photos import colour_profiles, imaging
 from keras_matting.photos.files import Photo
@@ -26,7 +26,7 @@ from keras_matting.video.formats import Format, choose_format
 from keras_matting.video.pipeline import ahead, inferred, prepared
 from keras_matting.video.reading import Clip, Frame, require_av
 from keras_matting.video.smoothing import SMOOTHINGS, one_frame_delay
-from keras_matting.video.writing import TIMESTAMPS, writing
+from keras_matting.video.writing import why_not_ours, writing
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_RENDERERS = 4  # each holds a frame
@@ -63,8 +63,8 @@ def matte_video(
     target: StrPath,
     model: StrPath = DEFAULT_MODEL,
     engine: str = "auto",
-    output: str = "rgba",
-    background: Background | None = None,
+    output: str | None = None,
+    background: Background | StrPath | None = None,
     refine: bool = False,
     foreground: bool = False,
     smooth: str = "ofd",
@@ -73,15 +73,28 @@ def matte_video(
     """Cut the clothing out of a clip, or with another model its whole subject; return a `VideoResult`.
 
     `target` says by its suffix what is written: ".webm" VP9 and ".mov" ProRes 4444, both with straight alpha, ".mp4"
-    H.264, or without a suffix a folder of PNGs. `output` and `background` are those of `matte`. `smooth` is "ofd",
-    which takes flicker of single frames out of the mattes, or "off". Sound, time stamps and colours are kept; frames
-    come out upright.
+    H.264, or without a suffix a folder of PNGs. `output` is that of `matte`: "rgba", or what `background` implies,
+    which is an RGB colour, an image, or the path of one. `smooth` is "ofd", which takes flicker of single frames out of
+    the mattes, or "off". Sound, time stamps and colours are kept; frames come out upright.
 
     Raises `UsageError`, `ImageError` (no video, no frames) or `EngineError`, all `keras_matting.errors.MattingError`.
     """
-    job = plan(source, target, OutputOptions(output, background, refine, foreground), smooth, overwrite)
+    behind = read_background(background) if isinstance(background, (str, os.PathLike)) else background
+    kind = _kind(output, behind)
+    job = plan(source, target, OutputOptions(kind, behind, refine, foreground), smooth, overwrite)
     with Clip(job.source) as clip, open_session(model, engine) as session:
         return run(session, clip, job)
+
+
+def _kind(output: str | None, background: Background | None) -> str:
+    """Return what is written; raises `UsageError` where `output` has no place for the background."""
+    if background is None:
+        return output or "rgba"
+    if output is not None:
+        if output not in ("on-color", "on-image"):
+            raise UsageError(f"Output {output} has no background; received one. Leave out one of the two.")
+        return output
+    return "on-image" if isinstance(background, Photo) or np.ndim(background) == 3 else "on-color"
 
 
 def plan(
@@ -102,6 +115,8 @@ def plan(
         raise UsageError("Expected a video and an output; received an empty name.")
     if options.framing is not None:
         raise UsageError("A clip keeps its frame; received options that crop or place a photo. Leave them out.")
+    if os.fspath(target) == "-":
+        raise UsageError("Expected a file or folder; received -, and clips do not go to standard output. Name one.")
     source, target = Path(source), Path(target)
     chosen = choose_format(target, options)
     if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
@@ -183,6 +198,6 @@ def _why_not_replaced(target: Path, chosen: Format | None, overwrite: bool) -> s
         return f"Expected a file; {name} is a folder. Choose another output."
     if not overwrite:
         return f"{name} exists; add --overwrite, or choose another output."
-    if chosen is None and not (target / TIMESTAMPS).is_file():
-        return f"--overwrite replaces a folder of frames as a whole; {name} has no {TIMESTAMPS}. Choose another folder."
+    if chosen is None and (foreign := why_not_ours(target)):
+        return f"--overwrite replaces a folder of frames as a whole; {name} {foreign}. Choose another folder."
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import UsageError, first_line
 from keras_matting.files import printable, replaced_file, replaced_folder
 from keras_matting.photos.files import encode
-from keras_matting.video.colours import LIMITED
+from keras_matting.video.colours import LIMITED, scaler_flags
 from keras_matting.video.formats import Format
 from keras_matting.video.reading import Clip
 from keras_matting.video.sound import Sound
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _USUAL_RATE = Fraction(30)  # for a clip that does not say how many frames/s it has
-TIMESTAMPS = "timestamps.txt"
+_TIMESTAMPS = "timestamps.txt"
 _TIMESTAMPS_HEADER = "# timestamp format v2"  # as mkvmerge, x264 and FFmpeg's users know it
+_PNG_NAME = re.compile(r"\d{6,}\.png")
 
 
 class Writer(Protocol):
@@ -76,7 +78,21 @@ class PngWriter:
 
     def finish(self) -> None:
         """See `Writer`."""
-        (self._folder / TIMESTAMPS).write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+        (self._folder / _TIMESTAMPS).write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+
+
+def why_not_ours(folder: Path) -> str | None:
+    """Return what in a folder is not of an earlier output, as the end of a sentence, or None."""
+    stamps = folder / _TIMESTAMPS
+    if not stamps.is_file():
+        return f"has no {_TIMESTAMPS}"
+    with stamps.open("rb") as file:
+        if file.readline(len(_TIMESTAMPS_HEADER) + 2).strip() != _TIMESTAMPS_HEADER.encode():
+            return f"has a {_TIMESTAMPS} that is not of an earlier output"
+    for path in sorted(folder.iterdir()):
+        if path != stamps and not (_PNG_NAME.fullmatch(path.name) and path.is_file()):
+            return f"holds {printable(path.name)}, which is not of an earlier output"
+    return None
 
 
 class FileWriter:
@@ -135,22 +151,13 @@ class FileWriter:
         chosen = self._format
         options = {**chosen.options, **(chosen.alpha_options if has_alpha else {})}
         track: Any = self._container.add_stream(chosen.encoder, rate=clip.rate or _USUAL_RATE, options=options)
-        height, width = clip.size
-        if chosen.needs_even and (height % 2 or width % 2):
-            height, width = height + height % 2, width + width % 2
-            _LOGGER.warning(
-                "%s needs even sides: the last row or column is repeated, and %dx%d becomes %dx%d.",
-                chosen.name,
-                *reversed(clip.size),
-                width,
-                height,
-            )
-        track.width, track.height, track.pix_fmt = width, height, self._pixels
+        track.height, track.width = _written_size(chosen, clip)
+        track.pix_fmt = self._pixels
         track.time_base = clip.time_base
         context = track.codec_context
         context.time_base = clip.time_base
         context.flags |= Flags.frame_duration
-        context.sample_aspect_ratio = clip.pixel_aspect
+        context.sample_aspect_ratio = Fraction(1) if chosen.needs_square else clip.pixel_aspect
         context.colorspace, context.color_range = self._colours.matrix, self._colours.range
         context.color_trc, context.color_primaries = self._colours.transfer, self._colours.primaries
         return track
@@ -161,13 +168,34 @@ class FileWriter:
         pixels: Uint8 = image.astype(np.uint8, copy=False)
         if pixels.ndim == 2:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-        bottom, right = self._track.height - pixels.shape[0], self._track.width - pixels.shape[1]
-        if bottom or right:
+        if self._format.needs_even:
+            bottom, right = (side % 2 for side in pixels.shape[:2])
             pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24")
         return self._scaler.reformat(
-            frame, format=self._pixels, dst_colorspace=self._colours.scaler_matrix, dst_color_range=self._colours.range
+            frame,
+            width=self._track.width,
+            height=self._track.height,
+            format=self._pixels,
+            dst_colorspace=self._colours.scaler_matrix,
+            dst_color_range=self._colours.range,
+            interpolation=scaler_flags(),
         )
+
+
+def _written_size(chosen: Format, clip: Clip) -> tuple[int, int]:
+    """Return (height, width) of the frames that a format holds of a clip; logs where it is not the clip's."""
+    height, width = clip.size
+    aspect = clip.pixel_aspect
+    if chosen.needs_square and aspect != 1:
+        reason = f"{chosen.name} is written with square pixels: frames are stretched"
+        height, width = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
+    elif chosen.needs_even:
+        reason = f"{chosen.name} needs even sides: the last row or column is repeated"
+        height, width = height + height % 2, width + width % 2
+    if (height, width) != clip.size:
+        _LOGGER.warning("%s, and %dx%d becomes %dx%d.", reason, *reversed(clip.size), width, height)
+    return height, width
 
 
 @contextmanager
