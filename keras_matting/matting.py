@@ -103,11 +103,11 @@ def output_and_background(
 ) -> tuple[str, Background | None]:
     """Return the kind of output, and the background as `OutputOptions` takes it: also a path or a PIL image.
 
-    Where no output is named, a background makes it "on-color" or "on-image", as it does in `video`; with one that has
-    no place for a background, `UsageError`.
+    Where no output is named, a background makes it "on-color" or "on-image"; with one that has no place for a
+    background, `UsageError`.
     """
     if isinstance(background, (str, os.PathLike)) and output != "on-color":
-        background = read_photo(background)
+        background = read_background(background)
     elif _is_pil(background):
         background = _photo_of_pil(background)
     if output is None:

@@ -145,7 +145,7 @@ def test_without_pyav_its_extra_is_named(fail, monkeypatch, tmp_path):
 
 
 def test_an_output_without_a_background_gets_none():
-    with pytest.raises(UsageError, match="Output mask has no background"):
+    with pytest.raises(UsageError, match="for a background; received mask"):
         matte_video("a.mp4", "x.webm", output="mask", background=(1, 2, 3))
 
 

@@ -17,7 +17,7 @@ from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.errors import UsageError
 from keras_matting.files import StrPath, printable, require_writable
 from keras_matting.machine import usable_cores
-from keras_matting.matting import Background, OutputOptions, Session, open_session, read_background
+from keras_matting.matting import Background, OutputOptions, Session, open_session, output_and_background
 from keras_matting.overlap import in_order
 from keras_matting.photos import colour_profiles, imaging
 from keras_matting.photos.files import Photo
@@ -79,22 +79,10 @@ def matte_video(
 
     Raises `UsageError`, `ImageError` (no video, no frames) or `EngineError`, all `keras_matting.errors.MattingError`.
     """
-    behind = read_background(background) if isinstance(background, (str, os.PathLike)) else background
-    kind = _kind(output, behind)
-    job = plan(source, target, OutputOptions(kind, behind, refine, foreground), smooth, overwrite)
+    options = OutputOptions(*output_and_background(output, background), refine, foreground)
+    job = plan(source, target, options, smooth, overwrite)
     with Clip(job.source) as clip, open_session(model, engine) as session:
         return run(session, clip, job)
-
-
-def _kind(output: str | None, background: Background | None) -> str:
-    """Return what is written; raises `UsageError` where `output` has no place for the background."""
-    if background is None:
-        return output or "rgba"
-    if output is not None:
-        if output not in ("on-color", "on-image"):
-            raise UsageError(f"Output {output} has no background; received one. Leave out one of the two.")
-        return output
-    return "on-image" if isinstance(background, Photo) or np.ndim(background) == 3 else "on-color"
 
 
 def plan(
