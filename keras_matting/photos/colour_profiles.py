@@ -22,7 +22,7 @@ from keras_matting.arrays import Uint8
 if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
-    from keras_matting.photos.files import Photo
+    from keras_matting.photos.photo import Photo
 
 _BAND_PIXELS = 2**18
 _CUBE_SIDE = 9  # of the colours that a profile is tried with

@@ -6,7 +6,6 @@ by `headers`. Every file comes out right, or is refused.
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import cv2
@@ -26,6 +25,7 @@ from keras_matting.photos.headers import (
     require_standard_range,
 )
 from keras_matting.photos.jpeg import ScansError
+from keras_matting.photos.photo import Photo as Photo
 
 __all__ = ["ENCODABLE", "EXTENSIONS", "FORMATS", "MAX_MEGAPIXELS", "Photo", "ScansError", "decode", "encode"]
 __all__ += ["exif_orientation", "extensions", "probe", "scale_to_8_bits"]
@@ -46,15 +46,6 @@ _ENCODER_OPTIONS = {
 
 # RGB, alpha, ICC profile, EXIF orientation
 _Decoded: TypeAlias = tuple[Uint8, Uint8 | None, bytes | None, int]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """An upright photo: `rgb` uint8 (H, W, 3); `alpha` uint8 (H, W) where the file has one; its RGB `icc` profile."""
-
-    rgb: Uint8
-    alpha: Uint8 | None = None
-    icc: bytes | None = None
 
 
 def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
