@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
-from keras_matting.errors import EngineError, ImageError, UsageError, first_line
-from keras_matting.files import StrPath, printable, write_atomically
+from keras_matting.errors import EngineError, UsageError
+from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset
-from keras_matting.photos import colour_profiles, imaging, marks
 from keras_matting.photos import files as photo_files
+from keras_matting.photos import given, imaging, marks
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Framing
+from keras_matting.photos.given import Pixels
+from keras_matting.photos.given import read_photo as read_photo
 from keras_matting.photos.options import flag
 from keras_matting.photos.output import finish, output_profile
 from keras_matting.photos.refine import Thresholds
@@ -32,7 +33,6 @@ from keras_matting.shipped import DEFAULT_MODEL
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pixels: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Background: TypeAlias = Photo | Sequence[int] | npt.NDArray[np.integer]
 # Of an image that is given, and given back
 _Kind = TypeVar("_Kind", bytes, npt.NDArray[np.generic], "Image", str, Path)
@@ -107,9 +107,9 @@ def output_and_background(
     background, `UsageError`.
     """
     if isinstance(background, (str, os.PathLike)) and output != "on-color":
-        background = read_background(background)
-    elif _is_pil(background):
-        background = _photo_of_pil(background)
+        background = given.read_background(background)
+    elif given.is_pil(background):
+        background = given.photo_of_pil(background)
     if output is None:
         is_picture = isinstance(background, Photo) or getattr(background, "ndim", 1) == 3
         output = "rgba" if background is None else "on-image" if is_picture else "on-color"
@@ -138,7 +138,7 @@ class Session:
 
     def prepare(self, photo: Photo | Pixels) -> Float32:
         """Return the model's input for a photo, float32 (height, width, 3)."""
-        return imaging.prepare(_as_photo(photo), self.preset)
+        return imaging.prepare(given.as_photo(photo), self.preset)
 
     def predict(self, batch: Float32) -> Float32:
         """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3).
@@ -155,7 +155,7 @@ class Session:
 
     def restore(self, photo: Photo | Pixels, raw_matte: Float32) -> Float32:
         """Return the matte at the photo's size, float32 (H, W) in [0, 1]."""
-        return imaging.restore(raw_matte, _as_photo(photo), self.preset)
+        return imaging.restore(raw_matte, given.as_photo(photo), self.preset)
 
     def render(self, photo: Photo | Pixels, raw_matte: Float32, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Return the output image for a photo and its raw matte: uint8, or uint16 for "matte16".
@@ -163,12 +163,12 @@ class Session:
         Its colours are in `photos.output.output_profile(photo, options)`. Raises `MattingError` where the photo cannot
         be framed as asked: there is no subject, above all.
         """
-        photo = _as_photo(photo)
+        photo = given.as_photo(photo)
         return finish(photo, self.restore(photo, raw_matte), options).image
 
     def matte(self, photo: Photo | Pixels, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Prepare, predict and render one photo."""
-        photo = _as_photo(photo)
+        photo = given.as_photo(photo)
         return self.render(photo, self.predict(self.prepare(photo)[None])[0], options)
 
     def close(self) -> None:
@@ -254,85 +254,15 @@ def _read(image: object) -> tuple[Photo, Callable[[Uint8Or16, bytes | None], Any
     if isinstance(image, (bytes, bytearray, memoryview)):
         return photo_files.decode(bytes(image)), lambda result, icc: photo_files.encode(result, ".png", icc)
     if isinstance(image, np.ndarray):
-        return _photo_of_array(image), lambda result, icc: result
-    if _is_pil(image):
-        return _photo_of_pil(image), _pil_of_result
+        return given.photo_of_array(image), lambda result, icc: result
+    if given.is_pil(image):
+        return given.photo_of_pil(image), given.pil_of_result
     raise UsageError(f"Expected bytes, a path, a PIL image or a NumPy array; received {type(image).__name__}.")
-
-
-def _is_pil(image: object) -> TypeGuard[Image]:
-    return "PIL.Image" in sys.modules and isinstance(image, sys.modules["PIL.Image"].Image)
-
-
-def _photo_of_pil(image: Image) -> Photo:
-    from PIL import ImageOps
-
-    if image.mode in ("I", "F"):
-        raise UsageError(f"Expected a PIL image of 8 or 16 bits a channel; received mode {image.mode}. Convert it.")
-    try:
-        upright = ImageOps.exif_transpose(image)
-        if not upright.mode.startswith("I;16"):
-            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"Expected a whole PIL image; received: {first_line(error)}.") from error
-    return colour_profiles.with_profile(_photo_of_array(np.asarray(upright)), image.info.get("icc_profile"))
-
-
-def _pil_of_result(result: Uint8Or16, icc: bytes | None) -> Image:
-    from PIL import Image
-
-    image = Image.fromarray(result)
-    if icc:
-        image.info["icc_profile"] = icc
-    return image
-
-
-def read_photo(path: StrPath, max_megapixels: float = photo_files.MAX_MEGAPIXELS) -> Photo:
-    """Return the `Photo` in a file; raises `UsageError` if it cannot be read, `ImageError` if it is no photo."""
-    return photo_files.decode(read_file(path), max_megapixels)
-
-
-def read_background(path: StrPath) -> Photo:
-    """Return the `Photo` of a background; raises what `read_photo` raises, which names the file."""
-    try:
-        return read_photo(path)
-    except ImageError as error:
-        raise ImageError(f"Background {printable(path)}: {error}") from None
-
-
-def read_file(path: StrPath) -> bytes:
-    """Return the bytes of a photo's file; raises `UsageError` if it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"Expected a photo at {path}; received: {error.strerror}.") from None
-
-
-def _as_photo(photo: Photo | Pixels) -> Photo:
-    if isinstance(photo, Photo):
-        return photo
-    if isinstance(photo, np.ndarray):
-        return _photo_of_array(photo)
-    raise UsageError(f"Expected a Photo or a NumPy array; received {type(photo).__name__}. read_photo reads a file.")
-
-
-def _photo_of_array(array: npt.NDArray[Any]) -> Photo:
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        array = photo_files.scale_to_8_bits(array)
-    if array.ndim == 2:
-        array = np.dstack([array] * 3)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
-        raise UsageError(
-            f"Expected a uint8 array (H, W, 3), (H, W, 4) or (H, W); received {array.dtype} {array.shape}."
-        )
-    if array.shape[2] == 4:
-        return Photo(np.ascontiguousarray(array[..., :3]), np.ascontiguousarray(array[..., 3]))
-    return Photo(np.ascontiguousarray(array))
 
 
 def _matte_file(path: Path, model: str, engine: str, options: OutputOptions) -> Path:
     """Write the output of a photo beside it; return its path."""
-    data = read_file(path)
+    data = given.read_file(path)
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     photo = photo_files.decode(data)
     with _sessions.lend(model, engine) as session:

@@ -17,11 +17,12 @@ from keras_matting.arrays import Float32
 from keras_matting.errors import MattingError, UsageError, first_line
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.machine import usable_cores
-from keras_matting.matting import OutputOptions, Session, read_file
+from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
 from keras_matting.photos.files import Photo
 from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
+from keras_matting.photos.given import read_file
 from keras_matting.photos.marks import Mark
 from keras_matting.photos.output import finish, output_profile
 

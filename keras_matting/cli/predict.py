@@ -200,8 +200,8 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
 
 def _read_one(source: str) -> bytes:
     """Return the bytes of standard input, or of one file; raises `UsageError` on a folder or a glob."""
-    from keras_matting.matting import read_file
     from keras_matting.photos.folders import is_glob
+    from keras_matting.photos.given import read_file
 
     if source == "-":
         return sys.stdin.buffer.read()
@@ -254,7 +254,8 @@ def _thresholds(text: str) -> Thresholds:
 
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
     """Return the `OutputOptions` that a verb is asked for."""
-    from keras_matting.matting import OutputOptions, read_background
+    from keras_matting.matting import OutputOptions
+    from keras_matting.photos.given import read_background
 
     kind, _, value = arguments.output.partition("=")
     background: Background | None = None
