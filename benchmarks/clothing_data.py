@@ -4,9 +4,9 @@ usage: python benchmarks/clothing_data.py DATA_DIR OUT_DIR [--models saved_model
 
 DATA_DIR holds ccp, garments, backgrounds and clothing_cc0, as `shared/data/README.md` tells. Each folder of OUT_DIR is
 pairs, image/ and mask/; one that is there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
-(parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees), `scenes` (garments
-composited with exact alpha) and `taught` (clothing_cc0 with mattes of u2netp_clothing). Validation, of what `splits/`
-holds out: `val-street` (ccp's own masks), `val-composites` (a garment on a background) and `val-scenes` (as `scenes`).
+(parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees) and `scenes` (garments
+composited with exact alpha). Validation, of what `splits/` holds out: `val-street` (ccp's own masks), `val-composites`
+(a garment on a background) and `val-scenes` (as `scenes`).
 """
 
 import argparse
@@ -26,7 +26,7 @@ from keras_matting.photos.refine import estimate_foreground
 
 WIDTH = 400  # street photos and flat-lays are kept at that width
 GROUND_SIDE = 800  # backgrounds' longer side
-OUTFITS = 300  # street photos that give an outfit, a person without clothes and an empty street
+OUTFITS = 500  # street photos that give an outfit, a person without clothes and an empty street
 MAX_LEFT = 0.04  # of a street without its person, at most, may still stand out
 VALIDATION_SCENES = 60
 
@@ -35,13 +35,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--models", type=Path, default=Path("saved_models"), help="exported: u2net, u2netp, ours")
+    parser.add_argument("--models", type=Path, default=Path("saved_models"), help="exported: u2net, u2netp")
     parser.add_argument("--engine", default="onnx-cpu")
     parser.add_argument("--scenes", type=int, default=3000)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     data = Data(arguments.data, arguments.out, arguments.models, arguments.engine)
-    for name, pairs in {
+    for name, made in {
         "val-street": data.held_out_street,
         "val-composites": lambda: data.validation(scenes.simple_scene, arguments.out, seed=1),
         "val-scenes": lambda: data.validation(scenes.scene, arguments.out, seed=2),
@@ -49,10 +49,9 @@ def main():
         "street": data.street,
         "crops": data.crops,
         "scenes": lambda: data.scenes(arguments.scenes),
-        "taught": data.taught,
     }.items():
         if not (arguments.out / name).exists():
-            print(f"{name}: {_write(arguments.out / name, pairs())} pairs", flush=True)
+            print(f"{name}: {_write(arguments.out / name, made())} pairs", flush=True)
 
 
 class Data:
@@ -76,7 +75,7 @@ class Data:
 
     def crops(self):
         """Yield a random part of each of `street`."""
-        for index, (stem, picture, alpha) in enumerate(_pairs(self.out / "street")):
+        for index, (stem, picture, alpha) in enumerate(pairs(self.out / "street")):
             yield stem, *scenes.crop(picture, alpha, np.random.default_rng([3, index]))
 
     def flatlays(self):
@@ -86,11 +85,6 @@ class Data:
             if labels.is_plausible(matte / 255, other / 255):
                 yield stem, picture, matte
 
-    def taught(self):
-        """Yield flat-lays with the mattes of the clothing model, for a model that begins with less to learn from."""
-        for stem, picture in self._flatlays():
-            yield stem, picture, self._matte("u2netp_clothing", picture)
-
     def _flatlays(self):
         """Yield what may be trained on: none that ships with the package."""
         for path in self._paths("clothing_cc0/image", "clothing_cc0"):
@@ -99,32 +93,36 @@ class Data:
 
     def scenes(self, count):
         """Yield garments composited on what training may see."""
-        yield from _rendered(scenes.scene, self._stock(), count, seed=4)
+        yield from _rendered(scenes.scene, self.stock(), count, seed=4)
 
     def validation(self, render, out, seed):
         """Yield held-out garments on held-out backgrounds."""
         garments = [self._garment(stem) for stem in sorted(held_out("garments"))]
         photos = [self._background(stem) for stem in sorted(held_out("backgrounds"))]
-        streets = [self._street_parts(picture, mask)[0] for _, picture, mask in _pairs(out / "val-street")]
+        streets = [self._street_parts(picture, mask)[0] for _, picture, mask in pairs(out / "val-street")]
         streets = [street for street in streets if street is not None]
         grounds = (photos,) if render is scenes.simple_scene else (photos, streets)
         yield from _rendered(render, scenes.Stock(garments, grounds), VALIDATION_SCENES, seed)
 
-    def _stock(self):
-        garments = [self._garment(path.stem) for path in self._paths("garments/rgba", "garments")]
-        laid = [_cut(picture, matte) for _, picture, matte in _pairs(self.out / "flatlays")]
+    def stock(self):
+        """Return the `Stock` of what scenes are made of, each garment twice: they have exact edges."""
+        garments = self.garments()
+        laid = [_cut(picture, matte) for _, picture, matte in pairs(self.out / "flatlays")]
         streets, outfits, bare = [], [], []
-        for _, picture, alpha in list(_pairs(self.out / "street"))[:OUTFITS]:
+        for _, picture, alpha in list(pairs(self.out / "street"))[:OUTFITS]:
             street, person = self._street_parts(picture, alpha)
             if street is not None:
                 streets.append(street)
             outfits.append(_cut(picture, alpha))
             bare.append(_cut(picture, cv2.subtract(person, alpha)))
         photos = [self._background(path.stem) for path in self._paths("backgrounds/image", "backgrounds")]
-        # Twice, since these are the ones with exact edges.
         return scenes.Stock(
             (*garments, *garments, *laid), (photos, streets), tuple(outfits), tuple(filter(_is_seen, bare))
         )
+
+    def garments(self):
+        """Return the garments that training may see, as cut-outs."""
+        return [self._garment(path.stem) for path in self._paths("garments/rgba", "garments")]
 
     def _street_parts(self, picture, alpha):
         """Return (the street without the person, or None where others are on it; the person's matte)."""
@@ -182,21 +180,21 @@ def _is_seen(cutout):
     return cutout.size > 0 and min(cutout.shape[:2]) > 40
 
 
-def _pairs(folder):
+def pairs(folder):
     """Yield (stem, picture, alpha) of a folder that was written."""
     for path in sorted((folder / "image").iterdir()):
         mask = cv2.imread(str(folder / "mask" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
         yield path.stem, decode(path.read_bytes()).rgb, mask
 
 
-def _write(folder, pairs):
+def _write(folder, made):
     """Write pairs, the folder under its name when it is whole; return how many there are."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for name in ("image", "mask"):
         (part / name).mkdir(parents=True)
     count = 0
-    for stem, picture, alpha in pairs:
+    for stem, picture, alpha in made:
         jpeg = [cv2.IMWRITE_JPEG_QUALITY, 95]
         cv2.imwrite(str(part / "image" / f"{stem}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), jpeg)
         cv2.imwrite(str(part / "mask" / f"{stem}.png"), alpha)

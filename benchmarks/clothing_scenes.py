@@ -59,6 +59,16 @@ def simple_scene(stock, rng, size=(480, 480)):
     return picture, np.rint(alpha * 255).astype(np.uint8)
 
 
+def bare_scene(stock, rng):
+    """Return (picture, alpha): a ground with nothing to take on it, at times a person without clothes; alpha is 0."""
+    size = CANVASES[rng.integers(len(CANVASES))]
+    picture, alpha = _ground(stock.grounds, size, rng), np.zeros(size, np.float32)
+    if stock.bare and rng.random() < 0.5:
+        placed = _placed(_any(stock.bare, rng), size, (0.6, 1.2), (0.5, 0.5), rng)
+        picture, _ = _put(picture, alpha, placed, rng)
+    return picture, alpha.astype(np.uint8)
+
+
 def empty_ground(picture, subject):
     """Return the picture with a subject's columns filled by mirror images of what is beside them, or None.
 

@@ -8,12 +8,17 @@ from pathlib import Path
 
 from keras_matting.model_folder import KERAS_FILE, PRESET_FILE
 
-SHIPPED = ("u2netp_clothing",)  # setup.cfg, .gitignore and .dockerignore name their files, too; a test compares
+# setup.cfg, .gitignore and .dockerignore name their files, too; a test compares
+SHIPPED = ("modnet_clothing", "u2netp_clothing")
 SHIPPED_FILES = (KERAS_FILE, PRESET_FILE, "MODEL_CARD.md")
 DEFAULT_MODEL = SHIPPED[0]
 WHOLE_SUBJECT_MODEL = "u2netp"  # official weights: fetched when they are asked for, never shipped
 # What a model cuts out, for people who do not know its name
-PLAIN_NAMES = {"u2netp_clothing": "Clothing", WHOLE_SUBJECT_MODEL: "Whole subject"}
+PLAIN_NAMES = {
+    "modnet_clothing": "Clothing",
+    "u2netp_clothing": "Clothing, small model",
+    WHOLE_SUBJECT_MODEL: "Whole subject",
+}
 _PACKAGE = "keras_matting_models"
 
 
