@@ -25,7 +25,6 @@ from clothing_weights import restore, save
 from keras import ops
 
 from keras_matting import architectures
-from keras_matting.model_folder import Preset
 from keras_matting.models import build_model
 from keras_matting.training import losses
 from keras_matting.training.trainers import MODNetTrainer, U2NetTrainer
@@ -42,7 +41,7 @@ class Sharper:
     EXTRA = "absolute", "overlap", "edges"
 
     def train_step(self, *state_and_data):
-        """Normalise the samples on the device, then train as Keras does; JAX passes its state along."""
+        """Normalise the samples on the device, then train as Keras does; on JAX with its state."""
         *state, data = state_and_data
         return super().train_step(*state, self.prepared(*data[:2]))
 
@@ -53,25 +52,16 @@ class Sharper:
 
     def prepared(self, samples, source):
         """Return (image, targets) of samples, uint8 (N, H, W, 4), and the numbers of their sources (N,)."""
+        preset = architectures.default_preset(self.network.name, self.network.name)
         pixels = ops.cast(samples, "float32")
         image, alpha = pixels[..., :3], pixels[..., 3:] / 255
-        highest = ops.maximum(ops.max(image, axis=(1, 2, 3), keepdims=True), 1.0) if self.by_image else 255.0
-        image = (image / highest - np.float32(self.preset.mean)) / np.float32(self.preset.std)
+        brightest = ops.maximum(ops.max(image, axis=(1, 2, 3), keepdims=True), 1.0)
+        image = image / (brightest if preset.scale == "image-max" else 255.0)
+        image = (image - np.float32(preset.mean)) / np.float32(preset.std)
         dilate, erode = (max(3, round(part * samples.shape[1])) for part in (TRIMAP_DILATE, TRIMAP_ERODE))
         possible = losses.dilate(ops.cast(alpha > 0.5 / 255, "float32"), dilate)
         certain = losses.erode(ops.cast(alpha >= 0.9, "float32"), erode)
         return image, {"alpha": alpha, "trimap": (possible + certain) / 2, "source": source}
-
-    @property
-    def preset(self):
-        """What the architecture's photos are normalised with."""
-        known = architectures.ARCHITECTURES[self.network.name]
-        return Preset(name=known.name, architecture=known.name, **known.preset)
-
-    @property
-    def by_image(self):
-        """Whether photos are divided by their brightest value."""
-        return self.preset.scale == "image-max"
 
     def terms(self, image, targets, outputs):
         """Return the official terms, absolute differences of mattes and of slopes, and what overlaps too little."""
@@ -219,7 +209,8 @@ def main():
     batches = drawn(pools, arguments.sizes, arguments.batch, clock)
     record = Record(arguments.out, clock, validation, arguments.validate_every)
     (arguments.out / "arguments.json").write_text(json.dumps(vars(arguments), default=str), encoding="utf-8")
-    trainer.fit(batches, steps_per_epoch=arguments.steps, epochs=10**6, callbacks=[clock, record], verbose=0)
+    endless = {"steps_per_epoch": arguments.steps, "epochs": 10**6, "shuffle": False}
+    trainer.fit(batches, **endless, callbacks=[clock, record], verbose=0)
     print("done", flush=True)
 
 

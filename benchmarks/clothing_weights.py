@@ -23,7 +23,6 @@ def main():
     from keras_matting import architectures
     from keras_matting.data.pipeline.batches import TrainingData
     from keras_matting.data.sources import read_sources
-    from keras_matting.model_folder import Preset
     from keras_matting.models import build_model
     from keras_matting.training.start import load_initial_weights, recalibrate_folded_norms
 
@@ -34,8 +33,7 @@ def main():
     parser.add_argument("--data", nargs="+", default=(), metavar="SPEC")
     parser.add_argument("--only", default="", metavar="PREFIX")
     arguments = parser.parse_args()
-    known = architectures.find(arguments.model)
-    preset = Preset(name=known.name, architecture=known.name, **known.preset)
+    preset = architectures.default_preset(arguments.model, arguments.model)
     network = build_model(arguments.model, preset.input_size)
     load_initial_weights(network, arguments.init)
     if arguments.data:

@@ -1,0 +1,97 @@
+"""What the clothing weights are trained with (benchmarks/clothing_*.py), at toy size."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import clothing_accelerator
+import clothing_feed as feed
+from clothing_weights import restore, save
+
+from keras_matting.models import build_model
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Write a packed file with one picture of each kind: a red square on grey."""
+    picture = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    picture[16:48, 16:48] = 200, 30, 30
+    alpha = np.where(picture[..., 1] == 30, 255, 0).astype(np.uint8)
+    pairs = dict.fromkeys((*feed.PAIRS, *feed.VALIDATION.values()), picture)
+    cutouts = dict.fromkeys(("garment", "laid", "outfit", "bare"), np.dstack([picture, alpha]))
+    grounds = dict.fromkeys(("photo", "empty"), np.full((SIDE, SIDE, 3), 128, np.uint8))
+    content = {f"{name}/0": webp(image) for name, image in (pairs | cutouts | grounds).items()}
+    content |= {f"{name}/0/alpha": webp(alpha) for name in pairs}
+    folder = tmp_path_factory.mktemp("packed")
+    np.savez(folder / "part-0.npz", **content)
+    return folder
+
+
+def webp(image):
+    return cv2.imencode(".webp", image[..., [2, 1, 0, 3][: image.shape[2]]] if image.ndim == 3 else image)[1]
+
+
+@pytest.mark.parametrize("kind", feed.SHARES)
+def test_a_sample_of_every_kind_shows_what_its_alpha_says(packed, kind, monkeypatch):
+    pairs, stock = feed.load(packed)
+    monkeypatch.setattr(feed, "SHARES", {kind: 1.0})
+    samples = np.stack([feed.sample(pairs, stock, SIDE, np.random.default_rng(seed)) for seed in range(20)])
+    assert samples.shape == (20, SIDE, SIDE, 4) and samples.dtype == np.uint8
+    assert (samples[..., 3] == 0).all() if kind == "nothing" else (samples[..., 3] > 127).any()
+
+
+def test_makers_fill_the_pools_that_trainers_draw_from(packed, tmp_path):
+    pool = feed.Pool(tmp_path, SIDE, 8)
+    makers = feed.start_makers(packed, [pool], 1)
+    try:
+        batch = pool.draw(4, np.random.default_rng(1))
+    finally:
+        for maker in makers:
+            maker.terminate()
+    assert batch.shape == (4, SIDE, SIDE, 4) and batch.any(axis=(1, 2, 3)).all()
+
+
+def test_weights_that_travel_arrive_as_half_precision_kernels_and_whole_statistics(tmp_path):
+    network, other = (build_model("modnet", 64) for _ in range(2))
+    save(network, tmp_path / "weights.npz")
+    assert restore(other, tmp_path / "weights.npz") == len(network.weights)
+    for sent, come in zip(network.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(come, sent, rtol=0 if sent.ndim == 1 else 1e-3, atol=0 if sent.ndim == 1 else 1e-7)
+
+
+def test_weights_that_are_chosen_leave_the_others_alone(tmp_path):
+    network = build_model("modnet", 64)
+    save(network, tmp_path / "weights.npz", "backbone")
+    assert 0 < restore(build_model("modnet", 64), tmp_path / "weights.npz") < len(network.weights)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["modnet", "u2netp"])
+def test_training_by_the_clock_leaves_weights_and_a_history(packed, tmp_path, monkeypatch, model):
+    makers = feed.start_makers(packed, [feed.Pool(tmp_path, SIDE, 16)], 1)
+    sizes = ["--sizes", str(SIDE), "--count", "16", "--batch", "2", "--steps", "2", "--precision", "float32"]
+    options = [
+        "clothing_accelerator",
+        model,
+        str(packed),
+        str(tmp_path),
+        str(tmp_path / "run"),
+        "--minutes",
+        "0.01",
+        *sizes,
+    ]
+    monkeypatch.setattr(sys, "argv", options)
+    try:
+        clothing_accelerator.main()
+    finally:
+        for maker in makers:
+            maker.terminate()
+    header = (tmp_path / "run" / "history.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert {"val_street_miou", "val_composites_miou", "val_scenes_miou"} <= set(header.split(","))
+    assert restore(build_model(model, SIDE), tmp_path / "run" / "weights.npz")
