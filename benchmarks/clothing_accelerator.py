@@ -186,7 +186,10 @@ def main():
     parser.add_argument("--start", type=Path, help="weights that training begins with, all or some")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument(
-        "--sizes", nargs="+", default=["256", "/", "256", "320"], help="of batches, by turns; / is half"
+        "--sizes",
+        nargs="+",
+        default=["256", "/", "256", "320"],
+        help="of the batches, by turns; those behind / in the second half of the time",
     )
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=4e-4)

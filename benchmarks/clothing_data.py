@@ -2,7 +2,7 @@
 
 usage: python benchmarks/clothing_data.py DATA_DIR OUT_DIR [--models saved_models] [--engine onnx-cpu] [--scenes 3000]
 
-DATA_DIR holds ccp, garments, backgrounds and clothing_cc0, as `shared/data/README.md` tells. Each folder of OUT_DIR is
+DATA_DIR holds ccp/{image,mask}, garments/rgba, backgrounds/image and clothing_cc0/image. Each folder of OUT_DIR is
 pairs, image/ and mask/; one that is there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
 (parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees) and `scenes` (garments
 composited with exact alpha). Validation, of what `splits/` holds out: `val-street` (ccp's own masks), `val-composites`

@@ -4,7 +4,7 @@ usage: python benchmarks/clothing_model.py ARCHITECTURE RUN_DIR OUT_DIR [--size 
 
 RUN_DIR holds `weights.npz` and `history.csv`. Weights are rounded to half precision, which `model.keras` stores as
 float32 with zeros that deflate: it loads everywhere. Mattes are given as they are, not stretched to [0, 1] as the
-official U2NetP's. The curves of the validation figures are drawn beside them.
+official U2NetP's. The curves of the validation figures are drawn beside them; a model card that is there stays.
 """
 
 import argparse
@@ -47,7 +47,11 @@ def main():
     if (found := restore(model, arguments.run / "weights.npz")) != len(model.weights):
         raise SystemExit(f"Expected all {len(model.weights)} weights in {arguments.run}; received {found}.")
     model.set_weights([halved(weights) for weights in model.get_weights()])
+    card = arguments.out / "MODEL_CARD.md"
+    written = card.read_bytes() if card.exists() else None
     write_model_folder(model, Preset(**settings), arguments.out, force=True)
+    if written:
+        card.write_bytes(written)
     deflate(arguments.out / KERAS_FILE)
     load_model(arguments.out, Preset.load(arguments.out))  # raises unless the digest fits
     draw(history(arguments.run), arguments.out / "curves.png")
