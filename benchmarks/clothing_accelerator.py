@@ -75,7 +75,7 @@ class Sharper:
 
 
 class SharpU2Net(Sharper, U2NetTrainer):
-    """U2Net or U2NetP."""
+    """U2NetP."""
 
     TERMS = (*U2NetTrainer.TERMS, *Sharper.EXTRA)
 
@@ -100,7 +100,7 @@ class SharpMODNet(Sharper, MODNetTrainer):
         }
 
 
-TRAINERS = {"u2netp": SharpU2Net, "u2net": SharpU2Net, "modnet": SharpMODNet}
+TRAINERS = {"u2netp": SharpU2Net, "modnet": SharpMODNet}
 
 
 def missed_overlap(alpha, matte):
@@ -233,7 +233,7 @@ def drawn(pools, sizes, batch, clock):
 
 
 def validation_set(pairs, size):
-    """Return (samples, sources): every second photo of each validation set, as `sample` has them."""
+    """Return (samples, sources): the packed photos of each validation set, shaped as a pool's samples."""
     samples, source = [], []
     for number, folder in enumerate(VALIDATION.values()):
         for picture, alpha in pairs[folder]:
