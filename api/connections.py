@@ -38,7 +38,7 @@ class Connection(H11Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._answered: RequestResponseCycle | None = None
         self._unread = 0
-        self._asked_at = self._taken_at = self.loop.time()
+        self._asked_at = self._taken_at = self._looked_at = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch."""
@@ -92,6 +92,9 @@ class Connection(H11Protocol):
 
     def _look(self) -> None:
         now = self.loop.time()
+        stood_still_s = max(0.0, now - self._looked_at - 2 * _LOOK_EVERY_S)  # the service or its machine, no client
+        self._asked_at, self._taken_at = self._asked_at + stood_still_s, self._taken_at + stood_still_s
+        self._looked_at = now
         waits_for_headers = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
         if not waits_for_headers or self.cycle is not self._answered:
             self._answered, self._asked_at = self.cycle, now

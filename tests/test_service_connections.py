@@ -2,12 +2,14 @@
 
 import base64
 import json
+import signal
 import time
 
 import httpx
 import numpy as np
 import pytest
 from server import script, start_server
+from test_service_inputs import JPEG
 from waiting import metric, wait_until
 
 from keras_matting.photos.files import encode
@@ -146,3 +148,19 @@ def test_every_line_of_the_log_is_json(one_layer_dir):
         server.terminate()
         server._collector.join()
         assert all("level" in line for line in server.lines), server.lines
+
+
+def test_a_service_that_stood_still_does_not_blame_its_clients(one_layer_dir):
+    """As on a virtual machine that moves: all of a client's patience passes while nothing runs."""
+    body = JPEG + bytes(8 * 1024)
+    head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n" % len(body)
+    with start_server(one_layer_dir, body_grace_s=5) as server:
+        asking, sending = server.connect(head), server.connect(head + b"\r\n" + body[:100])
+        wait_until(lambda: metric(server, "keras_matting_admitted") == 1)  # now it waits for both
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(7)
+        server.process.send_signal(signal.SIGCONT)
+        time.sleep(0.5)  # both clients stood still, too
+        for connection, rest in ((asking, b"\r\n" + body), (sending, body[100:])):
+            connection.sendall(rest)
+            assert received(connection).startswith(b"HTTP/1.1 200")
