@@ -1,10 +1,11 @@
-"""How fast a training step is: ours, and composed as Keras does it by itself, in interleaved rounds.
+"""How fast a training step is: ours, composed as Keras does it by itself, and PyTorch's, in interleaved rounds.
 
     python benchmarks/training_speed.py --model u2netp --size 320 --batch 4 --rounds 5
 
 Every variant trains in a process of its own on the same random batch; the processes take turns, one step each, so that
 a machine that gets slower does so for all. "keras" is Keras's batch norm, Adam, resize and choice of XLA, which is what
-`train` used before. Prints photos/s (median over the rounds), processor seconds a step, which other processes disturb
+`train` used before. "pytorch" is the official training loop's step (cross-entropy of the seven maps, Adam) on the
+module of tests/torch_u2net.py, channels last, in bfloat16 by autocast. Prints photos/s (median over the rounds), processor seconds a step, which other processes disturb
 less, the first step's seconds (graph and kernels included), and the peak of the process's memory.
 """
 
@@ -16,8 +17,20 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-VARIANTS = ("keras float32", "keras mixed_bfloat16", "ours float32", "ours mixed_bfloat16")
+import numpy as np
+
+VARIANTS = tuple(
+    f"{who} {precision}"
+    for who, precisions in {
+        "keras": ("float32", "mixed_bfloat16"),
+        "ours": ("float32", "mixed_bfloat16"),
+        "pytorch": ("float32", "bfloat16"),
+    }.items()
+    for precision in precisions
+)
+TESTS = Path(__file__).parents[1] / "tests"
 
 
 def main():
@@ -76,20 +89,20 @@ def step(worker):
 
 def work(arguments):
     """Make a step and print its record for every line on standard input."""
-    trainer, batch = prepare(arguments)
+    make = prepare_pytorch if arguments.worker.startswith("pytorch") else prepare
+    make_step = make(arguments)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
-        trainer.train_on_batch(*batch)
+        make_step()
         record = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
         record["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(record), flush=True)
 
 
 def prepare(arguments):
-    """Return (compiled trainer, (image, targets)) of a variant."""
+    """Return a function that makes a step of a variant on Keras."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
-    import numpy as np
 
     from keras_matting import architectures
     from keras_matting.models import build_model, layers
@@ -99,17 +112,42 @@ def prepare(arguments):
     keras.config.set_dtype_policy(precision)
     adam, options = FusedAdam, {}
     if origin == "keras":
-        layers.BatchNorm.call = keras.layers.BatchNormalization.call
+        layers.BatchNormalization.call = keras.layers.BatchNormalization.call
         layers.ResizeLike.call = resize_as_keras_does
         adam, options = keras.optimizers.Adam, {"jit_compile": "auto"}
     side, count = arguments.size, arguments.batch
     trainer = architectures.find(arguments.model).trainer("supervised", build_model(arguments.model, (side, side)))
     trainer.compile(optimizer=adam(1e-4, epsilon=1e-8), **options)
     trainer.optimizer.build(trainer.trainable_variables)  # as a run does
+    image, alpha = batch_of(count, side)
+    return lambda: trainer.train_on_batch(image, {"alpha": alpha, "trimap": alpha})
+
+
+def prepare_pytorch(arguments):
+    """Return a function that makes a step on PyTorch."""
+    sys.path.insert(0, str(TESTS))
+    import torch
+    import torch_u2net
+
+    network = torch_u2net.U2Net(torch_u2net.TABLES[arguments.model]).train().to(memory_format=torch.channels_last)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-4, eps=1e-8, fused=True)
+    image, alpha = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in batch_of(arguments.batch, arguments.size))
+
+    def make_step():
+        adam.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.worker.endswith("bfloat16")):
+            maps = network.maps(image)
+        sum(torch.nn.functional.binary_cross_entropy(one.float(), alpha) for one in maps).backward()
+        adam.step()
+
+    return make_step
+
+
+def batch_of(count, side):
+    """Return random photos and alphas, float32 (N, H, W, 3) and (N, H, W, 1)."""
     random = np.random.default_rng(0)
     image = random.normal(size=(count, side, side, 3)).astype("float32")
-    alpha = (random.random((count, side, side, 1)) > 0.5).astype("float32")
-    return trainer, (image, {"alpha": alpha, "trimap": alpha})
+    return image, (random.random((count, side, side, 1)) > 0.5).astype("float32")
 
 
 def resize_as_keras_does(layer, inputs):

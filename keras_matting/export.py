@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_matting import telemetry
+from keras_matting import onnx_graph, telemetry
 from keras_matting.arrays import Float32, Floats
 from keras_matting.engines.artefacts import files_of, write_manifest
 from keras_matting.engines.base import Engine
@@ -143,6 +143,8 @@ def _save_onnx(serve: PolymorphicFunction, path: Path, opset: int, preset: Prese
             import onnxslim
 
             graph = onnxslim.slim(graph)
+        onnx_graph.name_after_layers(graph)
+        onnx_graph.fuse_instance_norms(graph)
         onnx.helper.set_model_props(graph, {"weights_sha256": preset.weights_sha256, "preset": preset.name})
         onnx.checker.check_model(graph, full_check=True)
     except Exception as error:  # tf2onnx and the checker raise of all kinds

@@ -248,6 +248,40 @@ def test_int8_that_keeps_other_layers_in_float32_is_not_current(opened, tiny_mod
     assert "other layers in float32" in engines.check_current("openvino-int8", tiny_model_dir)
 
 
+def weights_of(node):
+    """Return the type name of the constant that a convolution's weights are, in OpenVINO's words."""
+    weights = node.input(1).get_source_output().get_node()
+    while weights.get_type_name() != "Constant":
+        weights = weights.input(0).get_source_output().get_node()
+    return weights.get_element_type().get_type_name()
+
+
+def test_modnets_backbone_is_not_quantised_and_the_rest_is(modnet_dir, batch, tmp_path):
+    if reason := engines.build_unavailable_reason("openvino-int8"):
+        pytest.skip(reason)
+    import openvino
+
+    folder = shutil.copytree(modnet_dir, tmp_path / "model")
+    engines.build("openvino-int8", folder, engines.BuildOptions(calibration=tuple(batch[:, None])))
+    graph = openvino.Core().read_model(artefacts.engine_dir(folder, "openvino-int8") / "model.xml")
+    convolutions = [node for node in graph.get_ops() if node.get_type_name() in ("Convolution", "GroupConvolution")]
+    quantised = {node.get_friendly_name(): weights_of(node) == "i8" for node in convolutions}
+    backbone = {name: whether for name, whether in quantised.items() if "/backbone." in name}
+    assert len(backbone) == 52 and not any(backbone.values())
+    assert all(whether for name, whether in quantised.items() if "hr_branch." in name)
+
+
+@pytest.mark.parametrize("name", ["openvino-int8", "openvino-bf16"])
+def test_layers_to_keep_that_the_graph_lacks_are_told(copy, batch, monkeypatch, name):
+    if reason := engines.build_unavailable_reason(name):
+        pytest.skip(reason)
+    from keras_matting.engines import openvino
+
+    monkeypatch.setattr(openvino, "sensitive_layers", lambda model_dir, precision: ("stage1.", "stage9."))
+    with pytest.raises(EngineError, match="layers called stage9. in the exported graph"):
+        engines.build(name, copy, engines.BuildOptions(calibration=tuple(batch[:, None])))
+
+
 def test_a_build_that_fails_leaves_the_earlier_artefact(copy):
     with artefacts.building(copy, "openvino-int8", "r", "d") as (folder, _):
         (folder / "old").touch()

@@ -1,15 +1,19 @@
 import shutil
 import sys
+from collections import Counter
 
 import keras
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
+from onnx import helper
 
+from keras_matting import onnx_graph
 from keras_matting.engines import lower
 from keras_matting.engines.onnx import OnnxEngine
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.export import export
+from keras_matting.export import OPSET, export
 from keras_matting.foreign import write_keras_folder
 from keras_matting.model_folder import ONNX_FILE, Preset
 from keras_matting.models import build_model, inference_model
@@ -62,6 +66,63 @@ def test_the_form_for_tftrt_gives_the_same_matte(name, size):
 
 
 @pytest.mark.parametrize("name", ["modnet", "u2netp"])
+def test_convolutions_are_called_after_their_layers(request, name):
+    folder = request.getfixturevalue("modnet_dir" if name == "modnet" else "tiny_model_dir")
+    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    network = inference_model(build_model(name, 64))
+    layers = [layer.name for layer in network.layers if isinstance(layer, convolutions)]
+    nodes = [node for node in onnx.load(folder / ONNX_FILE).graph.node if node.op_type == "Conv"]
+    for layer in layers:
+        assert any(f"/{layer}_1/" in node.name or f"/{layer}/" in node.name for node in nodes), layer
+    assert len({node.name for node in nodes}) == len(nodes) >= len(layers)
+
+
+def test_modnets_instance_norms_are_one_operation_each(modnet_dir):
+    kinds = Counter(node.op_type for node in onnx.load(modnet_dir / ONNX_FILE).graph.node)
+    assert kinds["InstanceNormalization"] == 16
+    assert kinds["Sqrt"] == kinds["Reciprocal"] == 0 and kinds["GlobalAveragePool"] == 1  # of the gate on channels
+
+
+def norm_written_out(square_of, averaged, axes=None):
+    """Return a graph of (x - mean(x)) / sqrt(mean(square) + 1e-3), x: (1, 3, 4, 4)."""
+    mean = helper.make_node("ReduceMean", [averaged], ["mean"], axes=axes) if axes else None
+    nodes = [
+        mean or helper.make_node("GlobalAveragePool", [averaged], ["mean"]),
+        helper.make_node("Sub", ["x", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", square_of], ["square"]),
+        helper.make_node("GlobalAveragePool", ["square"], ["variance"]),
+        helper.make_node("Add", ["variance", "epsilon"], ["total"]),
+        helper.make_node("Sqrt", ["total"], ["deviation"]),
+        helper.make_node("Reciprocal", ["deviation"], ["scale"]),
+        helper.make_node("Mul", ["scale", "centred"], ["y"], name="norm"),
+    ]
+    shape = (1, 3, 4, 4)
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "other", "y")]
+    epsilon = onnx.numpy_helper.from_array(np.float32(1e-3), "epsilon")
+    graph = helper.make_graph(nodes, "norm", ends[:2], ends[2:], [epsilon])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+
+
+def test_an_instance_norm_is_found_in_any_graph():
+    model = norm_written_out("centred", "x", axes=[2, 3])
+    feeds = {name: np.random.default_rng(0).normal(3, 2, (1, 3, 4, 4)).astype("float32") for name in ("x", "other")}
+    expected = onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0]
+    onnx_graph.fuse_instance_norms(model)
+    assert [node.op_type for node in model.graph.node] == ["InstanceNormalization"]
+    onnx.checker.check_model(model, full_check=True)
+    np.testing.assert_allclose(onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parts", [("other", "x"), ("centred", "other"), ("centred", "x", [1, 2])], ids=["square", "mean", "axes"]
+)
+def test_what_only_looks_like_an_instance_norm_stays_as_it_is(parts):
+    model = norm_written_out(*parts)
+    onnx_graph.fuse_instance_norms(model)
+    assert model == norm_written_out(*parts)
+
+
+@pytest.mark.parametrize("name", ["modnet", "u2netp"])
 def test_float16_keeps_statistics_in_float32_and_stays_near(request, tmp_path, name):
     folder = request.getfixturevalue("modnet_dir" if name == "modnet" else "tiny_model_dir")
     lower.to_float16(folder / ONNX_FILE, tmp_path / "half.onnx")
@@ -70,11 +131,11 @@ def test_float16_keeps_statistics_in_float32_and_stays_near(request, tmp_path, n
         value.name: value.type.tensor_type.elem_type
         for value in onnx.shape_inference.infer_shapes(half).graph.value_info
     }
-    means = [node for node in half.graph.node if node.op_type == "GlobalAveragePool"]
+    norms = [node for node in half.graph.node if node.op_type == "InstanceNormalization"]
     convolutions = [node for node in half.graph.node if node.op_type == "Conv"]
-    assert all(kinds[node.output[0]] == onnx.TensorProto.FLOAT for node in means)
+    assert all(kinds[node.output[0]] == onnx.TensorProto.FLOAT for node in norms)
     assert all(kinds[node.output[0]] == onnx.TensorProto.FLOAT16 for node in convolutions)
-    assert len(means) == (33 if name == "modnet" else 0)
+    assert len(norms) == (16 if name == "modnet" else 0)
     image = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
     expected = OnnxEngine(folder / ONNX_FILE, "cpu").predict(image)
     difference = np.abs(OnnxEngine(tmp_path / "half.onnx", "cpu").predict(image) - expected)

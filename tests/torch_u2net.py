@@ -79,6 +79,10 @@ class U2Net(nn.Module):
         self.outconv = nn.Conv2d(6, 1, 1)
 
     def forward(self, x):
+        return self.maps(x)[0]
+
+    def maps(self, x):
+        """Return the matte and the six sides' maps, which training supervises."""
         encoded = []
         for number in range(1, 7):
             x = getattr(self, f"stage{number}")(pool(x) if number > 1 else x)
@@ -88,7 +92,8 @@ class U2Net(nn.Module):
             name, skip = f"stage{len(encoded)}d", encoded.pop()
             decoded.insert(0, getattr(self, name)(torch.cat((like(decoded[0], skip), skip), 1)))
         sides = [getattr(self, f"side{number}")(x) for number, x in enumerate(decoded, start=1)]
-        return torch.sigmoid(self.outconv(torch.cat([like(side, sides[0]) for side in sides], 1)))
+        sides = [like(side, sides[0]) for side in sides]
+        return [torch.sigmoid(one) for one in (self.outconv(torch.cat(sides, 1)), *sides)]
 
 
 def pool(x):

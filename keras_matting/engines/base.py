@@ -1,6 +1,6 @@
 """What every engine offers, and the checks that all share."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -68,6 +68,18 @@ def sensitive_layers(model_dir: StrPath, precision: str) -> tuple[str, ...]:
     """Return parts of the names of the layers that engines of this model and `precision` leave in float32."""
     architecture = ARCHITECTURES.get(Preset.load(model_dir).architecture)  # None: not one of ours
     return architecture.sensitive_layers.get(precision, ()) if architecture else ()
+
+
+def check_found(kept: Iterable[str], names: Collection[str]) -> None:
+    """Raise `EngineError` if layers to keep in float32, see `sensitive_layers`, are not in a graph of these names.
+
+    Rounding them ruins the matte, and nothing else would tell that it is done.
+    """
+    if missing := [part for part in kept if not any(part in name for name in names)]:
+        raise EngineError(
+            f"Expected layers called {', '.join(missing)} in the exported graph, to keep them in float32; it has none. "
+            "Export the model again."
+        )
 
 
 _A_FEW = 8

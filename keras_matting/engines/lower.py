@@ -1,6 +1,6 @@
 """The exported ONNX graph in lower precision, for runtimes that take precision from the graph (TensorRT).
 
-float16: everything but the instance norms' statistics and the sigmoids, which stay float32: 65,536 elements of mean 1
+float16: everything but the instance norms and the sigmoids, which stay float32: 65,536 elements of mean 1
 pass float16's largest number, 65,504. int8: quantise-dequantise pairs with symmetric scales, calibrated on photos, at
 the inputs of convolutions only: a pair between a convolution and its ReLU rounds once more and keeps them from being
 fused. uint8: the normalisation within the graph, so that a quarter of the bytes goes to the GPU. `lowered.py` writes
@@ -17,12 +17,11 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from keras_matting import telemetry
 from keras_matting.arrays import Float32
+from keras_matting.engines.base import check_found
 from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset
 
-KEEP_FLOAT32 = ("GlobalAveragePool", "ReduceMean", "Sqrt", "Reciprocal", "Sigmoid")
-_IBNORM = ".layers.1"  # see models/modnet.py
-_FREE_OF_STATISTICS = ("Conv", "Concat", "Slice", "Relu")
+KEEP_FLOAT32 = ("GlobalAveragePool", "InstanceNormalization", "ReduceMean", "Sqrt", "Reciprocal", "Sigmoid")
 # Inputs that ONNX wants in float32 whatever the data are: Resize's roi and scales.
 _ALWAYS_FLOAT32 = {"Resize": (1, 2)}
 _LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -87,8 +86,7 @@ def _float_activations(graph: onnx.GraphProto) -> set[str]:
 
 
 def _stays_float32(node: onnx.NodeProto) -> bool:
-    in_norm = _IBNORM in node.name and node.op_type not in _FREE_OF_STATISTICS
-    return node.op_type in KEEP_FLOAT32 or in_norm
+    return node.op_type in KEEP_FLOAT32
 
 
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
@@ -192,14 +190,15 @@ def to_int8(source: StrPath, target: StrPath, calibration: Iterable[Float32], ke
 
     prepared = Path(target).with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    names = [node.name for node in onnx.load(prepared).graph.node if any(layer in node.name for layer in kept)]
+    names = [node.name for node in onnx.load(prepared).graph.node]
+    check_found(kept, names)
     quantize_static(
         prepared,
         target,
         Photos(),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"],
-        nodes_to_exclude=names,
+        nodes_to_exclude=[name for name in names if any(layer in name for layer in kept)],
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,

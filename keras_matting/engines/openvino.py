@@ -15,7 +15,7 @@ from keras_matting import telemetry
 from keras_matting.arrays import Float32
 from keras_matting.engines import openvino_mixed
 from keras_matting.engines.artefacts import building, built, exported, read_manifest
-from keras_matting.engines.base import BuildOptions, cannot_open, checked_batch, sensitive_layers
+from keras_matting.engines.base import BuildOptions, cannot_open, check_found, checked_batch, sensitive_layers
 from keras_matting.errors import EngineError
 from keras_matting.machine import cpu_name, missing_package, runtime
 from keras_matting.model_folder import MANIFEST, ONNX_FILE
@@ -160,6 +160,7 @@ def _quantised(model: openvino.Model, calibration: Sequence[Float32], kept: Sequ
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+    check_found(kept, [node.get_friendly_name() for node in model.get_ops()])
     patterns = [f".*{layer.replace('.', chr(92) + '.')}.*" for layer in kept]
     with _errors_only(logging.getLogger("nncf")):
         return nncf.quantize(

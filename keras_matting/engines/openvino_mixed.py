@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_matting import telemetry
 from keras_matting.arrays import Float32
+from keras_matting.engines.base import check_found
 from keras_matting.machine import engine_threads
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def save(model: openvino.Model, kept: Sequence[str], folder: Path) -> list[tuple
     with telemetry.switched_off():
         import openvino
 
+    check_found(kept, [node.get_friendly_name() for node in model.get_ops()])
     path = folder / "model.xml"
     names = {node.get_friendly_name() for node, place in _places(model, kept) if place % 2}
     _settle_resizes(model, names)
