@@ -5,8 +5,9 @@
 Every variant trains in a process of its own on the same random batch; the processes take turns, one step each, so that
 a machine that gets slower does so for all. "keras" is Keras's batch norm, Adam, resize and choice of XLA, which is what
 `train` used before. "pytorch" is the official training loop's step (cross-entropy of the seven maps, Adam) on the
-module of tests/torch_u2net.py, channels last, in bfloat16 by autocast. Prints photos/s (median over the rounds), processor seconds a step, which other processes disturb
-less, the first step's seconds (graph and kernels included), and the peak of the process's memory.
+module of tests/torch_u2net.py, channels last, in bfloat16 by autocast. Prints photos/s (median over the rounds),
+processor seconds a step, which other processes disturb less, the first step's seconds (graph and kernels included), and
+the peak of the process's memory.
 """
 
 import argparse

@@ -73,8 +73,8 @@ class Architecture:
         return _attribute(self.recipes[objective].trainer)(network, sources)
 
 
-# Found for modnet_clothing at 320x320 on the 54 samples: int8 everywhere differs by .0077 on average and .0586 at worst;
-# with the backbone in float32, whose small convolutions gain next to nothing by int8, by .0012 and .0065.
+# Found for modnet_clothing at 320x320 on the 54 samples: int8 everywhere differs by .0077 on average and .0586 at
+# worst; with the backbone in float32, whose small convolutions gain next to nothing by int8, by .0012 and .0065.
 _MODNET_SENSITIVE = {"int8": ("backbone.",)}
 
 _MODNET = Architecture(
