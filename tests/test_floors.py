@@ -30,7 +30,7 @@ FLOORS = {
         "telemetry",
     ],
     1: ["data", "models", "weights"],
-    2: ["export", "training"],
+    2: ["export", "onnx_graph", "training"],
     3: [
         "benchmarking",
         "evaluate",

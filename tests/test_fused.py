@@ -1,8 +1,12 @@
 """Batch norm and Adam in one TensorFlow kernel each: what Keras computes, in fewer operations."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from keras_matting.models.layers import ResizeLike, batch_norm
 from keras_matting.training.optimizers import FusedAdam
@@ -103,3 +107,15 @@ def test_batch_norm_takes_what_a_keras_file_holds_for_keras_own(tmp_path):
     ours.load_weights(tmp_path / "model.keras")
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.long
+def test_a_step_is_timed_beside_keras_s_and_pytorch_s():
+    pytest.importorskip("torch")
+    variants = ["keras float32", "ours float32", "pytorch float32"]
+    options = ["--size", "64", "--batch", "2", "--rounds", "1", "--variants", *variants]
+    command = [sys.executable, ROOT / "benchmarks/training_speed.py", *options]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[3:]]
+    assert [row[0] for row in rows] == variants
+    assert all(float(row[1]) > 0 for row in rows)
