@@ -259,7 +259,8 @@ def weights_of(node):
 def test_modnets_backbone_is_not_quantised_and_the_rest_is(modnet_dir, batch, tmp_path):
     if reason := engines.build_unavailable_reason("openvino-int8"):
         pytest.skip(reason)
-    import openvino
+    with telemetry.switched_off():
+        import openvino
 
     folder = shutil.copytree(modnet_dir, tmp_path / "model")
     engines.build("openvino-int8", folder, engines.BuildOptions(calibration=tuple(batch[:, None])))
