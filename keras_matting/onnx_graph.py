@@ -43,21 +43,23 @@ def fuse_instance_norms(model: onnx.ModelProto) -> None:
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     channels = _channels(onnx.shape_inference.infer_shapes(model).graph)
-    norms = {node.name: norm for node in graph.node if (norm := _instance_norm(node, makers, constants))}
-    norms = {name: norm for name, norm in norms.items() if norm[0] in channels}
-    if not norms:
+    found = {node.output[0]: _instance_norm(node, makers, constants) for node in graph.node}
+    norms = {name: norm for name, norm in found.items() if norm and norm[0] in channels}
+    has_branches = any(attribute.HasField("g") for node in graph.node for attribute in node.attribute)
+    if not norms or has_branches:  # what branches read of the graph around them would have to be kept
         return
     nodes = []
     for node in graph.node:
-        if node.name not in norms:
+        name = node.output[0]
+        if name not in norms:
             nodes.append(node)
             continue
-        source, epsilon = norms[node.name]
-        ones, zeros = (f"{node.name}__{name}" for name in ("scale", "shift"))
-        for name, value in ((ones, 1), (zeros, 0)):
-            graph.initializer.append(numpy_helper.from_array(np.full(channels[source], value, np.float32), name))
-        inputs, name = [source, ones, zeros], f"{node.name}/instance_norm"
-        nodes.append(helper.make_node("InstanceNormalization", inputs, node.output, name=name, epsilon=epsilon))
+        source, epsilon = norms[name]
+        inputs = [source, f"{name}__scale", f"{name}__shift"]
+        for constant, value in zip(inputs[1:], (1, 0), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.full(channels[source], value, np.float32), constant))
+        options = {"name": f"{node.name}/instance_norm", "epsilon": epsilon}
+        nodes.append(helper.make_node("InstanceNormalization", inputs, [name], **options))
     _keep_what_is_read(graph, nodes)
 
 
