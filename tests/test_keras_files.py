@@ -41,12 +41,12 @@ def flip(path, share=HALF):
     path.write_bytes(data)
 
 
-def rezip(path, change):
+def rezip(path, change=lambda members: None, compression=zipfile.ZIP_STORED):
     """Write the archive anew with {name: bytes} as `change` leaves them."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -146,3 +146,12 @@ def test_a_run_whose_checkpoint_is_cut_off_is_one_sentence(tmp_path):
         (tmp_path / "checkpoint-1.npz").write_bytes(content)
         with pytest.raises(UsageError, match="Start the run anew"):
             progress.restore(None)
+
+
+def test_compressed_weights_are_not_searched_through_within_their_archive(folder, monkeypatch):
+    rezip(folder / KERAS_FILE, compression=zipfile.ZIP_DEFLATED)
+    expected = load_model(folder).get_weights()
+    # A step back inflates the member from its beginning.
+    monkeypatch.setattr(zipfile.ZipExtFile, "seek", lambda *_: pytest.fail("a step back within a compressed file"))
+    for actual, weights in zip(load_model(folder).get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(actual, weights)

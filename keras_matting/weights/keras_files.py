@@ -1,5 +1,6 @@
 """Keras's `.keras` files: a damaged one, or one that is something else, is one sentence."""
 
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,7 +25,16 @@ def read_keras(path: StrPath) -> keras.Model:
 
 def load_weights(model: keras.Model, path: StrPath) -> None:
     """Set the weights of `model` from a `.keras` file of the same architecture; raises `UsageError`."""
-    _told(path, lambda: model.load_weights(path), (_WEIGHTS,), f" of {model.name}")
+    _told(path, lambda: _load_weights(model, path), (_WEIGHTS,), f" of {model.name}")
+
+
+def _load_weights(model: keras.Model, path: StrPath) -> None:
+    """Load out of a copy that is not compressed.
+
+    Keras would read within the archive, where every step back inflates the member from its beginning again.
+    """
+    with tempfile.TemporaryDirectory(prefix="keras_matting.") as folder, zipfile.ZipFile(path) as archive:
+        model.load_weights(archive.extract(_WEIGHTS, folder))
 
 
 def _told(path: StrPath, load: Callable[[], _Loaded], members: Sequence[str], whose: str = "") -> _Loaded:
