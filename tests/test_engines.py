@@ -7,9 +7,9 @@ import pytest
 from keras_matting import engines, machine, telemetry
 from keras_matting.cli import main
 from keras_matting.cli.status import USAGE
-from keras_matting.engines import artefacts
+from keras_matting.engines import artefacts, base
 from keras_matting.errors import EngineError, UsageError
-from keras_matting.model_folder import ONNX_FILE, Preset
+from keras_matting.model_folder import ONNX_FILE, Preset, export_manifest
 from keras_matting.models.folder import load_model
 
 # int8 on random weights is far from float32; that it is built, opened and run is what can be shown here.
@@ -281,6 +281,31 @@ def test_layers_to_keep_that_the_graph_lacks_are_told(copy, batch, monkeypatch, 
     monkeypatch.setattr(openvino, "sensitive_layers", lambda model_dir, precision: ("stage1.", "stage9."))
     with pytest.raises(EngineError, match="layers called stage9. in the exported graph"):
         engines.build(name, copy, engines.BuildOptions(calibration=tuple(batch[:, None])))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        ("m/stage1.conv/convolution", "Conv__597"),
+        ("m/stage1.conv/convolution", "Conv__597/WithoutBiases"),
+        ("m/stage2.conv/convolution",),
+        (),
+    ],
+)
+def test_a_graph_in_which_a_layer_to_keep_cannot_be_told_is_refused(layers):
+    with pytest.raises(EngineError, match="Expected layers called stage1."):
+        base.check_found(("stage1.",), layers)
+    base.check_found((), layers)
+
+
+def test_engines_of_a_graph_in_an_older_form_are_refused_and_it_is_exported_anew(copy):
+    manifest = copy / export_manifest(ONNX_FILE)
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    assert artefacts.is_exported(copy) and content.pop("graph")
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+    assert not artefacts.is_exported(copy)
+    with pytest.raises(EngineError, match="another form of the exported graph .* export"):
+        engines.open_engine("onnx-cpu", copy)
 
 
 def test_a_build_that_fails_leaves_the_earlier_artefact(copy):

@@ -83,12 +83,15 @@ def test_modnets_instance_norms_are_one_operation_each(modnet_dir):
     assert kinds["Sqrt"] == kinds["Reciprocal"] == 0 and kinds["GlobalAveragePool"] == 1  # of the gate on channels
 
 
-def norm_written_out(square_of, averaged, axes=None):
-    """Return a graph of (x - mean(x)) / sqrt(mean(square) + 1e-3), x: (1, 3, 4, 4)."""
+def norm_written_out(
+    square_of="centred", averaged="x", axes=None, mean_shape=(-1, 3, 1, 1), kind=np.float32, shape=(2, 3, 3, 3)
+):
+    """Return a graph of (x - mean(x)) / sqrt(mean(square) + 1e-3), the mean reshaped."""
     mean = helper.make_node("ReduceMean", [averaged], ["mean"], axes=axes) if axes else None
     nodes = [
         mean or helper.make_node("GlobalAveragePool", [averaged], ["mean"]),
-        helper.make_node("Sub", ["x", "mean"], ["centred"]),
+        helper.make_node("Reshape", ["mean", "mean_shape"], ["mean_again"]),
+        helper.make_node("Sub", ["x", "mean_again"], ["centred"]),
         helper.make_node("Mul", ["centred", square_of], ["square"]),
         helper.make_node("GlobalAveragePool", ["square"], ["variance"]),
         helper.make_node("Add", ["variance", "epsilon"], ["total"]),
@@ -96,16 +99,17 @@ def norm_written_out(square_of, averaged, axes=None):
         helper.make_node("Reciprocal", ["deviation"], ["scale"]),
         helper.make_node("Mul", ["scale", "centred"], ["y"]),
     ]
-    shape = (1, 3, 4, 4)
-    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "other", "y")]
-    epsilon = onnx.numpy_helper.from_array(np.float32(1e-3), "epsilon")
-    graph = helper.make_graph(nodes, "norm", ends[:2], ends[2:], [epsilon])
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    ends = [helper.make_tensor_value_info(name, element, shape) for name in ("x", "other", "y")]
+    constants = {"epsilon": np.array(1e-3, kind), "mean_shape": np.array(mean_shape)}
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "norm", ends[:2], ends[2:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
 
 
 def test_an_instance_norm_is_found_in_any_graph():
-    model = norm_written_out("centred", "x", axes=[2, 3])
-    feeds = {name: np.random.default_rng(0).normal(3, 2, (1, 3, 4, 4)).astype("float32") for name in ("x", "other")}
+    model = norm_written_out(axes=[2, 3])
+    feeds = {name: np.random.default_rng(0).normal(3, 2, (2, 3, 3, 3)).astype("float32") for name in ("x", "other")}
     expected = onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0]
     onnx_graph.fuse_instance_norms(model)
     assert [node.op_type for node in model.graph.node] == ["InstanceNormalization"]
@@ -113,13 +117,30 @@ def test_an_instance_norm_is_found_in_any_graph():
     np.testing.assert_allclose(onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0], expected, atol=1e-5)
 
 
+def test_instance_norms_of_nodes_without_names_have_different_ones():
+    second = onnx.compose.add_prefix(norm_written_out(), "second_", rename_nodes=False)
+    model = onnx.compose.merge_models(norm_written_out(), second, io_map=[])
+    onnx_graph.fuse_instance_norms(model)
+    assert [node.op_type for node in model.graph.node] == ["InstanceNormalization"] * 2
+    assert len({node.name for node in model.graph.node}) == 2
+
+
 @pytest.mark.parametrize(
-    "parts", [("other", "x"), ("centred", "other"), ("centred", "x", [1, 2])], ids=["square", "mean", "axes"]
+    "parts",
+    [
+        {"square_of": "other"},
+        {"averaged": "other"},
+        {"axes": [1, 2]},
+        {"mean_shape": (-1, 1, 1, 3)},
+        {"mean_shape": (-1, 1, 3, 1), "shape": (3, 1, 3, 3)},
+        {"kind": np.float16},
+    ],
+    ids=["square", "mean", "axes", "moved mean", "mean of other photos", "half precision"],
 )
 def test_what_only_looks_like_an_instance_norm_stays_as_it_is(parts):
-    model = norm_written_out(*parts)
+    model = norm_written_out(**parts)
     onnx_graph.fuse_instance_norms(model)
-    assert model == norm_written_out(*parts)
+    assert model == norm_written_out(**parts)
 
 
 @pytest.mark.parametrize("name", ["modnet", "u2netp"])

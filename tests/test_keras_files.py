@@ -1,5 +1,6 @@
 """Checkpoints that are damaged or something else: one sentence from what reads them. Fault: damaged_model_keras."""
 
+import errno
 import shutil
 import zipfile
 
@@ -153,5 +154,16 @@ def test_compressed_weights_are_not_searched_through_within_their_archive(folder
     expected = load_model(folder).get_weights()
     # A step back inflates the member from its beginning.
     monkeypatch.setattr(zipfile.ZipExtFile, "seek", lambda *_: pytest.fail("a step back within a compressed file"))
+    for actual, weights in zip(load_model(folder).get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(actual, weights)
+
+
+def test_weights_are_read_where_there_is_no_room_for_a_copy(folder, monkeypatch):
+    expected = load_model(folder).get_weights()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
     for actual, weights in zip(load_model(folder).get_weights(), expected, strict=True):
         np.testing.assert_array_equal(actual, weights)

@@ -18,6 +18,7 @@ from keras_matting.model_folder import EXPORT_TARGETS, MANIFEST, ONNX_FILE, Pres
 _BELONGS = {
     "weights_sha256": "weights",
     "input_size": "input size",
+    "graph": "form of the exported graph",
     "runtime": "runtime",
     "device": "device",
 }

@@ -1,6 +1,7 @@
 """What every engine offers, and the checks that all share."""
 
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -64,25 +65,29 @@ class BuildingElsewhere(EngineModule, Protocol):
         """Return why the engine cannot be built on this machine, or None if it can."""
 
 
+_A_FEW = 8
+_MADE_UP_NAME = re.compile(r"[A-Za-z]+__\d+(/|$)")  # tf2onnx's, of what it changed: "Conv__597"
+
+
 def sensitive_layers(model_dir: StrPath, precision: str) -> tuple[str, ...]:
     """Return parts of the names of the layers that engines of this model and `precision` leave in float32."""
     architecture = ARCHITECTURES.get(Preset.load(model_dir).architecture)  # None: not one of ours
     return architecture.sensitive_layers.get(precision, ()) if architecture else ()
 
 
-def check_found(kept: Iterable[str], names: Collection[str]) -> None:
-    """Raise `EngineError` if layers to keep in float32, see `sensitive_layers`, are not in a graph of these names.
+def check_found(kept: Collection[str], layers: Collection[str]) -> None:
+    """Raise `EngineError` if layers to keep in float32, see `sensitive_layers`, are not found among the `layers`.
 
-    Rounding them ruins the matte, and nothing else would tell that it is done.
+    `layers`: names of the graph's convolutions and products of matrices. Rounding what is to be kept ruins the matte,
+    and nothing else would tell that it is done.
     """
-    if missing := [part for part in kept if not any(part in name for name in names)]:
+    missing = [part for part in kept if not any(part in name for name in layers)]
+    nameless = [name for name in layers if _MADE_UP_NAME.match(name)]  # whose it is cannot be told
+    if missing or (kept and nameless):
         raise EngineError(
-            f"Expected layers called {', '.join(missing)} in the exported graph, to keep them in float32; it has none. "
-            "Export the model again."
+            f"Expected layers called {', '.join(missing or kept)} in the exported graph, to keep them in float32; "
+            f"received {', '.join(nameless[:_A_FEW]) or 'none'}. Export the model again."
         )
-
-
-_A_FEW = 8
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from keras_matting.engines.base import check_found
 from keras_matting.files import StrPath
 from keras_matting.model_folder import Preset
 
+_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 KEEP_FLOAT32 = ("GlobalAveragePool", "InstanceNormalization", "ReduceMean", "Sqrt", "Reciprocal", "Sigmoid")
 # Inputs that ONNX wants in float32 whatever the data are: Resize's roi and scales.
 _ALWAYS_FLOAT32 = {"Resize": (1, 2)}
@@ -190,15 +191,15 @@ def to_int8(source: StrPath, target: StrPath, calibration: Iterable[Float32], ke
 
     prepared = Path(target).with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    names = [node.name for node in onnx.load(prepared).graph.node]
-    check_found(kept, names)
+    nodes = onnx.load(prepared).graph.node
+    check_found(kept, [node.name for node in nodes if node.op_type in _COMPUTING])
     quantize_static(
         prepared,
         target,
         Photos(),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"],
-        nodes_to_exclude=[name for name in names if any(layer in name for layer in kept)],
+        nodes_to_exclude=[node.name for node in nodes if any(layer in node.name for layer in kept)],
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,

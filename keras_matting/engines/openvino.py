@@ -160,7 +160,7 @@ def _quantised(model: openvino.Model, calibration: Sequence[Float32], kept: Sequ
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    check_found(kept, [node.get_friendly_name() for node in model.get_ops()])
+    check_found(kept, openvino_mixed.computing_layers(model))
     patterns = [f".*{layer.replace('.', chr(92) + '.')}.*" for layer in kept]
     with _errors_only(logging.getLogger("nncf")):
         return nncf.quantize(

@@ -43,7 +43,7 @@ def save(model: openvino.Model, kept: Sequence[str], folder: Path) -> list[tuple
     with telemetry.switched_off():
         import openvino
 
-    check_found(kept, [node.get_friendly_name() for node in model.get_ops()])
+    check_found(kept, computing_layers(model))
     path = folder / "model.xml"
     names = {node.get_friendly_name() for node, place in _places(model, kept) if place % 2}
     _settle_resizes(model, names)
@@ -185,6 +185,11 @@ def _cut(output: openvino.Output, node: openvino.Node, place: dict[str, int], in
         for reader in readers:
             reader.replace_source_output(parameter.output(0))
         inputs.setdefault(index, []).append(parameter)
+
+
+def computing_layers(model: openvino.Model) -> list[str]:
+    """Return the names of a model's convolutions and products of matrices."""
+    return [node.get_friendly_name() for node in model.get_ops() if _is(node, *_COMPUTING)]
 
 
 def _is(node: openvino.Node, *kinds: str) -> bool:

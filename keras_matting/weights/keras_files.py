@@ -4,6 +4,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +30,15 @@ def load_weights(model: keras.Model, path: StrPath) -> None:
 
 
 def _load_weights(model: keras.Model, path: StrPath) -> None:
-    """Load out of a copy that is not compressed.
+    """Load out of a copy: within the archive, for every step back Keras would read from the member's beginning again.
 
-    Keras would read within the archive, where every step back inflates the member from its beginning again.
+    Where there is no room for a copy, within the archive.
     """
-    with tempfile.TemporaryDirectory(prefix="keras_matting.") as folder, zipfile.ZipFile(path) as archive:
-        model.load_weights(archive.extract(_WEIGHTS, folder))
+    with ExitStack() as stack:
+        with suppress(OSError), zipfile.ZipFile(path) as archive:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_matting."))
+            path = archive.extract(_WEIGHTS, folder)
+        model.load_weights(path)
 
 
 def _told(path: StrPath, load: Callable[[], _Loaded], members: Sequence[str], whose: str = "") -> _Loaded:
