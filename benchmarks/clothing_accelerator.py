@@ -2,12 +2,14 @@
 
 usage: python benchmarks/clothing_feed.py PACKED_DIR POOLS_DIR &
        KERAS_BACKEND=jax python benchmarks/clothing_accelerator.py MODEL PACKED_DIR POOLS_DIR OUT_DIR --start START.npz
-           --minutes M [--sizes 256 / 256 320] [--batch 24] [--rate 4e-4]
+           --minutes M [--sizes 256 / 256 320] [--batch 24] [--rate 4e-4] [--ema 0.998] [--keep-statistics]
 
 Needs no TensorFlow. MODEL is u2netp or modnet; PACKED_DIR is what `clothing_pack.py` wrote, START.npz what
 `clothing_weights.py` did. The clock decides: training takes `--minutes`, whatever the device manages, and the rate
 falls to nothing by then; a number in OUT_DIR/minutes goes before it, also one that is written later. OUT_DIR gets
 `history.csv`, one line an epoch, and `weights.npz`, written anew after every validation. Several runs may share pools.
+Where there is no accelerator, KERAS_BACKEND=tensorflow tunes further what was trained on one: small batches, to which
+batch norms do not adapt with `--keep-statistics`.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from keras import ops
 from keras_matting import architectures
 from keras_matting.models import build_model
 from keras_matting.training import losses
+from keras_matting.training.optimizers import FusedAdam
 from keras_matting.training.trainers import MODNetTrainer, U2NetTrainer
 
 ABSOLUTE, OVERLAP, EDGES = 3.0, 1.0, 2.0  # weights beside the official terms; cross-entropy alone hedges
@@ -39,6 +42,11 @@ class Sharper:
     """What both trainers have here: uint8 samples in, as pools hold them, and terms that leave no haze."""
 
     EXTRA = "absolute", "overlap", "edges"
+    keeps_statistics = False
+
+    def call(self, image, training=None):
+        """Return the network's outputs; without dropout, only batch norms can tell training from use."""
+        return super().call(image, training=training and not self.keeps_statistics)
 
     def train_step(self, *state_and_data):
         """Normalise the samples on the device, then train as Keras does; on JAX with its state."""
@@ -165,7 +173,8 @@ class Record(keras.callbacks.Callback):
             samples, source = self.validation
             figures = self.model.evaluate(samples, source, batch_size=len(samples) // 3, verbose=0, return_dict=True)
             row |= {f"val_{name}": value for name, value in figures.items() if "miou" in name or "mae" in name}
-            save(self.model.network, self.out / "weights.npz")
+            with self.model.averaged():
+                save(self.model.network, self.out / "weights.npz")
             self.last = time.monotonic()
         self.rows.append({name: float(value) for name, value in row.items()})
         names = list(dict.fromkeys(name for each in self.rows for name in each))
@@ -197,6 +206,8 @@ def main():
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--validate-every", type=float, default=60, metavar="SECONDS")
     parser.add_argument("--precision", default="mixed_bfloat16")
+    parser.add_argument("--ema", type=float, help="of a moving average of the weights, which is judged and kept")
+    parser.add_argument("--keep-statistics", action="store_true", help="of batch norms, for small batches")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(1)
@@ -206,7 +217,9 @@ def main():
         found = restore(trainer.network, arguments.start)
         print(f"{found} of {len(trainer.network.weights)} variables from {arguments.start.name}", flush=True)
     clock = Clock(arguments.minutes, arguments.rate, arguments.out / "minutes")
-    trainer.compile(optimizer=keras.optimizers.Adam(arguments.rate, epsilon=1e-8))
+    trainer.keeps_statistics = arguments.keep_statistics
+    average = {"use_ema": True, "ema_momentum": arguments.ema} if arguments.ema else {}
+    trainer.compile(optimizer=FusedAdam(arguments.rate, epsilon=1e-8, **average))
     validation = validation_set(load(arguments.packed)[0], max(pools_used(arguments.sizes)))
     pools = {size: Pool(arguments.pools, size, arguments.count) for size in pools_used(arguments.sizes)}
     batches = drawn(pools, arguments.sizes, arguments.batch, clock)

@@ -1,10 +1,12 @@
 """Training photos made without end, by all processors, into pools that trainers draw from: no TensorFlow needed.
 
-usage: python benchmarks/clothing_feed.py PACKED_DIR POOLS_DIR [--sizes 256 320] [--makers N] [--count 3072]
+usage: python benchmarks/clothing_feed.py PACKED_DIR POOLS_DIR [--sizes 256 320] [--makers N] [--count 3072] [--once]
+           [--shares street=0.27 ...]
 
 A pool is a file of uint8 RGBA samples of one size, the alpha in the fourth channel. Makers overwrite it all the time,
 and trainers read it without a lock: a sample that is overwritten while it is read is part one photo, part another, its
-alpha likewise, so it still is a sample. PACKED_DIR is what `clothing_pack.py` wrote; parts may come later.
+alpha likewise, so it still is a sample. PACKED_DIR is what `clothing_pack.py` wrote; parts may come later. `--once`
+fills the pools and ends, where making and training would be in each other's way.
 """
 
 import argparse
@@ -92,44 +94,49 @@ def main():
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 320])
     parser.add_argument("--makers", type=int, default=os.cpu_count())
     parser.add_argument("--count", type=int, default=3072, help="samples of a pool")
+    parser.add_argument("--once", action="store_true", help="end when the pools are full")
+    parser.add_argument(
+        "--shares", nargs="+", default=[], metavar="KIND=SHARE", help="how often a sample is of a kind; in sum 1"
+    )
     arguments = parser.parse_args()
     pools = [Pool(arguments.pools, size, arguments.count) for size in arguments.sizes]
-    for maker in start_makers(arguments.packed, pools, arguments.makers):
+    shares = {kind: float(share) for kind, share in (each.split("=") for each in arguments.shares)} or SHARES
+    for maker in start_makers(arguments.packed, pools, arguments.makers, shares=shares, is_endless=not arguments.once):
         maker.join()
 
 
-def start_makers(packed, pools, processes, seed=0):
+def start_makers(packed, pools, processes, seed=0, shares=SHARES, is_endless=True):
     """Start processes that fill the pools out of a folder of packed files, those that come later, too."""
     for pool in pools:
         pool.samples("w+")
         pool.flags("w+")
     context = get_context("spawn")
-    arguments = [(packed, pools, number, processes, seed) for number in range(processes)]
+    arguments = [(packed, pools, number, processes, seed, shares, is_endless) for number in range(processes)]
     makers = [context.Process(target=_make, args=each, daemon=True) for each in arguments]
     for maker in makers:
         maker.start()
     return makers
 
 
-def _make(packed, pools, number, processes, seed):
+def _make(packed, pools, number, processes, seed, shares, is_endless):
     cv2.setNumThreads(1)
     os.nice(10)
     parts, rng = 0, np.random.default_rng([seed, number])
     opened = [(pool, pool.samples("r+"), pool.flags("r+")) for pool in pools]
     parent, turn = os.getppid(), 0
-    while os.getppid() == parent:
+    while os.getppid() == parent and (is_endless or number + turn * processes < max(pool.count for pool in pools)):
         if turn % LOOK == 0 and (now := len(list(packed.glob("*.npz")))) > parts:
             parts, (pairs, stock) = now, load(packed)
         for pool, samples, flags in opened:
             slot = (number + turn * processes) % pool.count
-            samples[slot] = sample(pairs, stock, pool.size, rng)
+            samples[slot] = sample(pairs, stock, pool.size, rng, shares)
             flags[slot] = 1
         turn += 1
 
 
-def sample(pairs, stock, size, rng):
-    """Return a photo and its alpha: uint8 (size, size, 4)."""
-    kind = rng.choice(list(SHARES), p=list(SHARES.values()))
+def sample(pairs, stock, size, rng, shares=SHARES):
+    """Return a photo and its alpha: uint8 (size, size, 4), of a kind as often as `shares` say."""
+    kind = rng.choice(list(shares), p=list(shares.values()))
     picture, alpha = _drawn(kind, pairs, stock, rng)
     picture, alpha = _moved(picture, alpha, size, rng)
     return np.dstack([_coloured(picture, rng), alpha])

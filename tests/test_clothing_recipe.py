@@ -38,10 +38,10 @@ def webp(image):
 
 
 @pytest.mark.parametrize("kind", feed.SHARES)
-def test_a_sample_of_every_kind_shows_what_its_alpha_says(packed, kind, monkeypatch):
+def test_a_sample_of_every_kind_shows_what_its_alpha_says(packed, kind):
     pairs, stock = feed.load(packed)
-    monkeypatch.setattr(feed, "SHARES", {kind: 1.0})
-    samples = np.stack([feed.sample(pairs, stock, SIDE, np.random.default_rng(seed)) for seed in range(20)])
+    generators = map(np.random.default_rng, range(20))
+    samples = np.stack([feed.sample(pairs, stock, SIDE, generator, {kind: 1.0}) for generator in generators])
     assert samples.shape == (20, SIDE, SIDE, 4) and samples.dtype == np.uint8
     assert (samples[..., 3] == 0).all() if kind == "nothing" else (samples[..., 3] > 127).any()
 
@@ -55,6 +55,15 @@ def test_makers_fill_the_pools_that_trainers_draw_from(packed, tmp_path):
         for maker in makers:
             maker.terminate()
     assert batch.shape == (4, SIDE, SIDE, 4) and batch.any(axis=(1, 2, 3)).all()
+
+
+def test_makers_that_are_to_fill_the_pools_once_end(packed, tmp_path):
+    pool = feed.Pool(tmp_path, SIDE, 5)
+    makers = feed.start_makers(packed, [pool], 2, shares={"nothing": 1.0}, is_endless=False)
+    for maker in makers:
+        maker.join()
+    assert [maker.exitcode for maker in makers] == [0, 0]
+    assert pool.flags().all() and not pool.samples()[..., 3].any()
 
 
 def test_weights_that_travel_arrive_as_half_precision_kernels_and_whole_statistics(tmp_path):
@@ -71,27 +80,36 @@ def test_weights_that_are_chosen_leave_the_others_alone(tmp_path):
     assert 0 < restore(build_model("modnet", 64), tmp_path / "weights.npz") < len(network.weights)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("model", ["modnet", "u2netp"])
-def test_training_by_the_clock_leaves_weights_and_a_history(packed, tmp_path, monkeypatch, model):
-    makers = feed.start_makers(packed, [feed.Pool(tmp_path, SIDE, 16)], 1)
-    sizes = ["--sizes", str(SIDE), "--count", "16", "--batch", "2", "--steps", "2", "--precision", "float32"]
-    options = [
-        "clothing_accelerator",
-        model,
-        str(packed),
-        str(tmp_path),
-        str(tmp_path / "run"),
-        "--minutes",
-        "0.01",
-        *sizes,
-    ]
-    monkeypatch.setattr(sys, "argv", options)
+def train(packed, folder, monkeypatch, model, *options):
+    """Train for a moment on pools that are made meanwhile; what it leaves is in the folder "run"."""
+    makers = feed.start_makers(packed, [feed.Pool(folder, SIDE, 16)], 1)
+    words = ["--minutes", "0.01", "--sizes", SIDE, "--count", 16, "--batch", 2, "--steps", 2, "--precision", "float32"]
+    words = ["clothing_accelerator", model, packed, folder, folder / "run", *words, *options]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
     try:
         clothing_accelerator.main()
     finally:
         for maker in makers:
             maker.terminate()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["modnet", "u2netp"])
+def test_training_by_the_clock_leaves_weights_and_a_history(packed, tmp_path, monkeypatch, model):
+    train(packed, tmp_path, monkeypatch, model)
     header = (tmp_path / "run" / "history.csv").read_text(encoding="utf-8").splitlines()[0]
     assert {"val_street_miou", "val_composites_miou", "val_scenes_miou"} <= set(header.split(","))
     assert restore(build_model(model, SIDE), tmp_path / "run" / "weights.npz")
+
+
+@pytest.mark.long
+def test_what_is_tuned_further_keeps_its_statistics_and_moves_little(packed, tmp_path, monkeypatch):
+    save(build_model("modnet", SIDE), tmp_path / "start.npz")
+    options = ["--start", tmp_path / "start.npz", "--ema", 0.999, "--keep-statistics"]
+    train(packed, tmp_path, monkeypatch, "modnet", *options)
+    with np.load(tmp_path / "start.npz") as start, np.load(tmp_path / "run" / "weights.npz") as end:
+        statistics = [name for name in start.files if "/moving_" in name]
+        moved = [name for name in start.files if not np.array_equal(start[name], end[name])]
+        assert statistics and moved and not set(statistics) & set(moved)
+        for name in moved:  # Adam's step of 4e-4 would move each that is not a moving average by some 1e-4
+            assert np.abs(start[name].astype(float) - end[name]).mean() < 1e-4, name
