@@ -1,10 +1,13 @@
 """Make the model folder that is committed out of a run of `clothing_accelerator.py`.
 
-usage: python benchmarks/clothing_model.py ARCHITECTURE RUN_DIR OUT_DIR [--size 320]
+usage: python benchmarks/clothing_model.py ARCHITECTURE RUN_DIR OUT_DIR [--size 320] [--curves curves.png]
+           [--start START.npz --share 0.7]
 
 RUN_DIR holds `weights.npz` and `history.csv`. Weights are rounded to half precision, which `model.keras` stores as
 float32 with zeros that deflate: it loads everywhere. Mattes are given as they are, not stretched to [0, 1] as the
-official U2NetP's. The curves of the validation figures are drawn beside them; a model card that is there stays.
+official U2NetP's. With `--share`, the weights are so far on the way from what the run began with to its end: what was
+learned without what was forgotten (WiSE-FT, Wortsman et al., 2022). The curves of the validation figures are drawn
+beside them; a model card and curves that are there stay.
 """
 
 import argparse
@@ -33,6 +36,9 @@ def main():
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, default=320, help="input size (default: 320)")
+    parser.add_argument("--curves", default="curves.png", help="their picture's name (default: curves.png)")
+    parser.add_argument("--start", type=Path, help="weights that the run began with")
+    parser.add_argument("--share", type=float, default=1.0, help="of the way from there to the run's end (default: 1)")
     arguments = parser.parse_args()
     known = architectures.find(arguments.architecture)
     settings = known.preset | {
@@ -46,15 +52,19 @@ def main():
     model = build_model(known.name, settings["input_size"])
     if (found := restore(model, arguments.run / "weights.npz")) != len(model.weights):
         raise SystemExit(f"Expected all {len(model.weights)} weights in {arguments.run}; received {found}.")
-    model.set_weights([halved(weights) for weights in model.get_weights()])
-    card = arguments.out / "MODEL_CARD.md"
-    written = card.read_bytes() if card.exists() else None
+    weights = model.get_weights()
+    if arguments.start:
+        restore(model, arguments.start)
+        start, share = model.get_weights(), arguments.share
+        weights = [(1 - share) * before + share * after for before, after in zip(start, weights, strict=True)]
+    model.set_weights([halved(each) for each in weights])
+    kept = {path: path.read_bytes() for kind in ("*.md", "*.png") for path in arguments.out.glob(kind)}
     write_model_folder(model, Preset(**settings), arguments.out, force=True)
-    if written:
-        card.write_bytes(written)
+    for path, content in kept.items():
+        path.write_bytes(content)
     deflate(arguments.out / KERAS_FILE)
     load_model(arguments.out, Preset.load(arguments.out))  # raises unless the digest fits
-    draw(history(arguments.run), arguments.out / "curves.png")
+    draw(history(arguments.run), arguments.out / arguments.curves)
     keras.utils.clear_session()
     print(f"{arguments.out}: {(arguments.out / KERAS_FILE).stat().st_size / 1e6:.1f} MB")
 
