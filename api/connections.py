@@ -21,8 +21,8 @@ _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 class Patience:
     """How long connections wait for their clients; all of a service share it, so that its end can shorten it.
 
-    `header_s`: from the connection, or from an answer, to the next request's last header. `answer_s`: how long nothing
-    of an answer has to be taken for the connection to be cut.
+    `header_s`: from the connection, or from an answer, to the next request's last header, also where what was answered
+    early still goes on. `answer_s`: how long nothing of an answer has to be taken for the connection to be cut.
     """
 
     header_s: float
@@ -95,7 +95,9 @@ class Connection(H11Protocol):
         stood_still_s = max(0.0, now - self._looked_at - 2 * _LOOK_EVERY_S)  # the service or its machine, no client
         self._asked_at, self._taken_at = self._asked_at + stood_still_s, self._taken_at + stood_still_s
         self._looked_at = now
-        waits_for_headers = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        is_answered_early = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+        is_idle = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        waits_for_headers = is_idle or is_answered_early
         if not waits_for_headers or self.cycle is not self._answered:
             self._answered, self._asked_at = self.cycle, now
         unread = self.transport.get_write_buffer_size()

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from abc import ABC, abstractmethod
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import ClientDisconnect
@@ -148,7 +149,9 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._scope["request_id"]
-            if self._state.draining or self._body_is_coming():
+            # Of a stream the rest is read: a client that is told that the connection closes may send it elsewhere.
+            is_read = self._stream and self.status < HTTPStatus.BAD_REQUEST
+            if self._state.draining or (self._body_is_coming() and not is_read):
                 headers["Connection"] = "close"
         self._sent += len(message.get("body", b""))
         if message["type"] == "http.response.body" and not message.get("more_body") and self._body_is_coming():

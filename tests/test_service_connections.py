@@ -52,6 +52,29 @@ def test_a_client_that_asks_again_in_time_keeps_its_connection(one_layer_dir):
             assert answer.startswith(b"HTTP/1.1 200")
 
 
+def test_a_stream_that_goes_on_after_its_answer_is_closed(server):
+    """It was too slow, and is told so; what it sends then is not wanted."""
+    head = b"POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 999\r\n\r\n"
+    with server.connect(head) as connection:
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += connection.recv(65536)
+        assert b"slow_body" in answer
+        connection.settimeout(0.2)
+        wait_until(lambda: is_closed_at_a_byte(connection))
+
+
+def is_closed_at_a_byte(connection):
+    """Send a byte; tell whether the other end has closed."""
+    try:
+        connection.sendall(b" ")
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
 def test_a_client_that_does_not_take_its_answer_gives_up_its_place(server):
     noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
     line = json.dumps({"id": "a", "image": base64.b64encode(encode(noise, ".jpg")).decode()}).encode() + b"\n"

@@ -5,6 +5,8 @@ import io
 import json
 import threading
 import uuid
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -98,6 +100,25 @@ def test_results_of_a_stream_come_while_it_is_being_sent(server, jpeg):
         while data := connection.recv(65536):
             answer += data
     assert b'"second"' in answer
+
+
+def test_a_client_that_reads_while_it_sends_keeps_its_connection(server, jpeg):
+    """What says that it closes, Python's own client gives up when it has read the headers, and sends the rest anew."""
+    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    connection.putrequest("POST", "/v1/batch")
+    connection.putheader("Content-Type", "application/x-ndjson")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    response = connection.getresponse()
+    for name in ("first", "second"):
+        line = json.dumps(item(jpeg, name)).encode() + b"\n"
+        connection.send(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+    connection.send(b"0\r\n\r\n")
+    assert {json.loads(line)["id"] for line in response} == {"first", "second"}
+    used = connection.sock
+    connection.request("GET", "/version")
+    assert connection.getresponse().status == 200 and connection.sock is used
+    connection.close()
 
 
 def test_a_line_without_end_stops_the_stream_but_not_what_came_before(one_layer_dir, jpeg):
