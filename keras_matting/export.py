@@ -19,7 +19,7 @@ from keras_matting.engines.artefacts import files_of, write_manifest
 from keras_matting.engines.base import Engine
 from keras_matting.errors import EngineError, UsageError, first_line
 from keras_matting.files import StrPath, swap
-from keras_matting.model_folder import ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
+from keras_matting.model_folder import GRAPH, ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
 from keras_matting.models.folder import load_model, served_model
 from keras_matting.models.tftrt_form import tftrt_form
 from keras_matting.photos import imaging
@@ -77,7 +77,7 @@ def export(
     preset.save(model_dir)
     files = [path.relative_to(model_dir) for name in names for path in files_of(model_dir / name)]
     fields = {**preset.identity, "batch": batch, "output_shape": list(expected.shape[1:])}
-    write_manifest(model_dir / export_manifest(names[0]), model_dir, files, **fields, opset=opset)
+    write_manifest(model_dir / export_manifest(names[0]), model_dir, files, **fields, opset=opset, graph=GRAPH)
     return errors
 
 

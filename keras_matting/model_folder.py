@@ -27,7 +27,7 @@ TFTRT_SAVED_MODEL = "saved_model_tftrt"
 LOWERED_ONNX = {name: f"model.{name}.onnx" for name in ("fp16", "int8", "int8-fp16", "fp16-uint8")}
 # What `export --for` writes beside the plain export, and for which target.
 EXPORT_TARGETS = {TFTRT_SAVED_MODEL: "tftrt"} | dict.fromkeys(LOWERED_ONNX.values(), "tensorrt")
-# Of exported graphs, counted up where engines made of an older one would be wrong: it is exported again then.
+# The form of exported graphs, counted up where an older one is worse: what is shipped is exported again then.
 # 2: convolutions are named after their layers, instance norms are one operation.
 GRAPH = 2
 BENCHMARK_FILE = "benchmark.json"
@@ -90,9 +90,8 @@ class Preset:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an artefact or a measurement must agree in to be of this model: weights, input size, form of graph."""
-        identity = {"weights_sha256": self.weights_sha256, "input_size": list(self.input_size)}
-        return identity | ({"graph": GRAPH} if self.has_keras else {})
+        """What an artefact or a measurement must agree in to be of this model: its weights, its input size."""
+        return {"weights_sha256": self.weights_sha256, "input_size": list(self.input_size)}
 
     def save(self, model_dir: StrPath) -> None:
         """Write `preset.json` into the folder `model_dir`."""

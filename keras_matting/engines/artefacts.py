@@ -13,12 +13,11 @@ from typing import Any
 
 from keras_matting.errors import EngineError
 from keras_matting.files import StrPath, file_sha256, replaced_folder, write_atomically
-from keras_matting.model_folder import EXPORT_TARGETS, MANIFEST, ONNX_FILE, Preset, engine_dir, export_manifest
+from keras_matting.model_folder import EXPORT_TARGETS, GRAPH, MANIFEST, ONNX_FILE, Preset, engine_dir, export_manifest
 
 _BELONGS = {
     "weights_sha256": "weights",
     "input_size": "input size",
-    "graph": "form of the exported graph",
     "runtime": "runtime",
     "device": "device",
 }
@@ -45,10 +44,13 @@ def exported(model_dir: StrPath, relative: str, engine: str) -> Path:
 
 
 def is_exported(model_dir: StrPath) -> bool:
-    """Tell whether a model folder has graphs of the weights and size of its preset; what is damaged is told later."""
+    """Tell whether a model folder has graphs of its preset's weights and size, in today's form.
+
+    What is damaged is told later.
+    """
     manifest = read_manifest(Path(model_dir) / export_manifest(ONNX_FILE))
-    identity = Preset.load(model_dir).identity
-    is_current = bool(manifest) and all(manifest.get(name) == value for name, value in identity.items())
+    expected = Preset.load(model_dir).identity | {"graph": GRAPH}
+    is_current = all(manifest.get(name) == value for name, value in expected.items())
     return is_current and (Path(model_dir) / ONNX_FILE).is_file()
 
 
