@@ -103,13 +103,13 @@ def test_training_by_the_clock_leaves_weights_and_a_history(packed, tmp_path, mo
 
 
 @pytest.mark.long
-def test_what_is_tuned_further_keeps_its_statistics_and_moves_little(packed, tmp_path, monkeypatch):
+def test_what_is_tuned_further_keeps_its_statistics_and_is_the_moving_average(packed, tmp_path, monkeypatch):
     save(build_model("modnet", SIDE), tmp_path / "start.npz")
-    options = ["--start", tmp_path / "start.npz", "--ema", 0.999, "--keep-statistics"]
-    train(packed, tmp_path, monkeypatch, "modnet", *options)
+    options = ["--start", tmp_path / "start.npz", "--steps", 4, "--keep-statistics"]
+    train(packed, tmp_path, monkeypatch, "modnet", *options, "--rate", 3e-3, "--ema", 1 - 1e-7)
     with np.load(tmp_path / "start.npz") as start, np.load(tmp_path / "run" / "weights.npz") as end:
-        statistics = [name for name in start.files if "/moving_" in name]
-        moved = [name for name in start.files if not np.array_equal(start[name], end[name])]
-        assert statistics and moved and not set(statistics) & set(moved)
-        for name in moved:  # Adam's step of 4e-4 would move each that is not a moving average by some 1e-4
-            assert np.abs(start[name].astype(float) - end[name]).mean() < 1e-4, name
+        whole = [name for name in start.files if start[name].ndim == 1]  # the others travel in half precision
+        moved = {name: np.abs(start[name] - end[name]).max() for name in whole if (start[name] != end[name]).any()}
+    assert moved and not [name for name in moved if "/moving_" in name]
+    # The average begins with the first step, 1e-3 for each variable while training warms up, and then stands still.
+    assert max(moved.values()) < 1.5e-3
