@@ -58,7 +58,9 @@ def test_a_stream_that_goes_on_after_its_answer_is_closed(server):
     with server.connect(head) as connection:
         answer = b""
         while not answer.endswith(b"0\r\n\r\n"):
-            answer += connection.recv(65536)
+            data = connection.recv(65536)
+            assert data, answer
+            answer += data
         assert b"slow_body" in answer
         connection.settimeout(0.2)
         wait_until(lambda: is_closed_at_a_byte(connection))
