@@ -1,4 +1,4 @@
-"""What cannot be matted or written as video: one sentence each, and nothing half-made."""
+"""What cannot be matted or written as video: one sentence each, nothing half-made; and clips that are damaged."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import av
 import clips
 import numpy as np
 import pytest
-from clips import write_clip
+from clips import Read, write_clip
 from PIL import Image
 
 from keras_matting import machine
@@ -249,3 +249,59 @@ def test_a_full_disk_is_one_sentence(tmp_path, one_layer_dir, monkeypatch):
     ):
         run(session, clip, plan(source, tmp_path / "x.webm", OutputOptions("mask")))
     assert not os.path.lexists(tmp_path / "x.webm")
+
+
+def damaged(path, index, size=(96, 128)):
+    """Write a clip of noise and wipe out the packet of one frame."""
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(8)]
+    write_clip(path, pts=range(8), size=size, images=images, options={"g": "2"})
+    position, length = clips.positions(path)[index]
+    data = bytearray(path.read_bytes())
+    data[position : position + length] = bytes(length)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("index", [0, 3, 7])
+def test_a_damaged_frame_is_counted_and_the_rest_goes_on(tmp_path, one_layer_dir, capfd, index):
+    source = damaged(tmp_path / "a.mp4", index)
+    words = [source, tmp_path / "x.webm", "--model", one_layer_dir, "--engine", "onnx-cpu"]
+    assert main(["video", *map(str, words)]) == 1
+    assert "1 damaged and left out" in capfd.readouterr().err
+    times = [time for number, time in enumerate(np.arange(8) / 30) if number != index]
+    assert Read(tmp_path / "x.webm").times == pytest.approx(times, abs=0.001)
+
+
+def test_a_frame_that_the_decoder_repairs_is_shown_and_counted(tmp_path, one_layer_dir):
+    source = damaged(tmp_path / "a.mp4", 3)
+    write_clip(source, pts=range(8), size=(96, 128), options={"g": "8"})
+    position, length = clips.positions(source)[3]
+    data = bytearray(source.read_bytes())
+    data[position + length // 2 : position + length : 7] = bytes(len(range(length // 2, length, 7)))
+    source.write_bytes(data)
+    with Session(one_layer_dir, "onnx-cpu") as session, Clip(source) as clip:
+        result = run(session, clip, plan(source, tmp_path / "x.webm"))
+    assert result.frames + result.damaged == 8
+    assert result.repaired + result.damaged > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "sound"), [("a.mkv", None), ("a.mkv", "aac"), ("a.webm", "libopus"), ("a.mov", None)]
+)
+def test_a_file_that_is_cut_off_is_matted_as_far_as_it_goes(tmp_path, one_layer_dir, capfd, source, sound):
+    options, header = {"g": "4"}, {"movflags": "+faststart"} if source == "a.mov" else {}
+    whole = write_clip(tmp_path / source, pts=range(20), sound=sound, options=options, container_options=header)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 4 // 5])
+    words = [whole, tmp_path / "x.webm", "--model", one_layer_dir, "--engine", "onnx-cpu"]
+    assert main(["video", *map(str, words)]) == 1
+    assert "the clip is cut off" in capfd.readouterr().err
+    assert 0 < len(Read(tmp_path / "x.webm").images) < 20
+
+
+@pytest.mark.parametrize(("pts", "sound_s"), [((0, 1, 2, 3), 1), ((0, 20, 40), None), ((0,), None)])
+def test_a_whole_file_is_not_cut_off_however_long_its_sound_or_its_frames_are(tmp_path, pts, sound_s):
+    source = write_clip(tmp_path / "a.mkv", pts=pts, sound="aac" if sound_s else None, sound_s=sound_s)
+    with Clip(source) as clip:
+        assert len(list(clip.frames())) == len(pts)
+        assert not clip.is_cut_off
