@@ -1,4 +1,4 @@
-"""ICC profiles, made by bytes (ICC.1): matrices with curves, tables that lead one way only, and grey."""
+"""ICC profiles, made by bytes (ICC.1): matrices with curves, tables that lead one way only, grey and inks."""
 
 import struct
 
@@ -11,7 +11,7 @@ ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919,
 PROPHOTO = ((0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03134, 0.00009, 0.82491))
 D50 = (0.9642, 1.0, 0.8249)
 SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-GRID = 17
+GRID, INK_GRID = 17, 9
 
 
 def matrix_profile(colourants, curve, description="", version=2, black=None):
@@ -26,17 +26,38 @@ def matrix_profile(colourants, curve, description="", version=2, black=None):
 
 def table_profile(colourants, exponent):
     """Return an RGB profile of a scanner: a table from numbers to Lab, and none back."""
-    steps = np.linspace(0, 1, GRID) ** exponent
-    rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    t = rgb @ np.array(colourants) / D50
+    light = _grid(3, GRID) ** exponent
+    return _profile(b"scnr", b"RGB ", b"Lab ", _table_tags("Scanner", light @ np.array(colourants), 3, GRID), 2)
+
+
+def ink_profile(covers=(0.9, 0.8, 0.7), black=0.95):
+    """Return a profile of four inks, each of which takes so much of the light of red, green and blue, black of all."""
+    inks = _grid(4, INK_GRID)
+    light = (1 - inks[:, :3] * covers) * (1 - inks[:, 3:] * black)
+    return _profile(b"prtr", b"CMYK", b"Lab ", _table_tags("Inks", light @ np.array(SRGB), 4, INK_GRID), 2)
+
+
+def _grid(channels, side):
+    """Return every combination of `side` steps from 0 to 1, the last channel's first: (side ** channels, channels)."""
+    steps = [np.linspace(0, 1, side)] * channels
+    return np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, channels)
+
+
+def _table_tags(name, xyz, channels, side):
+    """Return the tags of a profile that leads from a grid of numbers to XYZ under D50 (N, 3), stored as Lab."""
+    t = xyz / D50
     f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
     lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
     encoded = np.stack([lab[:, 0] * 652.8, (lab[:, 1] + 128) * 256, (lab[:, 2] + 128) * 256], axis=1)
     table = np.clip(np.rint(encoded), 0, 65535).astype(">u2").tobytes()
     identity = b"".join(struct.pack(">i", 65536 * (index in (0, 4, 8))) for index in range(9))
-    ramps = struct.pack(">2H", 0, 65535) * 3
-    lut = b"mft2\0\0\0\0" + bytes((3, 3, GRID, 0)) + identity + struct.pack(">2H", 2, 2) + ramps + table + ramps
-    return _profile(b"scnr", b"RGB ", b"Lab ", {b"desc": _text("Scanner", 2), b"wtpt": _xyz(D50), b"A2B0": lut}, 2)
+    ramp = struct.pack(">2H", 0, 65535)
+    lut = b"mft2\0\0\0\0" + bytes((channels, 3, side, 0)) + identity + struct.pack(">2H", 2, 2)
+    return {
+        b"desc": _text(name, 2),
+        b"wtpt": _xyz(D50),
+        b"A2B0": lut + ramp * channels + table + ramp * 3,
+    }
 
 
 def grey_profile(exponent):

@@ -11,11 +11,13 @@ from icc_profiles import (
     SRGB,
     SRGB_CURVE,
     grey_profile,
+    ink_profile,
     matrix_profile,
     table_profile,
 )
 from keras_matting_api import photos
 from PIL import Image, ImageCms
+from tiff_files import CMYK, tiff
 
 import keras_matting
 from keras_matting.cli import main
@@ -106,6 +108,60 @@ def test_a_grey_photo_is_seen_through_its_grey_profile(cut, photo, kind, exponen
     result = cut(stored)
     assert "icc_profile" not in result.info
     np.testing.assert_array_equal(np.asarray(result)[..., :3], expected)
+
+
+INKS = ink_profile()
+
+
+def of_inks(inks):
+    """Return Pillow's image of cyan, magenta, yellow and black, uint8 (H, W, 4), 255 for full ink."""
+    return Image.frombytes("CMYK", inks.shape[1::-1], inks.tobytes())
+
+
+def saved(image, **options):
+    file = io.BytesIO()
+    image.save(file, **options)
+    return file.getvalue()
+
+
+def ink_files(inks, icc):
+    """Yield (what it is, file, the inks that are in it)."""
+    for progressive in (False, True):
+        data = saved(of_inks(inks), format="JPEG", quality=95, progressive=progressive, icc_profile=icc)
+        yield "JPEG", data, np.asarray(Image.open(io.BytesIO(data)))
+    for bits, planar in ((8, False), (16, True)):
+        wide = inks.astype(int) * (257 if bits == 16 else 1)
+        yield "TIFF", tiff(wide, CMYK, bits, planar=planar, tags={34675: icc} if icc else {}), inks
+
+
+@pytest.fixture
+def inks():
+    return np.random.default_rng(1).integers(0, 256, (16, 24, 4), np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+
+
+def test_inks_are_seen_through_their_profile(cut, inks):
+    """Of print shops' photos: the output has no profile, it is in sRGB, as every reader shows the photo."""
+    profile, srgb = ImageCms.ImageCmsProfile(io.BytesIO(INKS)), ImageCms.createProfile("sRGB")
+    for kind, data, stored in ink_files(inks, INKS):
+        expected = np.asarray(ImageCms.profileToProfile(of_inks(stored), profile, srgb, outputMode="RGB"))
+        plain = (255 - stored[..., :3].astype(int)) * (255 - stored[..., 3:].astype(int)) / 255
+        assert np.abs(expected - plain).mean() > 20
+        decoded = files.decode(data)
+        assert decoded.icc is None
+        np.testing.assert_allclose(decoded.rgb, expected, atol=1 if kind == "JPEG" else 0)
+        if kind == "JPEG":
+            result = cut(Image.open(io.BytesIO(data)))
+            assert "icc_profile" not in result.info
+            np.testing.assert_array_equal(np.asarray(result)[..., :3], expected)
+
+
+@pytest.mark.parametrize("icc", [None, P3, b"no profile" * 20, INKS[:300]], ids=["none", "RGB", "broken", "cut off"])
+def test_inks_without_a_profile_of_inks_become_rgb_plainly(inks, icc):
+    for _, data, stored in ink_files(inks, icc):
+        plain = (255 - stored[..., :3].astype(int)) * (255 - stored[..., 3:].astype(int)) / 255
+        decoded = files.decode(data)
+        assert decoded.icc is None
+        np.testing.assert_allclose(decoded.rgb, plain, atol=1)
 
 
 def test_a_grey_profile_of_colours_or_of_the_same_curve_changes_nothing(photo):

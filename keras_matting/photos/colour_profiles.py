@@ -1,9 +1,9 @@
 """ICC colour profiles, by Pillow's littleCMS: what an image's numbers mean, and the same colours in other numbers.
 
 A profile is judged by what it does to colours, never by its name. One that is missing, damaged or of another colour
-model than its photo counts as sRGB; one of grey is applied at once, since RGB has no place for it. Conversion is
-perceptual, as browsers do it, and in bands of rows, so that it costs little beyond its output. Pillow is imported where
-there is a profile.
+model than its photo counts as sRGB; one of grey or of inks is applied at once, since RGB has no place for it.
+Conversion is perceptual, as browsers do it, and in bands of rows, so that it costs little beyond its output. Pillow is
+imported where there is a profile.
 """
 
 from __future__ import annotations
@@ -39,6 +39,18 @@ def with_profile(photo: Photo, icc: bytes | None) -> Photo:
         table = _grey_table(icc)
         return photo if table is None else replace(photo, rgb=cv2.LUT(photo.rgb, table))
     return photo
+
+
+def rgb_of_inks(inks: Uint8, icc: bytes | None) -> Uint8:
+    """Return the sRGB colours (H, W, 3) of cyan, magenta, yellow and black, uint8 (H, W, 4) with 255 for full ink.
+
+    As their profile says; plainly, light that each ink leaves times what black leaves, where there is none of inks.
+    """
+    transform = _transform(icc, None, "CMYK") if icc and icc[16:20] == b"CMYK" else None
+    if transform is not None:
+        return _apply(transform, inks, "CMYK")
+    left = cv2.bitwise_not(inks)
+    return np.dstack([cv2.multiply(left[..., ink], left[..., 3], scale=1 / 255) for ink in range(3)])
 
 
 def in_srgb(photo: Photo) -> Photo:
@@ -126,13 +138,15 @@ def _transform(source: bytes | None, target: bytes | None, mode: str = "RGB") ->
         return None
 
 
-def _apply(transform: ImageCmsTransform, rgb: Uint8) -> Uint8:
+def _apply(transform: ImageCmsTransform, pixels: Uint8, mode: str = "RGB") -> Uint8:
+    """Return RGB (H, W, 3) of pixels, uint8 (H, W, channels of `mode`)."""
     from PIL import Image, ImageCms
 
-    result = np.empty(rgb.shape, np.uint8)
-    step = max(1, _BAND_PIXELS // rgb.shape[1])
-    for top in range(0, rgb.shape[0], step):
-        band = Image.fromarray(np.ascontiguousarray(rgb[top : top + step]))
-        ImageCms.applyTransform(band, transform, inPlace=True)
-        result[top : top + step] = np.asarray(band)
+    height, width = pixels.shape[:2]
+    result = np.empty((height, width, 3), np.uint8)
+    step = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, step):
+        rows = pixels[top : top + step]
+        band = Image.frombytes(mode, (width, len(rows)), rows.tobytes())
+        result[top : top + step] = np.asarray(ImageCms.applyTransform(band, transform))
     return result

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import ImageError, UsageError
-from keras_matting.photos import colour_profiles, jpeg, pillow, png, tiff
+from keras_matting.photos import colour_profiles, jpeg, pillow, png, stated_colours, tiff
 from keras_matting.photos.headers import (
     FORMATS,
     exif_orientation,
@@ -62,14 +62,14 @@ def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
             f"Expected at most {max_megapixels:g} megapixels; received {width}x{height} "
             f"({width * height / 1e6:.0f}). Scale the image down or raise the limit (--max-megapixels)."
         )
-    if kind in ("PNG", "AVIF", "HEIC"):
-        require_standard_range(kind, data)
+    require_standard_range(kind, data)
     rgb, alpha, icc, orientation = _DECODERS[kind](data)
     if {width, height} != set(rgb.shape[:2]):
         raise ImageError(f"Expected a {kind} of {width}x{height}, as its header says; it holds another size.")
     if alpha is not None:
         alpha = None if alpha.min() == 255 else np.ascontiguousarray(_upright(alpha, orientation))
-    return colour_profiles.with_profile(Photo(np.ascontiguousarray(_upright(rgb, orientation)), alpha), icc)
+    photo = Photo(np.ascontiguousarray(_upright(rgb, orientation)), alpha)
+    return colour_profiles.with_profile(photo, stated_colours.profile(kind, data, icc))
 
 
 def encode(image: Uint8Or16, extension: str, icc: bytes | None = None) -> bytes:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from keras_matting.arrays import Uint8Or16
 from keras_matting.errors import ImageError, UsageError, first_line
 from keras_matting.files import StrPath, printable
-from keras_matting.photos import colour_profiles
+from keras_matting.photos import colour_profiles, stated_colours
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.photo import Photo
 
@@ -35,11 +35,14 @@ def photo_of_pil(image: Image) -> Photo:
         raise UsageError(f"Expected a PIL image of 8 or 16 bits a channel; received mode {image.mode}. Convert it.")
     try:
         upright = ImageOps.exif_transpose(image)
+        icc = image.info.get("icc_profile") or stated_colours.of_exif(image.info.get("exif", b""))
+        if upright.mode == "CMYK":
+            return Photo(colour_profiles.rgb_of_inks(np.asarray(upright), icc))
         if not upright.mode.startswith("I;16"):
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"Expected a whole PIL image; received: {first_line(error)}.") from error
-    return colour_profiles.with_profile(photo_of_array(np.asarray(upright)), image.info.get("icc_profile"))
+    return colour_profiles.with_profile(photo_of_array(np.asarray(upright)), icc)
 
 
 def pil_of_result(result: Uint8Or16, icc: bytes | None) -> Image:

@@ -11,7 +11,8 @@ from keras_matting.photos import pillow
 
 Tags: TypeAlias = Mapping[int, Sequence[int]]  # bytes where a TIFF says that they are bytes
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
-_ORIENTATION = 0x0112
+_ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769
+_COLOUR_SPACE, _INTEROPERABILITY, _INTEROPERABILITY_INDEX, _UNCALIBRATED = 0xA001, 0xA005, 1, 0xFFFF
 _MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cost time
 # As libjpeg finds them: what stands between two is skipped. Restarts, and two more, have no length and no content.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
@@ -44,15 +45,20 @@ def probe(data: bytes) -> tuple[str, int, int]:
 
 def exif_orientation(data: bytes) -> int:
     """Return the EXIF orientation (1 to 8) that a JPEG's or PNG's first bytes ask for; 1 where they say nothing."""
+    return orientation_of(exif_block(data))
+
+
+def exif_block(data: bytes) -> bytes:
+    """Return the EXIF block of a JPEG or PNG, with what follows it; empty where there is none."""
     try:
         if data[:2] == b"\xff\xd8":
             blocks = (data[at + 4 :] for marker, at in jpeg_segments(data) if marker == 0xE1)
-            return orientation_of(next((block for block in blocks if block.startswith(b"Exif\0\0")), b""))
+            return next((block for block in blocks if block.startswith(b"Exif\0\0")), b"")
         if data[:4] == b"\x89PNG":
-            return orientation_of(next((data[at:end] for name, at, end in png_header(data) if name == b"eXIf"), b""))
+            return next((data[at:end] for name, at, end in png_header(data) if name == b"eXIf"), b"")
     except (struct.error, IndexError):
         pass
-    return 1
+    return b""
 
 
 def orientation_of(exif: bytes) -> int:
@@ -63,6 +69,19 @@ def orientation_of(exif: bytes) -> int:
     except (struct.error, IndexError, ValueError):
         return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Whether an EXIF block says so, as cameras' do (DCF 2.0), most without an ICC profile: "R03", and uncalibrated."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    try:
+        (start, *_) = tiff_directory(tiff, {_EXIF_DIRECTORY})[_EXIF_DIRECTORY]
+        tags = tiff_directory(tiff, {_COLOUR_SPACE, _INTEROPERABILITY}, start)
+        (start, *_) = tags[_INTEROPERABILITY]
+        index = tiff_directory(tiff, {_INTEROPERABILITY_INDEX}, start)[_INTEROPERABILITY_INDEX]
+        return bytes(index[:3]) == b"R03" and tags[_COLOUR_SPACE][0] == _UNCALIBRATED
+    except (struct.error, IndexError, KeyError, OverflowError):
+        return False
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -119,26 +138,31 @@ def png_header(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield name, start, end
 
 
-def require_standard_range(kind: str, data: bytes) -> None:
-    """Raise `ImageError` where a PNG, AVIF or HEIC says that it holds high dynamic range: read plainly, it is dull.
+def code_points(kind: str, data: bytes) -> tuple[int, int] | None:
+    """Return the numbers (ITU-T H.273) of primaries and transfer function in a PNG's cICP, or an AVIF's or HEIC's nclx.
 
-    The transfer function is named by ITU-T H.273: in PNG's cICP chunk, or in the "nclx" of the others.
+    None where there is neither.
     """
     if kind == "PNG":
         chunk = next((data[at:end] for name, at, end in png_header(data) if name == b"cICP"), b"")
-        transfer = chunk[1] if len(chunk) == 4 else None
-    else:
-        at = data.find(b"colrnclx")
-        transfer = int.from_bytes(data[at + 10 : at + 12], "big") if at > 0 else None
+        return (chunk[0], chunk[1]) if len(chunk) == 4 else None
+    at = data.find(b"colrnclx") if kind in ("AVIF", "HEIC") else -1
+    return struct.unpack_from(">2H", data, at + 8) if 0 < at <= len(data) - 12 else None
+
+
+def require_standard_range(kind: str, data: bytes) -> None:
+    """Raise `ImageError` where a file says that it holds high dynamic range: read plainly, it is dull."""
+    _, transfer = code_points(kind, data) or (None, None)
     if transfer in _HDR_TRANSFERS:
         raise ImageError(
             f"Expected a {kind} of standard dynamic range; received {_HDR_TRANSFERS[transfer]}. Save it as SDR."
         )
 
 
-def tiff_directory(data: bytes, wanted: Collection[int]) -> Tags:
+def tiff_directory(data: bytes, wanted: Collection[int], start: int | None = None) -> Tags:
     """Return {tag: values} of whole numbers, or bytes, of the wanted tags in a TIFF structure's first directory.
 
+    Or in the one at `start`, a position.
     Of a repeated tag, the first: decoders take it, so the checks must too. One without values is none.
     Raises `struct.error` where it is cut off.
     """
@@ -147,7 +171,8 @@ def tiff_directory(data: bytes, wanted: Collection[int]) -> Tags:
         return {}
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     count_format, entry_bytes, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
-    (start,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
+    if start is None:
+        (start,) = struct.unpack_from(order + offset_format, data, 8 if big else 4)
     (count,) = struct.unpack_from(order + count_format, data, start)
     start += struct.calcsize(order + count_format)
     if start + count * entry_bytes > len(data):

@@ -13,7 +13,8 @@ import simplejpeg
 
 from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError
-from keras_matting.photos.headers import FRAMES, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
+from keras_matting.photos import colour_profiles, stated_colours
+from keras_matting.photos.headers import FRAMES, exif_block, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
 
 MAX_SCANS = 200  # encoders write about ten; each costs the decoder a pass over the image, however few its bytes
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -44,7 +45,7 @@ class ScansError(ImageError):
 
 
 def decode(data: bytes) -> tuple[Uint8, bytes | None, int]:
-    """Return (RGB, ICC profile or None, EXIF orientation) of JPEG bytes.
+    """Return (RGB, ICC profile or None, EXIF orientation) of JPEG bytes; inks are in sRGB already.
 
     What browsers show whole is read: stray bytes between segments, a missing end. Raises `ImageError` where pixels are
     missing, `ScansError` where decoding would take far longer than the size says.
@@ -62,7 +63,11 @@ def decode(data: bytes) -> tuple[Uint8, bytes | None, int]:
         pixels = _pixels_of_odd_file(_as_written(data), colours)
     if _is_arithmetic(data):
         _pixels_by_opencv(_as_written(data))  # refuses what ends early: there are no warnings of that
-    return _rgb_of_inks(pixels) if pixels.shape[2] == 4 else pixels, icc, exif_orientation(data)
+    if pixels.shape[2] == 4:  # inks, inverted, as Adobe began to write them
+        pixels, icc = colour_profiles.rgb_of_inks(cv2.bitwise_not(pixels), icc), None
+    else:
+        icc = icc or stated_colours.of_exif(exif_block(data))
+    return pixels, icc, exif_orientation(data)
 
 
 def with_icc(data: bytes, icc: bytes) -> bytes:
@@ -80,11 +85,6 @@ def with_icc(data: bytes, icc: bytes) -> bytes:
 
 def _segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
-
-
-def _rgb_of_inks(inks: Uint8) -> Uint8:
-    """Return RGB of cyan, magenta, yellow and black as Adobe writes them: inverted."""
-    return np.dstack([cv2.multiply(inks[..., ink], inks[..., 3], scale=1 / 255) for ink in range(3)])
 
 
 def _pixels_of_odd_file(data: bytes, colours: str) -> Uint8:

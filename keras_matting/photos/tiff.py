@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from keras_matting.arrays import Uint8, Uint8Or16
 from keras_matting.errors import ImageError
-from keras_matting.photos import jpeg, tiff_checksums
+from keras_matting.photos import colour_profiles, jpeg, tiff_checksums
 from keras_matting.photos import tiff_layout as tiff
 from keras_matting.photos.headers import Tags, probe, tiff_directory
 
@@ -32,15 +32,19 @@ def decode(data: bytes) -> tuple[Uint8, Uint8 | None, bytes | None, int]:
     except (struct.error, IndexError, KeyError, OverflowError):
         raise ImageError(tiff.BROKEN) from None
     palette = _palette(tags[tiff.COLOUR_MAP]) if layout.photometric == tiff.PALETTE else None
+    profile = tags.get(tiff.ICC)
+    icc = profile if isinstance(profile, bytes) else None
     rgb = np.empty((layout.height, layout.width, 3), np.uint8)
     alpha = None if layout.alpha is None else np.empty((layout.height, layout.width), np.uint8)
     for top, samples in _bands(data, layout, tags):
         bottom = top + samples[0].shape[0]
-        rgb[top:bottom] = _colours(samples, layout, palette)
+        rgb[top:bottom] = _colours(samples, layout, palette, icc)
         if alpha is not None and layout.alpha is not None:
             alpha[top:bottom] = to_8_bits(samples[layout.alpha])
-    icc, (orientation, *_) = tags.get(tiff.ICC), tags.get(tiff.ORIENTATION, (1,))
-    return rgb, alpha, icc if isinstance(icc, bytes) else None, orientation if orientation in range(1, 9) else 1
+    orientation, *_ = tags.get(tiff.ORIENTATION, (1,))
+    if layout.photometric == tiff.CMYK:
+        icc = None  # inks are in sRGB already
+    return rgb, alpha, icc, orientation if orientation in range(1, 9) else 1
 
 
 def to_8_bits(values: Uint8Or16) -> Uint8:
@@ -71,7 +75,7 @@ def _bands(data: bytes, layout: tiff.Layout, tags: Tags) -> Iterator[tuple[int, 
             yield start * layout.rows + first, band
 
 
-def _colours(samples: Mapping[int, Uint8Or16], layout: tiff.Layout, palette: Uint8 | None) -> Uint8:
+def _colours(samples: Mapping[int, Uint8Or16], layout: tiff.Layout, palette: Uint8 | None, icc: bytes | None) -> Uint8:
     """Return the RGB, or grey, that samples mean."""
     if palette is not None:
         return palette[samples[0]]
@@ -84,8 +88,7 @@ def _colours(samples: Mapping[int, Uint8Or16], layout: tiff.Layout, palette: Uin
         colours = [_divided(colour, alpha, full) for colour in colours]
     colours = [to_8_bits(colour) for colour in colours]
     if layout.photometric == tiff.CMYK:
-        *inks, black = [255 - ink.astype(np.uint16) for ink in colours]
-        colours = [(ink * black + 127) // 255 for ink in inks]
+        return colour_profiles.rgb_of_inks(np.stack(colours, axis=-1), icc)
     return np.stack(colours if len(colours) == 3 else colours * 3, axis=-1)
 
 
