@@ -132,6 +132,8 @@ def test_what_a_png_states_is_what_its_numbers_mean(name, colours):
         [(b"sRGB", b"\0"), gama(1.0), chrm(P3_POINTS)],
         [gama(1.0), chrm([0] * 8)],
         [gama(1.0), chrm(SRGB_POINTS[:2] * 4)],
+        [gama(1.0), chrm((*SRGB_POINTS[:2], 0.3, 0.3, 0.4, 0.4, 0.5, 0.50001))],  # nearly on one line
+        [gama(1.0), (b"cHRM", b"\xff" * 32)],
         [(b"gAMA", bytes(4))],
         [(b"gAMA", b"\xff" * 4)],
         [(b"gAMA", struct.pack(">I", 1))],

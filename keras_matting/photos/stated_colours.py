@@ -33,6 +33,7 @@ _SRGB_CURVE: _Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _CURVES: dict[int, _Curve] = {4: (2.2,), 5: (2.8,), 8: (1.0,)} | dict.fromkeys((1, 6, 13, 14, 15), _SRGB_CURVE)
 _ADOBE_EXPONENT = 563 / 256
 _SRGB_GAMMA, _NEARLY = 1 / 2.2, 0.02  # what PNGs said for sRGB's curve before they had a word for it
+_MOST = 8  # of a matrix: what real colours need is below 2
 _D50 = (0.9642, 1.0, 0.8249)
 _BRADFORD = np.array([(0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296)])
 
@@ -83,7 +84,9 @@ def _profile(chromaticities: _Chromaticities, curve: _Curve) -> bytes | None:
         return None
     try:
         colourants, adaptation = _adapted(chromaticities)
-    except (np.linalg.LinAlgError, ZeroDivisionError):
+    except np.linalg.LinAlgError:
+        return None
+    if not (np.abs([colourants, adaptation]) < _MOST).all():
         return None
     tags = {b"desc": _text("Colours as the file states them"), b"cprt": _text("CC0"), b"wtpt": _xyz(_D50)}
     tags[b"chad"] = b"sf32\0\0\0\0" + _fixed(*adaptation.ravel())
@@ -99,7 +102,7 @@ def _adapted(chromaticities: _Chromaticities) -> tuple[Float64, Float64]:
     """Return (the colourants under D50, XYZ of red, green and blue as columns; the matrix that adapts to D50)."""
     x, y = np.array(chromaticities).reshape(4, 2).T
     if not (y > 0).all():
-        raise ZeroDivisionError
+        raise np.linalg.LinAlgError
     xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
     white, primaries = xyz[:, 0], xyz[:, 1:]
     colourants = primaries * np.linalg.solve(primaries, white)
