@@ -1,6 +1,7 @@
 """Colours mean what their profile does, whatever it is called, and a background is seen as the colour it was given."""
 
 import io
+from itertools import product
 
 import numpy as np
 import pytest
@@ -126,8 +127,9 @@ def saved(image, **options):
 
 def ink_files(inks, icc):
     """Yield (what it is, file, the inks that are in it)."""
-    for progressive in (False, True):
-        data = saved(of_inks(inks), format="JPEG", quality=95, progressive=progressive, icc_profile=icc)
+    for progressive, subsampling in product((False, True), (0, 1, 2)):
+        options = {"quality": 95, "progressive": progressive, "subsampling": subsampling, "icc_profile": icc}
+        data = saved(of_inks(inks), format="JPEG", **options)
         yield "JPEG", data, np.asarray(Image.open(io.BytesIO(data)))
     for bits, planar in ((8, False), (16, True)):
         wide = inks.astype(int) * (257 if bits == 16 else 1)

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+from icc_profiles import ink_profile
+from PIL import Image
 from server import post, script, start_server
 from waiting import metric, wait_until
 
@@ -74,18 +76,22 @@ print(status("VmHWM") - before, footprint.of_file(data, options))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", ["rgba", "mask", "matte16", "on-color", "foreground", "canvas", "cropped"])
+@pytest.mark.parametrize("kind", ["rgba", "mask", "matte16", "on-color", "foreground", "canvas", "cropped", "inks"])
 def test_a_photo_takes_no_more_than_its_cost(photo, tmp_path, kind):
     """fault: service_memory_on_color. A process of its own, whose largest size the system has kept."""
     if kind == "foreground":
         pytest.importorskip("pymatting", reason="needs pip install '.[refine]'")
-    (tmp_path / "a.jpg").write_bytes(encode(np.tile(photo, (24, 24, 1)), ".jpg"))
+    large = np.tile(photo, (24, 24, 1))
+    if kind == "inks":
+        Image.fromarray(large).convert("CMYK").save(tmp_path / "a.jpg", subsampling="4:2:0", icc_profile=ink_profile())
+    else:
+        (tmp_path / "a.jpg").write_bytes(encode(large, ".jpg"))
     foreground = kind == "foreground"
     framing = {
         "canvas": {"canvas": "2000x3000", "shadow": "soft"},
         "cropped": {"crop": True, "margin": "3%", "shadow": "soft"},
     }.get(kind, {})
-    kind = {"foreground": "rgba", "canvas": "on-color", "cropped": "rgba"}.get(kind, kind)
+    kind = {"foreground": "rgba", "canvas": "on-color", "cropped": "rgba", "inks": "rgba"}.get(kind, kind)
     code = MEASURED.format(kind=kind, foreground=foreground, framing=framing)
     command = [sys.executable, "-c", code, tmp_path / "a.jpg"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)

@@ -10,7 +10,7 @@ from icc_profiles import ADOBE_RGB, DISPLAY_P3, SRGB, SRGB_CURVE, matrix_profile
 from PIL import Image, ImageCms
 
 import keras_matting
-from keras_matting.photos import colour_profiles, files, stated_colours
+from keras_matting.photos import colour_profiles, files, headers, stated_colours
 from keras_matting.photos.given import photo_of_pil
 
 P3 = matrix_profile(DISPLAY_P3, SRGB_CURVE, "Display P3", 4)
@@ -86,9 +86,10 @@ def exif(index=b"R03\0", colour_space=0xFFFF, order="<"):
     return b"Exif\0\0" + head + first + own + last
 
 
-def jpeg(rgb, block, mode="RGB", icc=None):
+def jpeg(rgb, block, mode="RGB", icc=None, subsampling=0):
     file = io.BytesIO()
-    Image.fromarray(rgb).convert(mode).save(file, "JPEG", quality=95, subsampling=0, exif=block, icc_profile=icc)
+    options = {"quality": 95, "subsampling": subsampling, "exif": block, "icc_profile": icc}
+    Image.fromarray(rgb).convert(mode).save(file, "JPEG", **options)
     return file.getvalue()
 
 
@@ -134,6 +135,7 @@ def test_what_a_png_states_is_what_its_numbers_mean(name, colours):
         [gama(1.0), chrm(SRGB_POINTS[:2] * 4)],
         [gama(1.0), chrm((*SRGB_POINTS[:2], 0.3, 0.3, 0.4, 0.4, 0.5, 0.50001))],  # nearly on one line
         [gama(1.0), (b"cHRM", b"\xff" * 32)],
+        [gama(1.0), (b"cHRM", struct.pack(">8i", 32168, 33767, 73470, 26530, 0, 100_000, 10, -7700))],  # ACES
         [(b"gAMA", bytes(4))],
         [(b"gAMA", b"\xff" * 4)],
         [(b"gAMA", struct.pack(">I", 1))],
@@ -177,7 +179,8 @@ def test_other_words_in_an_exif_block_are_not_adobe_rgb(colours):
     whole = exif()
     for block in (exif(b"R98\0"), exif(colour_space=1), *(whole[:length] for length in range(8, len(whole) - 4, 5))):
         assert files.decode(jpeg(colours, block)).icc is None
-    assert files.decode(jpeg(colours, whole, "CMYK")).icc is None  # inks were never Adobe RGB
+    for sampling in (0, 2):
+        assert files.decode(jpeg(colours, whole, "CMYK", subsampling=sampling)).icc is None  # inks never were
 
 
 def test_the_wide_primaries_of_bt_2020_and_cinema_are_told_apart():
@@ -196,3 +199,17 @@ def test_a_cut_out_carries_the_profile_that_was_stated(colours, one_layer_dir):
     np.testing.assert_array_equal(np.asarray(image)[..., :3], colours)
     rgb = np.asarray(image.convert("RGB"))
     np.testing.assert_allclose(seen(rgb, image.info["icc_profile"]), seen(rgb, P3), atol=2)
+
+
+@pytest.mark.parametrize("info", [{"exif": None}, {"icc_profile": 3}, {"exif": exif()}])
+def test_whatever_a_pil_image_s_plug_in_leaves_is_no_failure(info, colours):
+    """pillow-heif leaves None; and of R03 only a camera's JPEG knows."""
+    image = Image.fromarray(colours)
+    image.info |= info
+    assert photo_of_pil(image).icc is None
+
+
+def test_an_exif_block_ends_with_its_segment():
+    block = exif()
+    data = b"\xff\xd8\xff\xe1" + struct.pack(">H", 2 + len(block)) + block + b"\xff\xda\0\2rest"
+    assert headers.exif_block(data) == block

@@ -49,8 +49,10 @@ def rgb_of_inks(inks: Uint8, icc: bytes | None) -> Uint8:
     transform = _transform(icc, None, "CMYK") if icc and icc[16:20] == b"CMYK" else None
     if transform is not None:
         return _apply(transform, inks, "CMYK")
-    left = cv2.bitwise_not(inks)
-    return np.dstack([cv2.multiply(left[..., ink], left[..., 3], scale=1 / 255) for ink in range(3)])
+    rgb, light = np.empty((*inks.shape[:2], 3), np.uint8), cv2.bitwise_not(inks[..., 3])
+    for ink in range(3):
+        rgb[..., ink] = cv2.multiply(cv2.bitwise_not(inks[..., ink]), light, scale=1 / 255)
+    return rgb
 
 
 def in_srgb(photo: Photo) -> Photo:

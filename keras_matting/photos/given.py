@@ -35,14 +35,20 @@ def photo_of_pil(image: Image) -> Photo:
         raise UsageError(f"Expected a PIL image of 8 or 16 bits a channel; received mode {image.mode}. Convert it.")
     try:
         upright = ImageOps.exif_transpose(image)
-        icc = image.info.get("icc_profile") or stated_colours.of_exif(image.info.get("exif", b""))
-        if upright.mode == "CMYK":
+        icc = _profile_of_pil(image)
+        if upright.mode == "CMYK" and all(upright.size):
             return Photo(colour_profiles.rgb_of_inks(np.asarray(upright), icc))
         if not upright.mode.startswith("I;16"):
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"Expected a whole PIL image; received: {first_line(error)}.") from error
     return colour_profiles.with_profile(photo_of_array(np.asarray(upright)), icc)
+
+
+def _profile_of_pil(image: Image) -> bytes | None:
+    """Return a PIL image's profile: what its plug-in found, or what a camera's JPEG states."""
+    icc, exif = (found if isinstance(found := image.info.get(name), bytes) else b"" for name in ("icc_profile", "exif"))
+    return icc or (stated_colours.of_exif(exif) if image.format in ("JPEG", "MPO") else None)
 
 
 def pil_of_result(result: Uint8Or16, icc: bytes | None) -> Image:

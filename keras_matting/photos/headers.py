@@ -11,6 +11,7 @@ from keras_matting.photos import pillow
 
 Tags: TypeAlias = Mapping[int, Sequence[int]]  # bytes where a TIFF says that they are bytes
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
+_EXIF = b"Exif\0\0"
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769
 _COLOUR_SPACE, _INTEROPERABILITY, _INTEROPERABILITY_INDEX, _UNCALIBRATED = 0xA001, 0xA005, 1, 0xFFFF
 _MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cost time
@@ -49,11 +50,13 @@ def exif_orientation(data: bytes) -> int:
 
 
 def exif_block(data: bytes) -> bytes:
-    """Return the EXIF block of a JPEG or PNG, with what follows it; empty where there is none."""
+    """Return the EXIF block of a JPEG or PNG; empty where there is none."""
     try:
         if data[:2] == b"\xff\xd8":
-            blocks = (data[at + 4 :] for marker, at in jpeg_segments(data) if marker == 0xE1)
-            return next((block for block in blocks if block.startswith(b"Exif\0\0")), b"")
+            segments = (
+                slice(at + 4, at + 2 + jpeg_length(data, at)) for marker, at in jpeg_segments(data) if marker == 0xE1
+            )
+            return next((data[segment] for segment in segments if data.startswith(_EXIF, segment.start)), b"")
         if data[:4] == b"\x89PNG":
             return next((data[at:end] for name, at, end in png_header(data) if name == b"eXIf"), b"")
     except (struct.error, IndexError):
@@ -64,7 +67,7 @@ def exif_block(data: bytes) -> bytes:
 def orientation_of(exif: bytes) -> int:
     """Return the orientation tag of an EXIF block, 1 where it is missing or broken."""
     try:
-        directory = tiff_directory(exif.removeprefix(b"Exif\0\0"), {_ORIENTATION})
+        directory = tiff_directory(exif.removeprefix(_EXIF), {_ORIENTATION})
         orientation = directory.get(_ORIENTATION, (1,))[0]
     except (struct.error, IndexError, ValueError):
         return 1
@@ -73,7 +76,7 @@ def orientation_of(exif: bytes) -> int:
 
 def is_adobe_rgb(exif: bytes) -> bool:
     """Whether an EXIF block says so, as cameras' do (DCF 2.0), most without an ICC profile: "R03", and uncalibrated."""
-    tiff = exif.removeprefix(b"Exif\0\0")
+    tiff = exif.removeprefix(_EXIF)
     try:
         (start, *_) = tiff_directory(tiff, {_EXIF_DIRECTORY})[_EXIF_DIRECTORY]
         tags = tiff_directory(tiff, {_COLOUR_SPACE, _INTEROPERABILITY}, start)

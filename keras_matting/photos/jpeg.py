@@ -4,6 +4,7 @@ OpenCV swallows libjpeg's warnings, and with them what says that pixels are miss
 no slower: its answer is OpenCV's, bit for bit.
 """
 
+import io
 import re
 import struct
 
@@ -14,7 +15,7 @@ import simplejpeg
 from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError
 from keras_matting.photos import colour_profiles, stated_colours
-from keras_matting.photos.headers import FRAMES, exif_block, exif_orientation, jpeg_length, jpeg_markers, jpeg_segments
+from keras_matting.photos.headers import FRAMES, exif_block, jpeg_length, jpeg_markers, jpeg_segments, orientation_of
 
 MAX_SCANS = 200  # encoders write about ten; each costs the decoder a pass over the image, however few its bytes
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -63,11 +64,13 @@ def decode(data: bytes) -> tuple[Uint8, bytes | None, int]:
         pixels = _pixels_of_odd_file(_as_written(data), colours)
     if _is_arithmetic(data):
         _pixels_by_opencv(_as_written(data))  # refuses what ends early: there are no warnings of that
-    if pixels.shape[2] == 4:  # inks, inverted, as Adobe began to write them
-        pixels, icc = colour_profiles.rgb_of_inks(cv2.bitwise_not(pixels), icc), None
-    else:
-        icc = icc or stated_colours.of_exif(exif_block(data))
-    return pixels, icc, exif_orientation(data)
+    exif = exif_block(data)
+    if colours == "CMYK":
+        inks = (
+            _inks_by_pillow(data) if pixels.shape[2] == 3 else cv2.bitwise_not(pixels, dst=pixels)
+        )  # Adobe inverts them
+        return colour_profiles.rgb_of_inks(inks, icc), None, orientation_of(exif)
+    return pixels, icc or stated_colours.of_exif(exif), orientation_of(exif)
 
 
 def with_icc(data: bytes, icc: bytes) -> bytes:
@@ -122,6 +125,20 @@ def _pixels_by_opencv(data: bytes) -> Uint8:
     if first is None or second is None or not np.array_equal(first, second):
         raise ImageError(_DAMAGED)
     return first
+
+
+def _inks_by_pillow(data: bytes) -> Uint8:
+    """Return the inks (H, W, 4), 255 for full ink, of a whole file whose sampling simplejpeg does not read.
+
+    OpenCV has read it, but gives no inks, only what they would be without a profile.
+    """
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    try:
+        with JpegImageFile(io.BytesIO(_as_written(data))) as image:
+            return np.asarray(image)
+    except (OSError, ValueError, SyntaxError):
+        raise ImageError(_DAMAGED) from None
 
 
 def _is_arithmetic(data: bytes) -> bool:

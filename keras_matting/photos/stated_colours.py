@@ -101,7 +101,7 @@ def _profile(chromaticities: _Chromaticities, curve: _Curve) -> bytes | None:
 def _adapted(chromaticities: _Chromaticities) -> tuple[Float64, Float64]:
     """Return (the colourants under D50, XYZ of red, green and blue as columns; the matrix that adapts to D50)."""
     x, y = np.array(chromaticities).reshape(4, 2).T
-    if not (y > 0).all():
+    if not ((y > 0) & (x <= 1) & (y <= 1)).all():
         raise np.linalg.LinAlgError
     xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
     white, primaries = xyz[:, 0], xyz[:, 1:]
