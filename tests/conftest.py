@@ -16,6 +16,18 @@ ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests share fixtures and run in one process; notebooks share none, and take minutes each."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FileByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if "::test_a_notebook_runs" in nodeid else super()._split_scope(nodeid)
+
+    return FileByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """A folder of real photos beside the checkout; tests on it are extra."""

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TypeAlias
 
 from keras_matting.errors import ImageError
-from keras_matting.photos import pillow
+from keras_matting.photos import heif_boxes, pillow
 
 Tags: TypeAlias = Mapping[int, Sequence[int]]  # bytes where a TIFF says that they are bytes
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
@@ -142,15 +142,15 @@ def png_header(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def code_points(kind: str, data: bytes) -> tuple[int, int] | None:
-    """Return the numbers (ITU-T H.273) of primaries and transfer function in a PNG's cICP, or an AVIF's or HEIC's nclx.
+    """Return the numbers (ITU-T H.273) of primaries and transfer function in a PNG's cICP, or in an "nclx".
 
-    None where there is neither.
+    In that of an AVIF's or HEIC's primary image. None where there is none.
     """
     if kind == "PNG":
         chunk = next((data[at:end] for name, at, end in png_header(data) if name == b"cICP"), b"")
         return (chunk[0], chunk[1]) if len(chunk) == 4 else None
-    at = data.find(b"colrnclx") if kind in ("AVIF", "HEIC") else -1
-    return struct.unpack_from(">2H", data, at + 8) if 0 < at <= len(data) - 12 else None
+    boxes = heif_boxes.colour_boxes(data) if kind in ("AVIF", "HEIC") else []
+    return next((struct.unpack_from(">2H", box, 4) for box in boxes if box[:4] == b"nclx" and len(box) >= 8), None)
 
 
 def require_standard_range(kind: str, data: bytes) -> None:
