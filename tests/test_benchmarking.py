@@ -118,7 +118,7 @@ def test_what_others_take_of_the_processors_is_told_and_what_the_benchmark_takes
     quiet = {"busy": False, "cores_taken": 0.1, "cores": 2}
     assert sentence(quiet) == ""
     busy = sentence(quiet | {"busy": True, "cores_taken": 1.62})
-    assert busy == "The machine was busy: 1.6 of 2 cores were used by others."
+    assert busy == "The machine was busy: 1.6 of 2 cores were used by others. Benchmark again when it is quiet."
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def sentence(summary: Mapping[str, Any]) -> str:
     """Return "The machine was busy: ...", or "" where it was not or cannot be known."""
     if not summary["busy"]:
         return ""
-    return f"The machine was busy: {summary['cores_taken']:.1f} of {summary['cores']} cores were used by others."
+    taken, cores = summary["cores_taken"], summary["cores"]
+    return f"The machine was busy: {taken:.1f} of {cores} cores were used by others. Benchmark again when it is quiet."
 
 
 def described(summary: Mapping[str, Any]) -> str:
