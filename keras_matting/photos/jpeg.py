@@ -66,9 +66,8 @@ def decode(data: bytes) -> tuple[Uint8, bytes | None, int]:
         _pixels_by_opencv(_as_written(data))  # refuses what ends early: there are no warnings of that
     exif = exif_block(data)
     if colours == "CMYK":
-        inks = (
-            _inks_by_pillow(data) if pixels.shape[2] == 3 else cv2.bitwise_not(pixels, dst=pixels)
-        )  # Adobe inverts them
+        is_read = pixels.shape[2] == 4  # as Adobe began to write inks: inverted
+        inks = cv2.bitwise_not(pixels, dst=pixels) if is_read else _inks_by_pillow(data)
         return colour_profiles.rgb_of_inks(inks, icc), None, orientation_of(exif)
     return pixels, icc or stated_colours.of_exif(exif), orientation_of(exif)
 
