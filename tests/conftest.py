@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,6 +15,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_addoption(parser):
+    """A slow machine leaves out what it has no time for, and says so, instead of being cut off with nothing to show."""
+    parser.addoption("--long-until", type=float, metavar="TIME", help="begin no long test after this Unix time")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Leave long tests out when the time is over, before their fixtures are made."""
+    end = item.config.getoption("long_until")
+    if end is not None and time.time() > end and item.get_closest_marker("long"):
+        pytest.skip("not run: the time for long tests (--long-until) is over")
 
 
 @pytest.hookimpl(optionalhook=True)
