@@ -200,6 +200,7 @@ def main():
         default=["256", "/", "256", "320"],
         help="of the batches, by turns; those behind / in the second half of the time",
     )
+    parser.add_argument("--shrink-to", type=int, metavar="SIZE", help="at which the pools' samples are learned from")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=4e-4)
     parser.add_argument("--count", type=int, default=3072, help="samples of a pool")
@@ -220,9 +221,9 @@ def main():
     trainer.keeps_statistics = arguments.keep_statistics
     average = {"use_ema": True, "ema_momentum": arguments.ema} if arguments.ema else {}
     trainer.compile(optimizer=FusedAdam(arguments.rate, epsilon=1e-8, **average))
-    validation = validation_set(load(arguments.packed)[0], max(pools_used(arguments.sizes)))
+    validation = validation_set(load(arguments.packed)[0], arguments.shrink_to or max(pools_used(arguments.sizes)))
     pools = {size: Pool(arguments.pools, size, arguments.count) for size in pools_used(arguments.sizes)}
-    batches = drawn(pools, arguments.sizes, arguments.batch, clock)
+    batches = drawn(pools, arguments.sizes, arguments.batch, clock, arguments.shrink_to)
     record = Record(arguments.out, clock, validation, arguments.validate_every)
     (arguments.out / "arguments.json").write_text(json.dumps(vars(arguments), default=str), encoding="utf-8")
     endless = {"steps_per_epoch": arguments.steps, "epochs": 10**6, "shuffle": False}
@@ -234,14 +235,20 @@ def pools_used(sizes):
     return [int(size) for size in sizes if size != "/"]
 
 
-def drawn(pools, sizes, batch, clock):
-    """Yield (samples, sources) by the sizes before "/" in the first half of the time, those behind it in the second."""
+def drawn(pools, sizes, batch, clock, shrink_to=None):
+    """Yield (samples, sources) by the sizes before "/" in the first half of the time, those behind it in the second.
+
+    `shrink_to`: the size that samples are shrunk to, so that models of several sizes share a pool.
+    """
     middle = sizes.index("/") if "/" in sizes else len(sizes)
     halves = pools_used(sizes[:middle]), pools_used(sizes[middle:] or sizes)
     rng, turn = np.random.default_rng(2), 0
     while True:
         turns = halves[clock.part() >= 0.5]
-        yield pools[turns[turn % len(turns)]].draw(batch, rng), np.zeros(batch, np.int32)
+        samples = pools[turns[turn % len(turns)]].draw(batch, rng)
+        if shrink_to:
+            samples = np.stack([cv2.resize(each, (shrink_to,) * 2, interpolation=cv2.INTER_AREA) for each in samples])
+        yield samples, np.zeros(batch, np.int32)
         turn += 1
 
 

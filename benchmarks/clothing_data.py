@@ -6,7 +6,7 @@ DATA_DIR holds ccp/{image,mask}, garments/rgba, backgrounds/image and clothing_c
 pairs, image/ and mask/; one that is there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
 (parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees) and `scenes` (garments
 composited with exact alpha). Validation, of what `splits/` holds out: `val-street` (ccp's own masks), `val-composites`
-(a garment on a background) and `val-scenes` (as `scenes`).
+(a garment on a background), `val-scenes` (as `scenes`) and `val-portraits` (heads and shoulders out of `val-street`).
 """
 
 import argparse
@@ -27,7 +27,8 @@ from keras_matting.photos.refine import estimate_foreground
 WIDTH = 400  # street photos and flat-lays are kept at that width
 GROUND_SIDE = 800  # backgrounds' longer side
 OUTFITS = 500  # street photos that give an outfit, a person without clothes and an empty street
-MAX_LEFT = 0.04  # of a street without its person, at most, may still stand out
+MAX_LEFT = 0.04  # of a ground whose subject was taken out, at most, may still stand out
+TEXTURE = "dtd_"  # how the names of textures begin among the backgrounds
 VALIDATION_SCENES = 60
 
 
@@ -45,6 +46,7 @@ def main():
         "val-street": data.held_out_street,
         "val-composites": lambda: data.validation(scenes.simple_scene, arguments.out, seed=1),
         "val-scenes": lambda: data.validation(scenes.scene, arguments.out, seed=2),
+        "val-portraits": data.held_out_portraits,
         "flatlays": data.flatlays,
         "street": data.street,
         "crops": data.crops,
@@ -65,6 +67,11 @@ class Data:
         """Yield ccp's held-out photos with the masks that came with them."""
         for stem in sorted(held_out("ccp")):
             yield stem, *self._ccp(stem)
+
+    def held_out_portraits(self):
+        """Yield the head and shoulders of each of ccp's held-out photos."""
+        for index, (stem, picture, mask) in enumerate(self.held_out_street()):
+            yield stem, *scenes.portrait(picture, mask, np.random.default_rng([5, index]))
 
     def street(self):
         """Yield ccp's training photos with soft masks."""
@@ -115,10 +122,25 @@ class Data:
                 streets.append(street)
             outfits.append(_cut(picture, alpha))
             bare.append(_cut(picture, cv2.subtract(person, alpha)))
-        photos = [self._background(path.stem) for path in self._paths("backgrounds/image", "backgrounds")]
+        grounds = tuple(tuple(kind) for kind in (*self._backgrounds(), streets, self._laid_grounds()) if kind)
         return scenes.Stock(
-            (*garments, *garments, *laid), (photos, streets), tuple(outfits), tuple(filter(_is_seen, bare))
+            (*garments, *garments, *laid), grounds, tuple(outfits), tuple(filter(_is_seen, bare)), is_varied=True
         )
+
+    def _backgrounds(self):
+        """Return (textures, photos): the photos with what `clothing_wallpapers.py` found."""
+        paths = self._paths("backgrounds/image", "backgrounds")
+        textures, photos = ([p for p in paths if p.stem.startswith(TEXTURE) == is_one] for is_one in (True, False))
+        found = sorted((self.out / "wallpapers").glob("*.jpg"))
+        return [[_shrunk(decode(path.read_bytes()).rgb) for path in kind] for kind in (textures, photos + found)]
+
+    def _laid_grounds(self):
+        """Return what flat-lays lie on, the garment's columns filled by what is beside it."""
+        filled = (scenes.empty_ground(picture, matte) for _, picture, matte in pairs(self.out / "flatlays"))
+        return [picture for picture in filled if picture is not None and self._is_empty(picture)]
+
+    def _is_empty(self, picture):
+        return self._matte("u2netp", picture).mean() <= MAX_LEFT * 255
 
     def garments(self):
         """Return the garments that training may see, as cut-outs."""
@@ -128,7 +150,7 @@ class Data:
         """Return (the street without the person, or None where others are on it; the person's matte)."""
         person = cv2.max(self._matte("u2netp", picture), alpha)
         street = scenes.empty_ground(picture, person)
-        if street is not None and self._matte("u2netp", street).mean() > MAX_LEFT * 255:
+        if street is not None and not self._is_empty(street):
             street = None
         return street, person
 
@@ -145,9 +167,7 @@ class Data:
         return _cropped(np.dstack([photo.rgb, photo.alpha]))
 
     def _background(self, stem):
-        rgb = decode((self.root / "backgrounds/image" / f"{stem}.jpg").read_bytes()).rgb
-        scale = min(1, GROUND_SIDE / max(rgb.shape[:2]))
-        return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return _shrunk(decode((self.root / "backgrounds/image" / f"{stem}.jpg").read_bytes()).rgb)
 
     def _matte(self, name, picture):
         """Return the matte of an official model, uint8 (H, W)."""
@@ -157,6 +177,12 @@ class Data:
 def _rendered(render, stock, count, seed):
     for index in range(count):
         yield f"{index:05d}", *render(stock, np.random.default_rng([seed, index]))
+
+
+def _shrunk(rgb):
+    """Return a background whose longer side is at most `GROUND_SIDE`."""
+    scale = min(1, GROUND_SIDE / max(rgb.shape[:2]))
+    return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _narrowed(picture):

@@ -22,9 +22,17 @@ import numpy as np
 from clothing_scenes import Stock
 
 PAIRS = "street", "flatlays"
-VALIDATION = {"street": "val-street", "composites": "val-composites", "scenes": "val-scenes"}
-# How often a sample is a street photo, a part of one, a scene, a flat-lay, and a scene with nothing to take.
-SHARES = {"street": 0.27, "crop": 0.15, "scene": 0.36, "simple": 0.1, "flatlay": 0.08, "nothing": 0.04}
+GROUND = "ground-"  # how the names of packed backgrounds begin; a number, that of their kind, comes behind
+VALIDATION = {
+    "street": "val-street",
+    "composites": "val-composites",
+    "scenes": "val-scenes",
+    "portraits": "val-portraits",
+}
+# How often a sample is a street photo, a part of one, its head and shoulders, a scene, a plain one, a flat-lay, and a
+# scene with nothing to take.
+EXACT = "scene", "simple", "nothing"  # kinds whose alpha is
+SHARES = {"street": 0.25, "crop": 0.1, "portrait": 0.07, "scene": 0.36, "simple": 0.1, "flatlay": 0.08, "nothing": 0.04}
 PHOTO_SIZE = 480, 480  # of scenes with one garment
 ROTATED, ROTATION = 0.5, 15  # degrees either way
 SCALE = 0.88, 1.3
@@ -43,7 +51,8 @@ def load(folder):
                 if not name.endswith("/alpha"):
                     found.setdefault(name.split("/")[0], []).append(_read(packed, name))
     garments = *found["garment"], *found["garment"], *found["laid"]  # twice: these have exact edges
-    stock = Stock(garments, (found["photo"], found["empty"]), tuple(found["outfit"]), tuple(found["bare"]))
+    grounds = tuple(found[kind] for kind in sorted(found) if kind.startswith(GROUND))
+    stock = Stock(garments, grounds, tuple(found["outfit"]), tuple(found["bare"]), is_varied=True)
     return {name: found.get(name, []) for name in (*PAIRS, *VALIDATION.values())}, stock
 
 
@@ -60,7 +69,7 @@ def _decoded(encoded):
 
 @dataclass(frozen=True)
 class Pool:
-    """A file of `count` samples (count, size, size, 4), and one of flags that say which were made."""
+    """A file of `count` samples (count, size, size, 4), and one that says of which kind each is, or that it is none."""
 
     folder: Path
     size: int
@@ -72,7 +81,7 @@ class Pool:
         return np.memmap(self.folder / f"{self.size}.samples", np.uint8, mode, shape=shape)
 
     def flags(self, mode="r"):
-        """Return which samples were made, uint8 (count,)."""
+        """Return what each sample is, uint8 (count,): 0 if none to be drawn, else 1 more than its kind in `SHARES`."""
         return np.memmap(self.folder / f"{self.size}.flags", np.uint8, mode, shape=(self.count,))
 
     def draw(self, count, rng):
@@ -129,14 +138,14 @@ def _make(packed, pools, number, processes, seed, shares, is_endless):
             parts, (pairs, stock) = now, load(packed)
         for pool, samples, flags in opened:
             slot = (number + turn * processes) % pool.count
-            samples[slot] = sample(pairs, stock, pool.size, rng, shares)
-            flags[slot] = 1
+            kind = rng.choice(list(shares), p=list(shares.values()))
+            samples[slot] = sample(pairs, stock, pool.size, rng, kind)
+            flags[slot] = 1 + list(SHARES).index(kind)
         turn += 1
 
 
-def sample(pairs, stock, size, rng, shares=SHARES):
-    """Return a photo and its alpha: uint8 (size, size, 4), of a kind as often as `shares` say."""
-    kind = rng.choice(list(shares), p=list(shares.values()))
+def sample(pairs, stock, size, rng, kind):
+    """Return a photo and its alpha: uint8 (size, size, 4), of a kind out of `SHARES`."""
     picture, alpha = _drawn(kind, pairs, stock, rng)
     picture, alpha = _moved(picture, alpha, size, rng)
     return np.dstack([_coloured(picture, rng), alpha])
@@ -153,7 +162,8 @@ def _drawn(kind, pairs, stock, rng):
     if kind == "flatlay":
         return _any(pairs["flatlays"], rng)
     picture, alpha = _any(pairs["street"], rng)
-    return scenes.crop(picture, alpha, rng) if kind == "crop" else (picture, alpha)
+    part = {"crop": scenes.crop, "portrait": scenes.portrait}.get(kind)
+    return part(picture, alpha, rng) if part else (picture, alpha)
 
 
 def _any(things, rng):

@@ -14,7 +14,7 @@ from pathlib import Path
 import clothing_data
 import cv2
 import numpy as np
-from clothing_feed import PAIRS, VALIDATION
+from clothing_feed import GROUND, PAIRS, VALIDATION
 
 QUALITY, ALPHA_QUALITY = 80, 95
 GARMENT_SIDE, OUTFIT_SIDE, GROUND_SIDE = 480, 400, 560  # the longer sides
@@ -49,15 +49,13 @@ def pictures(data, prepared):
             name = f"{folder}/{stem}"
             yield {name: _webp(picture, QUALITY), f"{name}/alpha": _webp(alpha, ALPHA_QUALITY)}
     stock, exact = data.stock(), len(data.garments())
-    photos, streets = stock.grounds
     kinds = {
         "garment": (stock.garments[:exact], GARMENT_SIDE),
         "laid": (stock.garments[2 * exact :], OUTFIT_SIDE),
         "outfit": (stock.outfits, OUTFIT_SIDE),
         "bare": (stock.bare, OUTFIT_SIDE),
-        "photo": (photos, GROUND_SIDE),
-        "empty": (streets, GROUND_SIDE),
     }
+    kinds |= {f"{GROUND}{number}": (found, GROUND_SIDE) for number, found in enumerate(stock.grounds)}
     for kind, (found, side) in kinds.items():
         for index, picture in enumerate(found):
             name = f"{kind}/{index:04d}"

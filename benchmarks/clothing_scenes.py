@@ -11,7 +11,9 @@ import numpy as np
 CANVASES = (400, 400), (480, 360), (533, 400), (600, 400), (360, 480)  # height, width
 SEVERAL, OUTFIT_CUT = 0.25, 0.5  # how often garments lie apart, and an outfit is shown in part
 PROP, BARE, SHADOW = 0.2, 0.15, 0.6  # how often a hanger or stand, a person without clothes, a shadow is behind
+HEAD, PORTRAIT = 0.5, (0.18, 0.45)  # how often of a bare person; a portrait's part of the whole photo's height
 SIZES, SIZES_APART = (0.4, 1.25), (0.25, 0.5)  # of the longer side, relative to the canvas's
+RECOLOURED = 0.3  # how often a varied ground is
 SEEN = 0.5  # of a cut-out, at least, within the frame
 
 
@@ -19,7 +21,7 @@ SEEN = 0.5  # of a cut-out, at least, within the frame
 class Stock:
     """What scenes are made of. Cut-outs: `garments`, `outfits` and `bare` people; pictures: `grounds`, by kind.
 
-    Kinds have the same share, however many pictures one has.
+    Kinds have the same share, however many pictures one has. `is_varied`: grounds are also turned and recoloured.
     """
 
     garments: tuple
@@ -27,15 +29,16 @@ class Stock:
     outfits: tuple = ()
     bare: tuple = ()
     outfit_share: float = 0.15
+    is_varied: bool = False
 
 
 def scene(stock, rng):
     """Return (picture, alpha), uint8 (H, W, 3) and (H, W): one or several garments on a ground."""
     size = CANVASES[rng.integers(len(CANVASES))]
-    picture = _ground(stock.grounds, size, rng)
+    picture = _ground(stock, size, rng)
     alpha = np.zeros(size, np.float32)
     if stock.bare and rng.random() < BARE:
-        picture, _ = _put(picture, alpha, _placed(_any(stock.bare, rng), size, (0.6, 1.2), (0.5, 0.5), rng), rng)
+        picture = _with_person(picture, stock, rng)
     for centre, sizes in _places(rng):
         cutout, is_outfit = _subject(stock, rng)
         cutout = _recoloured(cutout, rng)
@@ -52,7 +55,7 @@ def scene(stock, rng):
 
 def simple_scene(stock, rng, size=(480, 480)):
     """Return (picture, alpha): one garment, whole or nearly so, on a ground; the plain case, to validate on."""
-    picture, alpha = _ground(stock.grounds, size, rng), np.zeros(size, np.float32)
+    picture, alpha = _ground(stock, size, rng), np.zeros(size, np.float32)
     cutout = _any(stock.garments, rng)
     placed = _warped(cutout, size, _placement(cutout, size, (0.5, 1.0), rng.uniform(0.35, 0.65, 2), rng, turn=0))
     picture, alpha = _put(picture, alpha, placed, rng, is_subject=True)
@@ -62,10 +65,9 @@ def simple_scene(stock, rng, size=(480, 480)):
 def bare_scene(stock, rng):
     """Return (picture, alpha): a ground with nothing to take on it, at times a person without clothes; alpha is 0."""
     size = CANVASES[rng.integers(len(CANVASES))]
-    picture, alpha = _ground(stock.grounds, size, rng), np.zeros(size, np.float32)
+    picture, alpha = _ground(stock, size, rng), np.zeros(size, np.float32)
     if stock.bare and rng.random() < 0.5:
-        placed = _placed(_any(stock.bare, rng), size, (0.6, 1.2), (0.5, 0.5), rng)
-        picture, _ = _put(picture, alpha, placed, rng)
+        picture = _with_person(picture, stock, rng)
     return picture, alpha.astype(np.uint8)
 
 
@@ -105,6 +107,31 @@ def crop(picture, alpha, rng):
     return picture[place], alpha[place]
 
 
+def portrait(picture, alpha, rng):
+    """Return a person's head and shoulders, and their alpha: what is around the place where the clothes begin."""
+    height, width = alpha.shape
+    clothed = np.flatnonzero((alpha > 127).any(axis=1))
+    if not len(clothed):
+        return picture, alpha
+    rows = round(height * rng.uniform(*PORTRAIT))
+    columns = min(width, round(rows * rng.uniform(0.75, 1.3)))
+    middle = np.flatnonzero((alpha[clothed[0] : clothed[0] + rows // 3] > 127).any(axis=0)).mean()
+    top = np.clip(clothed[0] - rows * rng.uniform(0.25, 0.6), 0, height - rows)
+    left = np.clip(middle - columns * rng.uniform(0.35, 0.65), 0, width - columns)
+    place = slice(int(top), int(top) + rows), slice(int(left), int(left) + columns)
+    return picture[place], alpha[place]
+
+
+def _with_person(picture, stock, rng):
+    """Return the picture with a person without clothes, or the head alone, before it."""
+    person, sizes = _any(stock.bare, rng), (0.6, 1.2)
+    if rng.random() < HEAD:
+        person, sizes = person[: max(1, round(person.shape[0] * rng.uniform(0.14, 0.25)))], (0.3, 1.0)
+    size = picture.shape[:2]
+    placed = _placed(person, size, sizes, (0.5, 0.5), rng)
+    return _put(picture, np.zeros(size, np.float32), placed, rng)[0]
+
+
 def _any(things, rng):
     return things[rng.integers(len(things))]
 
@@ -128,11 +155,13 @@ def _places(rng):
     return [(corner + rng.uniform(-0.06, 0.06, 2), SIZES_APART) for corner in corners[: rng.integers(2, 4)]]
 
 
-def _ground(grounds, size, rng):
+def _ground(stock, size, rng):
     """Return a random place of a random picture, mirrored at random, sometimes a plain wall: uint8 (*size, 3)."""
     if rng.random() < 0.1:
         return _wall(size, rng)
-    picture = _any(_any(grounds, rng), rng)
+    picture = _any(_any(stock.grounds, rng), rng)
+    if stock.is_varied:
+        picture = _varied(picture, rng)
     least = max(size[0] / picture.shape[0], size[1] / picture.shape[1])
     scale = least * rng.uniform(1.0, 1.6)
     shown = [max(1, min(have, round(side / scale))) for side, have in zip(size, picture.shape[:2], strict=True)]
@@ -141,6 +170,19 @@ def _ground(grounds, size, rng):
     if rng.random() < 0.5:
         place = place[:, ::-1]
     return cv2.resize(np.ascontiguousarray(place), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _varied(picture, rng):
+    """Return a ground as others of its kind might look: turned by quarters, of another hue, of another contrast."""
+    picture = np.rot90(picture, rng.choice(4, p=[0.7, 0.1, 0.1, 0.1]))
+    if rng.random() < RECOLOURED:
+        hsv = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(int) + rng.integers(180)) % 180
+        hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.4, 1.6), 0, 255)
+        picture = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if rng.random() < RECOLOURED:
+        picture = np.clip(128 + (picture - np.float32(128)) * rng.uniform(0.5, 1.5), 0, 255).astype(np.uint8)
+    return picture
 
 
 def _wall(size, rng):

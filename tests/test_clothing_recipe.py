@@ -10,6 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import clothing_accelerator
 import clothing_feed as feed
+import clothing_hard
+import clothing_scenes
+import clothing_wallpapers
 from clothing_weights import restore, save
 
 from keras_matting.models import build_model
@@ -25,7 +28,7 @@ def packed(tmp_path_factory):
     alpha = np.where(picture[..., 1] == 30, 255, 0).astype(np.uint8)
     pairs = dict.fromkeys((*feed.PAIRS, *feed.VALIDATION.values()), picture)
     cutouts = dict.fromkeys(("garment", "laid", "outfit", "bare"), np.dstack([picture, alpha]))
-    grounds = dict.fromkeys(("photo", "empty"), np.full((SIDE, SIDE, 3), 128, np.uint8))
+    grounds = dict.fromkeys(("ground-0", "ground-1"), np.full((SIDE, SIDE, 3), 128, np.uint8))
     content = {f"{name}/0": webp(image) for name, image in (pairs | cutouts | grounds).items()}
     content |= {f"{name}/0/alpha": webp(alpha) for name in pairs}
     folder = tmp_path_factory.mktemp("packed")
@@ -41,7 +44,7 @@ def webp(image):
 def test_a_sample_of_every_kind_shows_what_its_alpha_says(packed, kind):
     pairs, stock = feed.load(packed)
     generators = map(np.random.default_rng, range(20))
-    samples = np.stack([feed.sample(pairs, stock, SIDE, generator, {kind: 1.0}) for generator in generators])
+    samples = np.stack([feed.sample(pairs, stock, SIDE, generator, kind) for generator in generators])
     assert samples.shape == (20, SIDE, SIDE, 4) and samples.dtype == np.uint8
     assert (samples[..., 3] == 0).all() if kind == "nothing" else (samples[..., 3] > 127).any()
 
@@ -64,6 +67,73 @@ def test_makers_that_are_to_fill_the_pools_once_end(packed, tmp_path):
         maker.join()
     assert [maker.exitcode for maker in makers] == [0, 0]
     assert pool.flags().all() and not pool.samples()[..., 3].any()
+
+
+def test_of_exact_samples_only_those_that_a_model_is_worst_at_are_drawn_any_more(packed, tmp_path):
+    pool = feed.Pool(tmp_path, SIDE, 8)
+    samples, flags = pool.samples("w+"), pool.flags("w+")
+    samples[:] = 255
+    samples[:, 0, 0, 0] = range(8)  # the sample's number
+    street, scene = (1 + list(feed.SHARES).index(kind) for kind in ("street", "scene"))
+    flags[:] = [scene] * 6 + [street] * 2
+    samples.flush()
+    flags.flush()
+    missing = {1: 30, 4: 64}  # rows of the matte
+
+    def matte(rgb):
+        rows = np.where(np.arange(SIDE) < missing.get(int(rgb[0, 0, 0]), 0), 0, 255)
+        return np.broadcast_to(rows[:, None], (SIDE, SIDE)).astype(np.uint8)
+
+    clothing_hard.keep_hardest(pool, matte, share=2 / 6)
+    assert list(np.flatnonzero(pool.flags())) == [1, 4, 6, 7]
+
+
+def test_a_photo_with_nothing_to_take_is_missed_when_something_is_taken():
+    nothing, something = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
+    assert clothing_hard.missed_overlap(nothing, nothing) == 0
+    assert clothing_hard.missed_overlap(nothing, something) > 0.9
+
+
+def test_of_wallpapers_that_look_alike_one_is_kept(tmp_path):
+    black, white = (np.full((400, 1600, 3), grey, np.uint8) for grey in (0, 255))
+    assert clothing_wallpapers.keep([black, white, black + 3], tmp_path) == 2
+    kept = [cv2.imread(str(path)) for path in sorted(tmp_path.iterdir())]
+    assert [picture.shape for picture in kept] == [(200, 800, 3)] * 2
+    assert kept[0].max() < 10 and kept[1].min() > 245
+
+
+def test_pictures_of_somebody_and_icons_are_no_wallpapers(tmp_path):
+    noise = np.random.default_rng(1).integers(256, size=(300, 400, 3), dtype=np.uint8)
+    for name in ("deep/wall.png", f"{clothing_wallpapers.WORN[0]}.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), noise)
+    cv2.imwrite(str(tmp_path / "icon.png"), noise[:200])
+    (found,) = clothing_wallpapers.wallpapers(tmp_path)
+    np.testing.assert_array_equal(found, noise)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_portrait_shows_the_upper_end_of_the_clothes_and_what_is_above(seed):
+    alpha = np.zeros((400, 200), np.uint8)
+    alpha[100:, 60:140] = 255
+    picture = np.dstack([alpha] * 3)
+    rgb, matte = clothing_scenes.portrait(picture, alpha, np.random.default_rng(seed))
+    assert 70 <= matte.shape[0] <= 180 and rgb.shape[:2] == matte.shape
+    assert not matte[0].any() and matte[-1].any()
+    np.testing.assert_array_equal(rgb[..., 0], matte)
+
+
+def test_a_varied_ground_comes_in_more_colours_at_the_same_size():
+    picture = np.zeros((60, 90, 3), np.uint8)
+    picture[:, :45] = 200, 40, 40
+    cutout = np.full((20, 20, 4), 255, np.uint8)
+    scenes = {}
+    for is_varied in (False, True):
+        stock = clothing_scenes.Stock((cutout,), ((picture,),), is_varied=is_varied)
+        scenes[is_varied] = [clothing_scenes.simple_scene(stock, np.random.default_rng(seed)) for seed in range(12)]
+    assert {rgb.shape for rgb, _ in scenes[True]} == {(480, 480, 3)}
+    colours = {kind: {tuple(rgb[0, 0] // 32) for rgb, _ in found} for kind, found in scenes.items()}
+    assert len(colours[True]) > len(colours[False])
 
 
 def test_weights_that_travel_arrive_as_half_precision_kernels_and_whole_statistics(tmp_path):
