@@ -2,7 +2,8 @@
 
 usage: python benchmarks/clothing_feed.py PACKED_DIR POOLS_DIR &
        KERAS_BACKEND=jax python benchmarks/clothing_accelerator.py MODEL PACKED_DIR POOLS_DIR OUT_DIR --start START.npz
-           --minutes M [--sizes 256 / 256 320] [--batch 24] [--rate 4e-4] [--ema 0.998] [--keep-statistics]
+           --minutes M [--sizes 256 / 256 320] [--shrink-to 320] [--batch 24] [--rate 4e-4] [--ema 0.998]
+           [--keep-statistics]
 
 Needs no TensorFlow. MODEL is u2netp or modnet; PACKED_DIR is what `clothing_pack.py` wrote, START.npz what
 `clothing_weights.py` did. The clock decides: training takes `--minutes`, whatever the device manages, and the rate
@@ -171,7 +172,9 @@ class Record(keras.callbacks.Callback):
         }
         if time.monotonic() - self.last > self.seconds or self.model.stop_training:
             samples, source = self.validation
-            figures = self.model.evaluate(samples, source, batch_size=len(samples) // 3, verbose=0, return_dict=True)
+            figures = self.model.evaluate(
+                samples, source, batch_size=len(samples) // len(VALIDATION), verbose=0, return_dict=True
+            )
             row |= {f"val_{name}": value for name, value in figures.items() if "miou" in name or "mae" in name}
             with self.model.averaged():
                 save(self.model.network, self.out / "weights.npz")
@@ -210,6 +213,8 @@ def main():
     parser.add_argument("--ema", type=float, help="of a moving average of the weights, which is judged and kept")
     parser.add_argument("--keep-statistics", action="store_true", help="of batch norms, for small batches")
     arguments = parser.parse_args()
+    if arguments.shrink_to and arguments.shrink_to > min(pools_used(arguments.sizes)):
+        parser.error(f"argument --shrink-to: expected no more than the pools' sizes; received {arguments.shrink_to}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(1)
     keras.config.set_dtype_policy(arguments.precision)

@@ -1,9 +1,10 @@
-"""Prepare the folders that the clothing model is trained and validated on, the same for the same data.
+"""Prepare the folders that the clothing models are trained and validated on, the same for the same data.
 
 usage: python benchmarks/clothing_data.py DATA_DIR OUT_DIR [--models saved_models] [--engine onnx-cpu] [--scenes 3000]
 
-DATA_DIR holds ccp/{image,mask}, garments/rgba, backgrounds/image and clothing_cc0/image. Each folder of OUT_DIR is
-pairs, image/ and mask/; one that is there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
+DATA_DIR holds ccp/{image,mask}, garments/rgba, backgrounds/image and clothing_cc0/image; OUT_DIR/wallpapers, which
+`clothing_wallpapers.py` wrote, more backgrounds. Each other folder of OUT_DIR is pairs, image/ and mask/; one that is
+there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
 (parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees) and `scenes` (garments
 composited with exact alpha). Validation, of what `splits/` holds out: `val-street` (ccp's own masks), `val-composites`
 (a garment on a background), `val-scenes` (as `scenes`) and `val-portraits` (heads and shoulders out of `val-street`).
@@ -132,6 +133,7 @@ class Data:
         paths = self._paths("backgrounds/image", "backgrounds")
         textures, photos = ([p for p in paths if p.stem.startswith(TEXTURE) == is_one] for is_one in (True, False))
         found = sorted((self.out / "wallpapers").glob("*.jpg"))
+        print(f"backgrounds: {len(textures)} textures, {len(photos)} photos, {len(found)} wallpapers", flush=True)
         return [[_shrunk(decode(path.read_bytes()).rgb) for path in kind] for kind in (textures, photos + found)]
 
     def _laid_grounds(self):
@@ -164,7 +166,7 @@ class Data:
 
     def _garment(self, stem):
         photo = decode((self.root / "garments/rgba" / f"{stem}.png").read_bytes())
-        return _cropped(np.dstack([photo.rgb, photo.alpha]))
+        return scenes.cropped(np.dstack([photo.rgb, photo.alpha]))
 
     def _background(self, stem):
         return _shrunk(decode((self.root / "backgrounds/image" / f"{stem}.jpg").read_bytes()).rgb)
@@ -194,12 +196,7 @@ def _narrowed(picture):
 
 def _cut(picture, alpha):
     """Return the subject with its own colours as RGBA, cropped to it."""
-    return _cropped(np.dstack([estimate_foreground(picture, alpha / np.float32(255)), alpha]))
-
-
-def _cropped(cutout):
-    left, top, width, height = cv2.boundingRect((cutout[..., 3] > 8).astype(np.uint8))
-    return np.ascontiguousarray(cutout[top : top + height, left : left + width])
+    return scenes.cropped(np.dstack([estimate_foreground(picture, alpha / np.float32(255)), alpha]))
 
 
 def _is_seen(cutout):

@@ -31,8 +31,8 @@ VALIDATION = {
 }
 # How often a sample is a street photo, a part of one, its head and shoulders, a scene, a plain one, a flat-lay, and a
 # scene with nothing to take.
-EXACT = "scene", "simple", "nothing"  # kinds whose alpha is
 SHARES = {"street": 0.25, "crop": 0.1, "portrait": 0.07, "scene": 0.36, "simple": 0.1, "flatlay": 0.08, "nothing": 0.04}
+EXACT = "scene", "simple", "nothing"  # kinds whose alpha is exact
 PHOTO_SIZE = 480, 480  # of scenes with one garment
 ROTATED, ROTATION = 0.5, 15  # degrees either way
 SCALE = 0.88, 1.3
@@ -52,6 +52,8 @@ def load(folder):
                     found.setdefault(name.split("/")[0], []).append(_read(packed, name))
     garments = *found["garment"], *found["garment"], *found["laid"]  # twice: these have exact edges
     grounds = tuple(found[kind] for kind in sorted(found) if kind.startswith(GROUND))
+    if not grounds:
+        raise SystemExit(f"Expected backgrounds among what was packed in {folder}: pack it anew.")
     stock = Stock(garments, grounds, tuple(found["outfit"]), tuple(found["bare"]), is_varied=True)
     return {name: found.get(name, []) for name in (*PAIRS, *VALIDATION.values())}, stock
 
@@ -85,13 +87,13 @@ class Pool:
         return np.memmap(self.folder / f"{self.size}.flags", np.uint8, mode, shape=(self.count,))
 
     def draw(self, count, rng):
-        """Return `count` of the samples that were made, uint8 (count, size, size, 4); wait until there are many."""
+        """Return `count` of the samples to be drawn, uint8 (count, size, size, 4); wait until there are many."""
         while (made := self._made()).size < min(self.count, MANY * count):
             time.sleep(0.5)
         return self.samples()[np.sort(rng.choice(made, count, replace=False))]
 
     def _made(self):
-        """Return the numbers of the samples that were made; none while there is no pool yet."""
+        """Return the numbers of the samples to be drawn; none while there is no pool yet."""
         path = self.folder / f"{self.size}.flags"
         return np.flatnonzero(np.fromfile(path, np.uint8)) if path.exists() else np.zeros(0, int)
 
@@ -110,8 +112,13 @@ def main():
     arguments = parser.parse_args()
     pools = [Pool(arguments.pools, size, arguments.count) for size in arguments.sizes]
     shares = {kind: float(share) for kind, share in (each.split("=") for each in arguments.shares)} or SHARES
-    for maker in start_makers(arguments.packed, pools, arguments.makers, shares=shares, is_endless=not arguments.once):
+    if unknown := set(shares) - set(SHARES):
+        parser.error(f"argument --shares: expected kinds out of {', '.join(SHARES)}; received {', '.join(unknown)}")
+    makers = start_makers(arguments.packed, pools, arguments.makers, shares=shares, is_endless=not arguments.once)
+    for maker in makers:
         maker.join()
+    if any(maker.exitcode for maker in makers):
+        raise SystemExit("A maker failed, so the pools are not full: the reason stands above.")
 
 
 def start_makers(packed, pools, processes, seed=0, shares=SHARES, is_endless=True):

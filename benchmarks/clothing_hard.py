@@ -1,12 +1,14 @@
 """Keep of the training photos in a pool only those that a model is worst at, so that a short training is spent on them.
 
-usage: python benchmarks/clothing_hard.py MODEL_DIR POOLS_DIR --size 384 --count 8192 [--keep 0.5] [--engine onnx-cpu]
+usage: python benchmarks/clothing_hard.py MODEL_DIR POOLS_DIR --size 384 --count 8192 [--keep 0.4]
+           [--kinds simple ...] [--engine onnx-cpu]
 
-For a pool that `clothing_feed.py --once` filled, before training: a model that is right about nearly everything learns
-next to nothing from most photos, and to look at one takes a quarter of the time of a step of training (online hard
-example mining, Shrivastava et al., 2016, done once). The others stay in the file and are no longer drawn. Photos whose
-alpha is not exact all stay: what a model misses there may be the truth's fault. MODEL_DIR may be an export of the same
-weights at a smaller size.
+For a pool that `clothing_feed.py --once` filled, before training, and once: a second time takes a part of the part. A
+model that is right about nearly everything learns next to nothing from most photos, and to look at one takes a quarter
+of the time of a step of training (online hard example mining, Shrivastava et al., 2016, done beforehand). The others
+stay in the file and are no longer drawn. Photos whose alpha is not exact all stay: what a model misses there may be the
+truth's fault, as it rarely is in a scene, whose background may hold clothing that was not taken out. MODEL_DIR may be
+an export of the same weights at a smaller size.
 """
 
 import argparse
@@ -34,6 +36,8 @@ def main():
     )
     parser.add_argument("--engine", default="onnx-cpu")
     arguments = parser.parse_args()
+    if not 0 < arguments.keep <= 1:
+        parser.error(f"argument --keep: expected a share above 0, at most 1; received {arguments.keep}")
     pool = Pool(arguments.pools, arguments.size, arguments.count)
     session = Session(arguments.model, arguments.engine)
     keep_hardest(pool, partial(_matte, session), arguments.keep, arguments.kinds)

@@ -108,12 +108,15 @@ def crop(picture, alpha, rng):
 
 
 def portrait(picture, alpha, rng):
-    """Return a person's head and shoulders, and their alpha: what is around the place where the clothes begin."""
+    """Return a person's head and shoulders, and their alpha: what is around the place where the clothes begin.
+
+    A hat, or whatever else is clothing to `alpha`, is the beginning.
+    """
     height, width = alpha.shape
     clothed = np.flatnonzero((alpha > 127).any(axis=1))
     if not len(clothed):
         return picture, alpha
-    rows = round(height * rng.uniform(*PORTRAIT))
+    rows = max(3, round(height * rng.uniform(*PORTRAIT)))
     columns = min(width, round(rows * rng.uniform(0.75, 1.3)))
     middle = np.flatnonzero((alpha[clothed[0] : clothed[0] + rows // 3] > 127).any(axis=0)).mean()
     top = np.clip(clothed[0] - rows * rng.uniform(0.25, 0.6), 0, height - rows)
@@ -126,10 +129,16 @@ def _with_person(picture, stock, rng):
     """Return the picture with a person without clothes, or the head alone, before it."""
     person, sizes = _any(stock.bare, rng), (0.6, 1.2)
     if rng.random() < HEAD:
-        person, sizes = person[: max(1, round(person.shape[0] * rng.uniform(0.14, 0.25)))], (0.3, 1.0)
+        person, sizes = cropped(person[: max(1, round(person.shape[0] * rng.uniform(0.14, 0.25)))]), (0.3, 1.0)
     size = picture.shape[:2]
     placed = _placed(person, size, sizes, (0.5, 0.5), rng)
     return _put(picture, np.zeros(size, np.float32), placed, rng)[0]
+
+
+def cropped(cutout):
+    """Return the part of a cut-out where something is seen; one where nothing is as it is."""
+    left, top, width, height = cv2.boundingRect((cutout[..., 3] > 8).astype(np.uint8))
+    return np.ascontiguousarray(cutout[top : top + height, left : left + width]) if width else cutout
 
 
 def _any(things, rng):
@@ -161,7 +170,7 @@ def _ground(stock, size, rng):
         return _wall(size, rng)
     picture = _any(_any(stock.grounds, rng), rng)
     if stock.is_varied:
-        picture = _varied(picture, rng)
+        picture = varied(picture, rng)
     least = max(size[0] / picture.shape[0], size[1] / picture.shape[1])
     scale = least * rng.uniform(1.0, 1.6)
     shown = [max(1, min(have, round(side / scale))) for side, have in zip(size, picture.shape[:2], strict=True)]
@@ -172,7 +181,7 @@ def _ground(stock, size, rng):
     return cv2.resize(np.ascontiguousarray(place), size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _varied(picture, rng):
+def varied(picture, rng):
     """Return a ground as others of its kind might look: turned by quarters, of another hue, of another contrast."""
     picture = np.rot90(picture, rng.choice(4, p=[0.7, 0.1, 0.1, 0.1]))
     if rng.random() < RECOLOURED:

@@ -2,8 +2,9 @@
 
 usage: python benchmarks/clothing_wallpapers.py OUT_DIR
 
-Needs apt and dpkg (packages are fetched and unpacked, not installed). OUT_DIR gets JPEGs, the same for the same
-packages; of pictures that look alike it gets the first by name. `clothing_data.py` takes them as OUT/wallpapers.
+Needs apt and dpkg (packages are fetched and unpacked, not installed) of Debian 12; other releases have other pictures.
+OUT_DIR, a new folder, gets JPEGs, the same for the same packages; of pictures that look alike it gets the first by
+path. `clothing_data.py` takes them as OUT/wallpapers.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
         for package in PACKAGES:
             subprocess.run(["apt-get", "download", "--quiet", package], cwd=folder, check=True)

@@ -27,7 +27,7 @@ def pytest_runtest_setup(item):
     """Leave long tests out when the time is over, before their fixtures are made."""
     end = item.config.getoption("long_until")
     if end is not None and time.time() > end and item.get_closest_marker("long"):
-        pytest.skip("not run: the time for long tests (--long-until) is over")
+        pytest.skip(f"{item.nodeid} not run: the time for long tests (--long-until) is over")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -28,4 +28,4 @@ def test_long_tests_are_left_out_and_named_when_their_time_is_over(tmp_path, unt
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert told in done.stdout
-    assert ("the time for long tests (--long-until) is over" in done.stdout) == ("skipped" in told)
+    assert ("test_both.py::test_long not run: the time" in done.stdout) == ("skipped" in told)
