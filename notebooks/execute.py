@@ -1,5 +1,6 @@
 """Execute notebooks from a clean state and keep their outputs: `python notebooks/execute.py [NOTEBOOK ...]`."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -8,12 +9,14 @@ import sys
 from pathlib import Path
 
 import nbformat
+import zmq
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 REPOSITORY = "keras-matting/keras_matting"
 MAX_BYTES = 1_500_000
 CELL_SECONDS = 1800
+LOOK_SECONDS = 1.0
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -93,10 +96,30 @@ def execute(notebook, folder):
         store_widget_state=True,  # or an output within a widget is not found; it is not kept in the file
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env=environment)
+    asyncio.run(_run(client, environment))
     for cell in code_cells(notebook):
         cell.outputs = [output for output in map(_without_notices, cell.outputs) if _is_shown(output)]
     notebook.metadata = nbformat.from_dict(METADATA | {"executed": {"cells": digest(notebook)}})
+
+
+async def _run(client, environment):
+    looking = asyncio.create_task(_look_for_replies(client))
+    try:
+        await client.async_execute(env=environment)
+    finally:
+        looking.cancel()
+
+
+async def _look_for_replies(client):
+    """Ask the sockets now and then whether something came.
+
+    pyzmq 27 is not always told, and would wait for ever for a reply that is there; to ask makes it look.
+    """
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if client.kc is not None and client.kc.channels_running:
+            for channel in (client.kc.shell_channel, client.kc.iopub_channel):
+                channel.socket.get(zmq.EVENTS)
 
 
 def _without_notices(output):

@@ -5,6 +5,7 @@ import sys
 
 import nbformat
 import pytest
+import zmq.asyncio
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -77,6 +78,12 @@ def test_a_notebook_runs_from_a_clean_state(path):
 )
 def test_outputs_that_do_not_belong_in_the_repository_are_named(code, problem):
     assert any(problem in line for line in execute.problems(notebook_of(code)))
+
+
+def test_a_reply_of_whose_arrival_nothing_is_told_is_found(monkeypatch):
+    monkeypatch.setattr(zmq.asyncio.Socket, "_init_io_state", lambda socket, loop=None: None)  # pyzmq hears of none
+    monkeypatch.setattr(execute, "LOOK_SECONDS", 0.01)
+    assert notebook_of("6 * 7").cells[0].outputs[0].data["text/plain"] == "42"
 
 
 def test_clean_outputs_have_no_problems():
