@@ -16,12 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from clothing_accelerator import missed_overlap
 from clothing_feed import EXACT, SHARES, Pool
 
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos.files import Photo
-
-FORGIVEN = 0.01  # of a photo, so that one with nothing to take has an overlap, too
 
 
 def main():
@@ -55,24 +54,20 @@ def keep_hardest(pool, matte, share, kinds=EXACT):
     samples, flags = pool.samples(), pool.flags("r+")
     for kind in kinds:
         numbers = np.flatnonzero(flags == 1 + list(SHARES).index(kind))
-        missed = np.array([_missed(samples[number], matte) for number in numbers])
-        order = np.argsort(missed)
+        all_missed = np.array([missed(samples[number], matte) for number in numbers])
+        order = np.argsort(all_missed)
         easy = len(numbers) - round(share * len(numbers))
         flags[numbers[order[:easy]]] = 0
         if len(numbers):
-            worst = missed[order[easy:]].mean()
-            print(f"{kind}: {len(numbers)} miss {missed.mean():.4f}, those that stay {worst:.4f}", flush=True)
+            worst = all_missed[order[easy:]].mean()
+            print(f"{kind}: {len(numbers)} miss {all_missed.mean():.4f}, those that stay {worst:.4f}", flush=True)
 
 
-def _missed(sample, matte):
-    return missed_overlap(sample[..., 3], matte(np.ascontiguousarray(sample[..., :3])))
-
-
-def missed_overlap(alpha, matte):
-    """Return 1 less the soft intersection over union of two mattes, uint8 (H, W)."""
-    alpha, matte = (part.astype(np.float32) / 255 for part in (alpha, matte))
-    both, forgiven = (alpha * matte).sum(), FORGIVEN * alpha.size
-    return 1 - (both + forgiven) / ((alpha + matte).sum() - both + forgiven)
+def missed(sample, matte):
+    """Return how much of a sample's overlap `matte` misses, as training counts it."""
+    found = matte(np.ascontiguousarray(sample[..., :3]))
+    both = (part[None, ..., None] / np.float32(255) for part in (sample[..., 3], found))
+    return float(missed_overlap(*both))
 
 
 if __name__ == "__main__":

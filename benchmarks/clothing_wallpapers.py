@@ -47,7 +47,7 @@ def main():
 
 
 def wallpapers(folder):
-    """Yield the pictures in a folder and those below that are wallpapers, BGR uint8 (H, W, 3), by name."""
+    """Yield the pictures in a folder and those below that are wallpapers, BGR uint8 (H, W, 3), by path."""
     for path in sorted(folder.rglob("*")):
         is_picture = path.suffix.lower() in KINDS and path.is_file() and not path.is_symlink()
         if is_picture and path.stem not in WORN and path.stat().st_size >= LEAST_BYTES:

@@ -98,9 +98,9 @@ def test_of_exact_samples_only_those_that_a_model_is_worst_at_are_drawn_any_more
 
 
 def test_a_photo_with_nothing_to_take_is_missed_when_something_is_taken():
-    nothing, something = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
-    assert clothing_hard.missed_overlap(nothing, nothing) == 0
-    assert clothing_hard.missed_overlap(nothing, something) > 0.9
+    sample = np.zeros((8, 8, 4), np.uint8)
+    assert clothing_hard.missed(sample, lambda rgb: np.zeros((8, 8), np.uint8)) == 0
+    assert clothing_hard.missed(sample, lambda rgb: np.full((8, 8), 255, np.uint8)) > 0.9
 
 
 def test_of_wallpapers_that_look_alike_one_is_kept(tmp_path):
