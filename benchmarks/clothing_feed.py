@@ -38,6 +38,7 @@ ROTATED, ROTATION = 0.5, 15  # degrees either way
 SCALE = 0.88, 1.3
 HUE, BLUR, NOISE, JPEG = 0.3, 0.25, 0.3, 0.3  # how often
 MANY = 8  # batches that must be in a pool before it is drawn from
+LEFT_OUT = 255  # a flag of samples that were made and are not drawn any more
 LOOK = 50  # samples between two looks for another packed file
 SMOOTHED = 0.5  # how often a photo that shrinks is smoothed first: what predict gets was shrunk in either way
 
@@ -83,19 +84,26 @@ class Pool:
         return np.memmap(self.folder / f"{self.size}.samples", np.uint8, mode, shape=shape)
 
     def flags(self, mode="r"):
-        """Return what each sample is, uint8 (count,): 0 if none to be drawn, else 1 more than its kind in `SHARES`."""
+        """Return what each sample is, uint8 (count,): 0 until it is made, `LEFT_OUT`, or 1 and its kind in `SHARES`."""
         return np.memmap(self.folder / f"{self.size}.flags", np.uint8, mode, shape=(self.count,))
 
     def draw(self, count, rng):
-        """Return `count` of the samples to be drawn, uint8 (count, size, size, 4); wait until there are many."""
-        while (made := self._made()).size < min(self.count, MANY * count):
-            time.sleep(0.5)
-        return self.samples()[np.sort(rng.choice(made, count, replace=False))]
+        """Return `count` of the samples to be drawn, uint8 (count, size, size, 4); wait until many were made.
 
-    def _made(self):
-        """Return the numbers of the samples to be drawn; none while there is no pool yet."""
+        Raises `ValueError` if too many were left out.
+        """
+        while np.count_nonzero(flags := self._flags_now()) < min(self.count, MANY * count):
+            time.sleep(0.5)
+        drawn = np.flatnonzero((flags != 0) & (flags != LEFT_OUT))
+        if drawn.size < count:
+            found = f"received {self.folder} with {drawn.size} of {self.count} not left out"
+            raise ValueError(f"Expected a pool of at least {count} samples to draw; {found}. Fill it anew.")
+        return self.samples()[np.sort(rng.choice(drawn, count, replace=False))]
+
+    def _flags_now(self):
+        """Return the flags, read anew; none while there is no pool yet."""
         path = self.folder / f"{self.size}.flags"
-        return np.flatnonzero(np.fromfile(path, np.uint8)) if path.exists() else np.zeros(0, int)
+        return np.fromfile(path, np.uint8) if path.exists() else np.zeros(0, np.uint8)
 
 
 def main():

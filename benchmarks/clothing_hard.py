@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from clothing_accelerator import missed_overlap
-from clothing_feed import EXACT, SHARES, Pool
+from clothing_feed import EXACT, LEFT_OUT, SHARES, Pool
 
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos.files import Photo
@@ -57,7 +57,7 @@ def keep_hardest(pool, matte, share, kinds=EXACT):
         all_missed = np.array([missed(samples[number], matte) for number in numbers])
         order = np.argsort(all_missed)
         easy = len(numbers) - round(share * len(numbers))
-        flags[numbers[order[:easy]]] = 0
+        flags[numbers[order[:easy]]] = LEFT_OUT
         if len(numbers):
             worst = all_missed[order[easy:]].mean()
             print(f"{kind}: {len(numbers)} miss {all_missed.mean():.4f}, those that stay {worst:.4f}", flush=True)

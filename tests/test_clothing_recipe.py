@@ -95,7 +95,10 @@ def test_of_exact_samples_only_those_that_a_model_is_worst_at_are_drawn_any_more
         return np.broadcast_to(rows[:, None], (SIDE, SIDE)).astype(np.uint8)
 
     clothing_hard.keep_hardest(pool, matte, share=2 / 6)
-    assert list(np.flatnonzero(pool.flags())) == [1, 4, 6, 7]
+    drawn = pool.draw(4, np.random.default_rng(1))
+    assert sorted(drawn[:, 0, 0, 0]) == [1, 4, 6, 7]
+    with pytest.raises(ValueError, match=r"at least 5 samples .* 4 of 8 not left out"):
+        pool.draw(5, np.random.default_rng(1))
 
 
 def test_a_photo_with_nothing_to_take_is_missed_when_something_is_taken():
