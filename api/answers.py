@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .worker import Done
 
 _Result = TypeVar("_Result")
-BOX_HEADER = "X-Subject-Box"
+BOX_HEADER, CONFIDENCE_HEADER = "X-Subject-Box", "X-Matte-Confidence"
 
 
 class SubjectBox(BaseModel):
@@ -40,6 +40,8 @@ class MatteDocument(BaseModel):
     height: int
     model: str
     engine: str
+    confidence: float
+    """The overlap with the true matte that this one lets expect, from 0 (nothing was taken) to 1"""
     timings_ms: dict[str, float]
     box: SubjectBox | None = None
     """Of what is cropped or placed"""
@@ -54,6 +56,7 @@ def document(done: Done) -> dict[str, Any]:
         "height": done.height,
         "model": done.model,
         "engine": done.engine,
+        "confidence": done.confidence,
         "timings_ms": {phase: round(ms, 2) for phase, ms in done.phases_ms.items()},
         **({"box": done.box._asdict()} if done.box else {}),
     }
@@ -65,6 +68,7 @@ def answer(done: Done, media_type: str) -> Response:
         "Server-Timing": ", ".join(f"{phase};dur={ms:.1f}" for phase, ms in done.phases_ms.items()),
         "Vary": "Accept",
         "Cache-Control": "no-store",
+        CONFIDENCE_HEADER: f"{done.confidence:.3f}",
     }
     if done.box:
         headers[BOX_HEADER] = ",".join(map(str, done.box))

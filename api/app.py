@@ -10,7 +10,7 @@ from keras_matting._version import __version__
 
 from . import observability, page
 from .admission import Admission, Rate
-from .answers import BOX_HEADER
+from .answers import BOX_HEADER, CONFIDENCE_HEADER
 from .budget import Budget
 from .memory import STREAM_BYTES, Bodies, for_bodies
 from .middleware import Problems, RequestContext
@@ -71,6 +71,7 @@ def create_app(
                 "Server-Timing",
                 "X-Request-ID",
                 BOX_HEADER,
+                CONFIDENCE_HEADER,
             ],
         )
     app.add_middleware(RequestContext, state=app.state)

@@ -22,6 +22,7 @@ LOGGER = f"{_PACKAGE}.service"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # each new label is kept for good
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
+_CONFIDENCES = (0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1)
 
 
 class Metrics:
@@ -34,6 +35,9 @@ class Metrics:
         self._latency = self._make(Histogram, "request_seconds", "Time to the answer", ("route",), buckets=_SECONDS)
         self._phases = self._make(Histogram, "phase_seconds", "Parts of it", ("model", "phase"), buckets=_SECONDS)
         self._batches = self._make(Histogram, "batch_size", "Photos run together", ("model",), buckets=_SIZES)
+        self._confidence = self._make(
+            Histogram, "confidence", "How sure mattes are of themselves", ("model",), buckets=_CONFIDENCES
+        )
         self._photos = self._make(Counter, "photos", "Photos that the engine computed", ("model",))
         self._rejected = self._make(Counter, "rejected", "Requests answered by a problem", ("code",))
         self._admitted = self._make(Gauge, "admitted", "Requests inside")
@@ -66,8 +70,9 @@ class Metrics:
         before = seconds_per_photo if self._seconds_per_photo is None else self._seconds_per_photo
         self._seconds_per_photo = 0.8 * before + 0.2 * seconds_per_photo
 
-    def did(self, model: str, phases_ms: Mapping[str, float]) -> None:
-        """Count a finished photo's phases."""
+    def did(self, model: str, phases_ms: Mapping[str, float], confidence: float) -> None:
+        """Count a finished photo's phases and how sure its matte is."""
+        self._confidence.labels(model).observe(confidence)
         for phase, ms in phases_ms.items():
             self._phases.labels(model, phase).observe(ms / 1000)
 

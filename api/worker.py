@@ -44,7 +44,8 @@ class Job:
 class Done:
     """An output's bytes, its size in pixels, who made it, and the milliseconds of each of `PHASES`.
 
-    `box`: where the subject is in the upright photo, of outputs that are framed.
+    `box`: where the subject is in the upright photo, of outputs that are framed. `confidence`: as
+    `keras_matting.confidence` counts it, from 0 (nothing was taken) to 1.
     """
 
     content: bytes
@@ -53,6 +54,7 @@ class Done:
     height: int
     model: str
     engine: str
+    confidence: float
     phases_ms: dict[str, float] = field(default_factory=dict)
     box: Box | None = None
 
@@ -169,12 +171,12 @@ class LocalWorker:
         answer = await served.predict(tensor)
         start = time.perf_counter()
         pool = self._refiner if _is_refined(job) else self._codec
-        content, (height, width), box = await hold.run(pool, self._encode, session, photo, answer.result, job)
+        content, (height, width), box, sure = await hold.run(pool, self._encode, session, photo, answer.result, job)
         phases_ms = dict(
             zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
         )
-        self._metrics.did(served.name, phases_ms)
-        return Done(content, job.media_type, width, height, served.name, session.engine.name, phases_ms, box)
+        self._metrics.did(served.name, phases_ms, sure)
+        return Done(content, job.media_type, width, height, served.name, session.engine.name, sure, phases_ms, box)
 
     def _cost(self, job: Job) -> int:
         """Return the bytes of memory that a job takes; raises `ProblemError` on what its first bytes tell."""
@@ -188,10 +190,10 @@ class LocalWorker:
 
     def _encode(
         self, session: Session, photo: Photo, raw_matte: Float32, job: Job
-    ) -> tuple[bytes, tuple[int, ...], Box | None]:
-        """Return (bytes, (height, width), the subject's box) of an output."""
+    ) -> tuple[bytes, tuple[int, ...], Box | None, float]:
+        """Return (bytes, (height, width), the subject's box, how sure the matte is) of an output."""
         try:
-            image, box = finish(photo, session.restore(photo, raw_matte), job.options, self._check_framed)
+            image, box, sure = finish(photo, session.restore(photo, raw_matte), job.options, self._check_framed)
         except EmptyMatteError as error:
             raise problems.of_sentence("no_subject", error) from None
         except CanvasTooLargeError as error:
@@ -200,7 +202,7 @@ class LocalWorker:
             raise problems.of_sentence("invalid_parameter", error) from None
         except MattingError as error:  # refining may find no solution
             raise ProblemError("inference_failed", "an output", "none", str(error)) from None
-        return photos.encode(image, job.media_type), image.shape[:2], box
+        return photos.encode(image, job.media_type), image.shape[:2], box, round(sure, 3)
 
     def _check_framed(self, width: int, height: int) -> None:
         photos.check_size(width, height, self._limits)

@@ -9,6 +9,7 @@ from keras_matting._version import __version__
 if TYPE_CHECKING:  # what editors and type checkers see; at run time each is imported when it is asked for
     from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, WeightsError
     from keras_matting.matting import OutputOptions, Session, matte, open_session
+    from keras_matting.photos.confidence import confidence
     from keras_matting.photos.files import Photo
     from keras_matting.video.run import VideoResult, matte_video
 
@@ -24,6 +25,7 @@ _MODULE_OF = {
     "UsageError": "errors",
     "VideoResult": "video.run",
     "WeightsError": "errors",
+    "confidence": "photos.confidence",
     "matte": "matting",
     "matte_video": "video.run",
     "open_session": "matting",
@@ -40,6 +42,7 @@ __all__ = [
     "VideoResult",
     "WeightsError",
     "__version__",
+    "confidence",
     "matte",
     "matte_video",
     "open_session",

@@ -27,6 +27,7 @@ from keras_matting.matting import Session
 from keras_matting.model_folder import find_model_dir
 from keras_matting.overlap import in_order
 from keras_matting.photos import imaging
+from keras_matting.photos.confidence import LOOK_BELOW, confidence
 from keras_matting.photos.files import Photo, encode
 from keras_matting.photos.marks import marked
 from keras_matting.predict import FAILURES, MAX_WORKERS
@@ -44,8 +45,10 @@ class Evaluation:
     """What `evaluate` found.
 
     `summary`: "n"; the means over images of `ERRORS`, "miou" and "miou_nonzero"; "max_f" and "max_f_n", images with
-    foreground; in the unknown band "band_mae" to "band_conn" and "band_n", images that have one. What no image has is
-    None. `rows`: the same of each image, with "stem", "width" and "height" in pixels. `problems`: what was left out.
+    foreground; in the unknown band "band_mae" to "band_conn" and "band_n", images that have one; "unsure_n", images
+    that `predict` would say to look at, "unsure_miou", and "sure_miou", that of the others. What no image has is None.
+    `rows`: the same of each image, its "confidence", "stem", "width" and "height" in pixels. `problems`: what was left
+    out.
     `fingerprint`: model, engine, data and environment. `worst`: `Group`s for `write_sheet`.
     """
 
@@ -214,6 +217,7 @@ def _score(session: Session, band_px: float, with_group: bool, inferred: _Inferr
         "iou": metrics.iou(matte, alpha),
         "iou_nonzero": metrics.iou_nonzero(matte, alpha),
         "max_f": _max_f([curve]),
+        "confidence": confidence(matte),
         **{f"band_{name}": in_band[name] if band.any() else None for name in ERRORS},
     }
     group = _group(row, pair.rgb, alpha, matte) if with_group else None
@@ -223,6 +227,8 @@ def _score(session: Session, band_px: float, with_group: bool, inferred: _Inferr
 def _summary(scored: Sequence[_Scored]) -> dict[str, Any]:
     rows = [one.row for one in scored]
     with_band = [row for row in rows if row["band_mae"] is not None]
+    unsure = [row for row in rows if row["confidence"] < LOOK_BELOW]
+    sure = [row for row in rows if row["confidence"] >= LOOK_BELOW]
     return {
         "n": len(rows),
         **{name: _mean(rows, name) for name in ERRORS},
@@ -232,6 +238,9 @@ def _summary(scored: Sequence[_Scored]) -> dict[str, Any]:
         "max_f_n": sum(row["max_f"] is not None for row in rows),
         "band_n": len(with_band),
         **{f"band_{name}": _mean(with_band, f"band_{name}") for name in ERRORS},
+        "unsure_n": len(unsure),
+        "unsure_miou": _mean(unsure, "iou"),
+        "sure_miou": _mean(sure, "iou"),
     }
 
 
@@ -261,9 +270,21 @@ def markdown(evaluation: Evaluation) -> str:
         _line("whole image", summary["n"], [summary[name] for name in (*ERRORS, *SCORES)]),
         _line(band, summary["band_n"], [summary[f"band_{name}"] for name in ERRORS] + [None] * len(SCORES)),
     ]
+    lines += ["", _confidence_line(summary)]
     if summary["max_f_n"] < summary["n"]:
         lines += ["", f"max_f is over the {summary['max_f_n']} images that have foreground."]
     return "\n".join(lines) + "\n"
+
+
+def _confidence_line(summary: Mapping[str, Any]) -> str:
+    unsure, sure = (
+        f"{n} image{'' if n == 1 else 's'}" + (f", miou {miou:.4f}" if n else "")
+        for n, miou in (
+            (summary["unsure_n"], summary["unsure_miou"]),
+            (summary["n"] - summary["unsure_n"], summary["sure_miou"]),
+        )
+    )
+    return f"Confidence below {LOOK_BELOW}: {unsure}; the others: {sure}."
 
 
 def _line(region: str, n: int, values: Iterable[float | None]) -> str:

@@ -20,6 +20,7 @@ from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
+from keras_matting.photos.confidence import LOOK_BELOW
 from keras_matting.photos.files import Photo
 from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
 from keras_matting.photos.given import read_file
@@ -45,7 +46,8 @@ class Result:
     """What became of one photo: times in milliseconds, sizes in pixels.
 
     `status`: "done", "skipped" or "failed"; of what is not read "left out". `anew`: why an output that was there was
-    not skipped. `box`: where the subject is in the upright photo, of outputs that are framed.
+    not skipped. `box`: where the subject is in the upright photo, of outputs that are framed. `confidence`: of what was
+    done, as `photos.confidence` counts it, from 0 (nothing was taken) to 1.
     """
 
     input: str
@@ -56,9 +58,15 @@ class Result:
     width: int | None = None
     height: int | None = None
     box: dict[str, int] | None = None
+    confidence: float | None = None
     decode_ms: float | None = None
     infer_ms: float | None = None
     encode_ms: float | None = None
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether somebody should look at the output."""
+        return self.confidence is not None and self.confidence < LOOK_BELOW
 
     def as_json(self) -> str:
         """Return one line of JSON without the fields that do not apply."""
@@ -272,8 +280,8 @@ def _write(
     session: Session, result: Result, task: Task, photo: Photo, raw_matte: Float32, options: OutputOptions, mark: Mark
 ) -> None:
     start = time.perf_counter()
-    image, box = finish(photo, session.restore(photo, raw_matte), options)
-    result.box = box._asdict() if box else None
+    image, box, sure = finish(photo, session.restore(photo, raw_matte), options)
+    result.box, result.confidence = box._asdict() if box else None, round(sure, 3)
     data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
     write_atomically(task.target, marks.marked(data, mark))
     result.encode_ms = _ms_since(start)

@@ -32,7 +32,7 @@ def red_on_blue(matte):
 
 def test_a_crop_is_the_photo_s_own_pixels(matte):
     photo = Photo(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
-    image, box = finish(photo, matte, OutputOptions(crop=True, margin="3px 2px"))
+    image, box, _ = finish(photo, matte, OutputOptions(crop=True, margin="3px 2px"))
     assert box == SUBJECT
     assert image.shape == (56, 44, 4)
     np.testing.assert_array_equal(image[3:53, 2:42], imaging.cut_out(photo.rgb, matte)[SUBJECT.slices])
@@ -41,7 +41,7 @@ def test_a_crop_is_the_photo_s_own_pixels(matte):
 
 def test_specks_are_not_in_the_picture(red_on_blue, matte):
     matte[72:74, 72:74] = 1
-    image, box = finish(red_on_blue, matte, OutputOptions(crop=True, margin="20px"))
+    image, box, _ = finish(red_on_blue, matte, OutputOptions(crop=True, margin="20px"))
     assert box == SUBJECT
     assert image[..., 3].sum() == 255 * 40 * 50
 
@@ -51,12 +51,12 @@ def test_the_old_background_does_not_get_into_edges(canvas):
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     matte = np.clip(25.5 - np.hypot(rows - 45, columns - 60), 0, 1).astype(np.float32)  # a disc, in whose box is blue
     red_on_blue = Photo(np.where(matte[..., None] > 0, RED, BLUE).astype(np.uint8))
-    rgba, _ = finish(red_on_blue, matte, OutputOptions(canvas=canvas))
+    rgba, *_ = finish(red_on_blue, matte, OutputOptions(canvas=canvas))
     seen = rgba[..., :3].astype(float) * (rgba[..., 3:] / 255)
     assert (seen[..., 2] - seen[..., 0] * RED[2] / RED[0]).max() <= 1.5
     inside = rgba[rgba[..., 3] == 255]
     assert np.abs(inside[:, :3].astype(int) - RED).max() <= 1
-    on_red, _ = finish(red_on_blue, matte, OutputOptions("on-color", RED, canvas=canvas))
+    on_red, *_ = finish(red_on_blue, matte, OutputOptions("on-color", RED, canvas=canvas))
     assert np.abs(on_red.astype(int) - RED).max() <= 1
 
 
@@ -64,7 +64,7 @@ def test_the_old_background_does_not_get_into_edges(canvas):
 def test_light_is_what_is_averaged(canvas):
     stripes = np.zeros((50, 40, 3), np.uint8)
     stripes[::2] = 255
-    image, _ = finish(Photo(stripes), np.ones((50, 40), np.float32), OutputOptions(canvas=canvas))
+    image, *_ = finish(Photo(stripes), np.ones((50, 40), np.float32), OutputOptions(canvas=canvas))
     if canvas == "20x25":
         assert set(np.unique(image[..., :3])) == {188}  # half the light of white
     assert image.shape == (*map(int, reversed(canvas.split("x"))), 4)
@@ -98,7 +98,7 @@ def test_every_kind_of_output_has_the_same_frame(red_on_blue, matte, framing):
 
 def test_a_picture_covers_the_whole_canvas(red_on_blue, matte):
     sky = np.full((10, 10, 3), (120, 180, 250), np.uint8)
-    image, _ = finish(red_on_blue, matte, OutputOptions("on-image", sky, canvas="200x100", scale="50%"))
+    image, *_ = finish(red_on_blue, matte, OutputOptions("on-image", sky, canvas="200x100", scale="50%"))
     assert image.shape == (100, 200, 3)
     np.testing.assert_array_equal(image[[0, 0, -1, -1], [0, -1, 0, -1]], [[120, 180, 250]] * 4)
     assert image[50, 100].tolist() == list(RED)
@@ -113,13 +113,13 @@ def test_what_was_transparent_in_the_photo_is_no_subject(red_on_blue):
 
 def test_the_profile_s_numbers_stay_in_the_profile(red_on_blue, matte):
     photo = replace(red_on_blue, icc=b"any")
-    image, _ = finish(photo, matte, OutputOptions(canvas="80x100"))
+    image, *_ = finish(photo, matte, OutputOptions(canvas="80x100"))
     assert image[50, 40].tolist() == [*RED, 255]
     assert output.output_profile(photo, OutputOptions(canvas="80x100")) == b"any"
 
 
 def test_a_shadow_lies_below_the_subject_and_is_not_cut(red_on_blue, matte):
-    image, _ = finish(red_on_blue, matte, OutputOptions(crop=True, shadow="soft", canvas="400x500"))
+    image, *_ = finish(red_on_blue, matte, OutputOptions(crop=True, shadow="soft", canvas="400x500"))
     alpha, colours = image[..., 3].astype(int), image[..., :3]
     body = (colours[..., 0] > 100) & (alpha > 250)
     rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))

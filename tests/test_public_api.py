@@ -22,6 +22,7 @@ NAMES = [
     "VideoResult",
     "WeightsError",
     "__version__",
+    "confidence",
     "matte",
     "matte_video",
     "open_session",

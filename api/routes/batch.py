@@ -72,6 +72,7 @@ class ItemResult(BaseModel):
     engine: str | None = None
     timings_ms: dict[str, float] | None = None
     box: SubjectBox | None = None
+    confidence: float | None = None
     problem: problems.ProblemDocument | None = None
 
 

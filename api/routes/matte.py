@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from .. import negotiation, problems
 from ..admission import admit
-from ..answers import BOX_HEADER, MatteDocument, answer, unless_disconnected
+from ..answers import BOX_HEADER, CONFIDENCE_HEADER, MatteDocument, answer, unless_disconnected
 from ..bodies import read_photo
 from ..openapi import BINARY, form_body
 from ..parameters import MatteParameters, check_repeated, with_fields
@@ -28,7 +28,11 @@ router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
                 BOX_HEADER: {
                     "schema": {"type": "string", "pattern": "^[0-9]+(,[0-9]+){3}$"},
                     "description": "Of what is cropped or placed: left,top,width,height of the subject in the photo",
-                }
+                },
+                CONFIDENCE_HEADER: {
+                    "schema": {"type": "number", "minimum": 0, "maximum": 1},
+                    "description": "The overlap with the true matte that this one lets expect; 0: nothing was taken",
+                },
             },
         },
         **problems.responses("not_acceptable", "no_subject", *problems.PHOTO_PROBLEMS),

@@ -14,8 +14,9 @@ export class Problem extends Error {
 }
 
 /**
- * Return { cutout: Blob (RGBA PNG), serverMs } for a photo. `settings`: { model, foreground, refine, framing, key }, of which
- * model and key may be "", and framing has the service's words; what is undefined is not asked for.
+ * Return { cutout: Blob (RGBA PNG), serverMs, confidence } for a photo; confidence is from 0 (nothing was taken) to 1, null
+ * if it is not told. `settings`: { model, foreground, refine, framing, key }, of which model and key may be "", and framing
+ * has the service's words; what is undefined is not asked for.
  *
  * `report` is called with { state: "uploading", progress } (0 to 1), { state: "working" }, { state: "loading" } while the
  * model is being got ready, and { state: "busy", waitS, attempt, attempts }. Throws `Problem`, and the signal's reason when it is aborted.
@@ -23,7 +24,10 @@ export class Problem extends Error {
 export async function cutOut(file, settings, signal, report) {
   for (let attempt = 1; ; attempt += 1) {
     const answer = await send(file, settings, signal, report);
-    if (answer.status === 200) return { cutout: answer.body, serverMs: totalMs(answer.serverTiming) };
+    if (answer.status === 200) {
+      const confidence = answer.confidence === null ? null : Number(answer.confidence);
+      return { cutout: answer.body, serverMs: totalMs(answer.serverTiming), confidence };
+    }
     const problem = await problemOf(answer);
     if (problem.code === "model_loading") {
       report({ state: "loading" });
@@ -84,7 +88,8 @@ function send(file, { model, foreground, refine, framing, key }, signal, report)
     request.onload = () => {
       const header = (name) => request.getResponseHeader(name);
       const { status, response: body } = request;
-      resolve({ status, body, serverTiming: header("Server-Timing"), retryAfter: header("Retry-After") });
+      const [serverTiming, retryAfter] = [header("Server-Timing"), header("Retry-After")];
+      resolve({ status, body, serverTiming, retryAfter, confidence: header("X-Matte-Confidence") });
     };
     request.onerror = () => reject(unreachable());
     request.onabort = () => reject(signal.reason);

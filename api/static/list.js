@@ -3,6 +3,7 @@
 import { work } from "./jobs.js";
 import { limiter } from "./limiter.js";
 
+const LOOK_BELOW = 0.9; // as keras_matting.photos.confidence has it
 const drawOne = limiter(1); // a large photo takes 100 MB while it is decoded
 
 /** One entry for each photo; `actions` has `select(photo)`, `retry(photo)` and `remove(photo)`. */
@@ -53,6 +54,7 @@ export class PhotoList {
     const entry = this.entries.get(photo);
     entry.dataset.state = photo.state;
     entry.querySelector(".state").textContent = describe(photo);
+    entry.classList.toggle("unsure", doubt(photo) !== "");
     entry.querySelector(".retry").hidden = photo.state !== "failed";
     const bar = entry.querySelector("progress");
     bar.hidden = !["uploading", "working", "loading", "busy"].includes(photo.state);
@@ -80,15 +82,22 @@ export class PhotoList {
   }
 }
 
+/** Return in words why somebody should look at a photo's cut-out; "" if there is no reason. */
+function doubt({ state, confidence }) {
+  if (state !== "done" || confidence === null || confidence >= LOOK_BELOW) return "";
+  return confidence ? "have a look: not sure of it" : "nothing was taken";
+}
+
 /** Return a photo's state in words. */
-export function describe({ state, progress, waitS, attempt, attempts, elapsedMs, problem }) {
+export function describe(photo) {
+  const { state, progress, waitS, attempt, attempts, elapsedMs, problem } = photo;
   if (state === "waiting") return "Waiting";
   if (state === "uploading") return progress < 1 ? `Sending, ${Math.round(progress * 100)} %` : "Sent";
   if (state === "working") return "Cutting out…";
   if (state === "loading") return "Getting the model ready…";
   if (state === "busy") return `Server busy; again in ${waitS} s (${attempt} of ${attempts})`;
   if (state === "failed") return problem.title;
-  return `Done in ${seconds(elapsedMs)}`;
+  return [`Done in ${seconds(elapsedMs)}`, doubt(photo)].filter(Boolean).join(" · ");
 }
 
 /** Return milliseconds as people read them. */

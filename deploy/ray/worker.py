@@ -46,7 +46,7 @@ class RayWorker:
         self._metrics.paced(elapsed_s / (1 + (others + self.waiting) / 2))
         rest_ms = 1000 * elapsed_s - sum(done.phases_ms.values())
         phases_ms = {**done.phases_ms, "queue": done.phases_ms["queue"] + max(0.0, rest_ms)}
-        self._metrics.did(done.model, phases_ms)
+        self._metrics.did(done.model, phases_ms, done.confidence)
         return replace(done, phases_ms=phases_ms)
 
     async def infer(self, model, batch):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from keras_matting.cli.frames import frame_size, predict_frames
-from keras_matting.cli.shared import Tally, add_model_arguments, check_format, progress
+from keras_matting.cli.shared import Tally, add_model_arguments, check_format, in_words, progress, to_look_at
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.files import printable
@@ -96,6 +96,8 @@ def predict(arguments: argparse.Namespace) -> int:
         say(f"{_count(len(tasks), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
         tally = _matte_all(session, tasks, options, listing, arguments)
     say(f"{tally} -> {printable(output)}")
+    if tally.unsure:
+        say(to_look_at(tally.unsure))
     return SOME_FAILED if tally.statuses["failed"] or (listing and listing.unreadable) else OK
 
 
@@ -165,7 +167,8 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     from keras_matting.matting import open_session
     from keras_matting.photos import files as photo_files
     from keras_matting.photos import footprint, marks
-    from keras_matting.photos.output import output_profile
+    from keras_matting.photos.confidence import LOOK_BELOW
+    from keras_matting.photos.output import finish, output_profile
 
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
@@ -184,7 +187,8 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
         footprint.require_room(data, options, extension)
         photo = photo_files.decode(data, arguments.max_megapixels)
         with open_session(arguments.model, arguments.engine) as session:
-            image = session.matte(photo, options)
+            raw_matte = session.predict(session.prepare(photo)[None])[0]
+            image, _, sure = finish(photo, session.restore(photo, raw_matte), options)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
@@ -195,6 +199,8 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
         sys.stdout.buffer.flush()
     else:
         write_atomically(arguments.output_path, data)
+    if sure < LOOK_BELOW:
+        say(f"look at it: {in_words(sure)}")
     return OK
 
 

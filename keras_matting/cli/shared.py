@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_matting.files import printable
 from keras_matting.shipped import DEFAULT_MODEL, WHOLE_SUBJECT_MODEL
 
 if TYPE_CHECKING:
@@ -42,11 +43,18 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
+NAMED = 5  # of the photos that somebody should look at
+
+
 class Tally:
-    """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so."""
+    """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so.
+
+    `unsure`: (confidence, input) of the outputs that somebody should look at.
+    """
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
+        self.unsure: list[tuple[float, str]] = []
         self._anew: Counter[str] = Counter()
         self._start = time.perf_counter()
 
@@ -55,6 +63,8 @@ class Tally:
         self.statuses[result.status] += 1
         if result.status != "failed" and result.anew:
             self._anew[result.anew] += 1
+        if result.status == "done" and result.confidence is not None and result.is_unsure:
+            self.unsure.append((result.confidence, result.input))
 
     def __str__(self) -> str:
         seconds = time.perf_counter() - self._start
@@ -63,6 +73,18 @@ class Tally:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._anew.items()))
             outcome += f" ({self._anew.total()} made anew: {reasons})"
         return f"{outcome} in {seconds:.1f} s ({self.statuses['done'] / seconds:.1f} images/s)"
+
+
+def to_look_at(unsure: Sequence[tuple[float, str]]) -> str:
+    """Return the sentence that names the least sure of the (confidence, input) that somebody should look at."""
+    named = [f"{printable(path)} ({in_words(confidence)})" for confidence, path in sorted(unsure)[:NAMED]]
+    more = f", and {len(unsure) - NAMED} more: --report FILE tells each one's confidence" * (len(unsure) > NAMED)
+    return f"look at {', '.join(named)}{more}"
+
+
+def in_words(confidence: float) -> str:
+    """Return how sure a matte is."""
+    return f"confidence {confidence:.2f}" if confidence else "nothing was taken"
 
 
 def check_format(options: Options, extension: str) -> None:

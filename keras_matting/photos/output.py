@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_matting.arrays import Float32, Uint8, Uint8Or16
 from keras_matting.photos import colour_profiles, imaging, placing, refine
+from keras_matting.photos.confidence import confidence
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Box
 from keras_matting.photos.options import Options
@@ -17,10 +18,14 @@ from keras_matting.photos.subject import isolate
 
 
 class Finished(NamedTuple):
-    """An output, and where in the upright photo its subject is: the `Box`, None of an output that is not framed."""
+    """An output, where in the upright photo its subject is, and how sure the matte was before it was refined.
+
+    `box`: None of an output that is not framed. `confidence`: as `photos.confidence` counts it, from 0 to 1.
+    """
 
     image: Uint8Or16
     box: Box | None
+    confidence: float
 
 
 def finish(
@@ -33,6 +38,7 @@ def finish(
     its pixels are made. Raises `MattingError` where the photo cannot be framed as asked: there is no subject, above
     all.
     """
+    sure = confidence(imaging.within_alpha(matte, photo))
     if options.refine:
         thresholds = options.refine if isinstance(options.refine, refine.Thresholds) else None
         matte = refine.refine_matte(imaging.on_paper(photo), matte, thresholds)
@@ -47,17 +53,17 @@ def finish(
             check_size(placement.size[1], placement.size[0])
         placed = placing.place_matte(matte, placement)
     if options.kind == "mask":
-        return Finished(imaging.to_uint8(placed), box)
+        return Finished(imaging.to_uint8(placed), box, sure)
     if options.kind == "matte16":
-        return Finished(imaging.to_uint16(placed), box)
+        return Finished(imaging.to_uint16(placed), box, sure)
     rgb = refine.estimate_foreground(photo.rgb, matte) if options.foreground else photo.rgb
     if options.framing and placement:
         rgb = placing.place_colours(rgb, matte, placement)
         if options.framing.shadow:
             rgb, placed = placing.add_shadow(rgb, placed, placement.subject)
     if options.kind == "rgba":
-        return Finished(imaging.cut_out(rgb, placed), box)
-    return Finished(_on_background(replace(photo, rgb=rgb), placed, options), box)
+        return Finished(imaging.cut_out(rgb, placed), box, sure)
+    return Finished(_on_background(replace(photo, rgb=rgb), placed, options), box, sure)
 
 
 def output_profile(photo: Photo, options: Options) -> bytes | None:
