@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from clothing_patterns import pattern, printed
 
 CANVASES = (400, 400), (480, 360), (533, 400), (600, 400), (360, 480)  # height, width
 SEVERAL, OUTFIT_CUT = 0.25, 0.5  # how often garments lie apart, and an outfit is shown in part
@@ -15,7 +14,6 @@ PROP, BARE, SHADOW = 0.2, 0.15, 0.6  # how often a hanger or stand, a person wit
 HEAD, PORTRAIT = 0.5, (0.18, 0.45)  # how often of a bare person; a portrait's part of the whole photo's height
 SIZES, SIZES_APART = (0.4, 1.25), (0.25, 0.5)  # of the longer side, relative to the canvas's
 RECOLOURED = 0.3  # how often a varied ground is
-PATTERNED, PRINTED = 0.2, 0.2  # how often a ground is a pattern that was drawn, and a garment printed
 SEEN = 0.5  # of a cut-out, at least, within the frame
 
 
@@ -23,8 +21,7 @@ SEEN = 0.5  # of a cut-out, at least, within the frame
 class Stock:
     """What scenes are made of. Cut-outs: `garments`, `outfits` and `bare` people; pictures: `grounds`, by kind.
 
-    Kinds have the same share, however many pictures one has. `is_varied`: grounds are also turned, recoloured, or
-    patterns; garments are also printed with patterns, and with what grounds show.
+    Kinds have the same share, however many pictures one has. `is_varied`: grounds are also turned and recoloured.
     """
 
     garments: tuple
@@ -59,7 +56,7 @@ def scene(stock, rng):
 def simple_scene(stock, rng, size=(480, 480)):
     """Return (picture, alpha): one garment, whole or nearly so, on a ground; the plain case, to validate on."""
     picture, alpha = _ground(stock, size, rng), np.zeros(size, np.float32)
-    cutout = _garment(stock, rng)
+    cutout = _any(stock.garments, rng)
     placed = _warped(cutout, size, _placement(cutout, size, (0.5, 1.0), rng.uniform(0.35, 0.65, 2), rng, turn=0))
     picture, alpha = _put(picture, alpha, placed, rng, is_subject=True)
     return picture, np.rint(alpha * 255).astype(np.uint8)
@@ -151,20 +148,12 @@ def _any(things, rng):
 def _subject(stock, rng):
     """Return (cut-out, whether it is a person's outfit, whole or in part)."""
     if not stock.outfits or rng.random() >= stock.outfit_share:
-        return _garment(stock, rng), False
+        return _any(stock.garments, rng), False
     outfit = _any(stock.outfits, rng)
     if rng.random() < OUTFIT_CUT:
         cut = round(outfit.shape[0] * rng.uniform(0.35, 0.65))
         outfit = outfit[:cut] if rng.random() < 0.6 else outfit[cut:]
     return outfit, True
-
-
-def _garment(stock, rng):
-    garment = _any(stock.garments, rng)
-    if not stock.is_varied or rng.random() >= PRINTED:
-        return garment
-    size = garment.shape[:2]
-    return printed(garment, pattern(size, rng) if rng.random() < 0.7 else _any(_any(stock.grounds, rng), rng), rng)
 
 
 def _places(rng):
@@ -176,11 +165,9 @@ def _places(rng):
 
 
 def _ground(stock, size, rng):
-    """Return a random place of a random picture, mirrored at random, or a wall or pattern: uint8 (*size, 3)."""
+    """Return a random place of a random picture, mirrored at random, sometimes a plain wall: uint8 (*size, 3)."""
     if rng.random() < 0.1:
         return _wall(size, rng)
-    if stock.is_varied and rng.random() < PATTERNED:
-        return pattern(size, rng)
     picture = _any(_any(stock.grounds, rng), rng)
     if stock.is_varied:
         picture = varied(picture, rng)

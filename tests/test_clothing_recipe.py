@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import clothing_accelerator
 import clothing_feed as feed
 import clothing_hard
-import clothing_patterns
 import clothing_scenes
 import clothing_wallpapers
 from clothing_weights import restore, save
@@ -143,40 +142,6 @@ def test_a_varied_ground_is_turned_and_recoloured_at_times():
     assert {ground.shape for ground in varied} == {(60, 90, 3), (90, 60, 3)}
     assert any(np.array_equal(ground, picture) for ground in varied)
     assert any((ground.reshape(-1, 3).argmax(axis=1) == 2).any() for ground in varied)  # blue
-
-
-@pytest.mark.parametrize("draw", sorted(set(clothing_patterns.KINDS), key=lambda kind: kind.__name__))
-@pytest.mark.parametrize("size", [(40, 90), (90, 40), (5, 5)])
-def test_a_pattern_of_every_kind_fills_its_size_with_more_than_one_colour(monkeypatch, draw, size):
-    monkeypatch.setattr(clothing_patterns, "KINDS", (draw,))
-    drawn = [clothing_patterns.pattern(size, np.random.default_rng(seed)) for seed in (*range(10), 3)]
-    assert {(each.shape, each.dtype) for each in drawn} == {((*size, 3), np.dtype(np.uint8))}
-    assert sum(np.ptp(each, axis=(0, 1)).max() > 20 for each in drawn[:10]) >= 7
-    np.testing.assert_array_equal(drawn[3], drawn[10])  # the same generator, the same pattern
-
-
-def test_what_is_printed_keeps_its_outline_and_its_folds_and_loses_its_colours():
-    cutout = np.full((60, 40, 4), (200, 20, 20, 255), np.uint8)
-    cutout[:, 20:, :3] //= 2  # a fold
-    cutout[:10, :, 3] = 0
-    blue = np.full((7, 9, 3), (30, 30, 220), np.uint8)
-    printed = clothing_patterns.printed(cutout, blue, np.random.default_rng(1)).astype(int)
-    np.testing.assert_array_equal(printed[..., 3], cutout[..., 3])
-    assert (printed[..., 2] > printed[..., 0] + 40).all()
-    assert (printed[:, :20, 2] > printed[:, 20:, 2] + 40).all()
-
-
-@pytest.mark.parametrize("is_varied", [False, True])
-def test_only_what_is_learned_from_is_printed_and_lies_on_patterns(is_varied):
-    red = np.full((SIDE, SIDE, 4), (200, 20, 20, 255), np.uint8)
-    green = np.full((SIDE, SIDE, 3), (20, 200, 20), np.uint8)
-    stock = clothing_scenes.Stock((red,), ((green,),), is_varied=is_varied)
-    blues = [
-        clothing_scenes.simple_scene(stock, np.random.default_rng(seed), (SIDE, SIDE))[0][..., 2].max()
-        for seed in range(40)
-        if np.random.default_rng(seed).random() >= 0.1  # no plain wall, whose colour is any
-    ]
-    assert len(blues) > 30 and (max(blues) > 100) == is_varied
 
 
 def test_weights_that_travel_arrive_as_half_precision_kernels_and_whole_statistics(tmp_path):
