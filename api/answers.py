@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from .negotiation import EXTENSIONS, JSON
@@ -40,7 +40,7 @@ class MatteDocument(BaseModel):
     height: int
     model: str
     engine: str
-    confidence: float
+    confidence: float = Field(ge=0, le=1)
     """The overlap with the true matte that this one lets expect, from 0 (nothing was taken) to 1"""
     timings_ms: dict[str, float]
     box: SubjectBox | None = None

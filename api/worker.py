@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from keras_matting.arrays import Float32
 from keras_matting.errors import EngineError, MattingError, UsageError
@@ -15,7 +15,6 @@ from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import footprint
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Box, CanvasTooLargeError
-from keras_matting.photos.output import finish
 from keras_matting.photos.subject import EmptyMatteError
 
 from . import memory, observability, photos, problems
@@ -90,6 +89,15 @@ class Worker(Protocol):
 
     async def close(self) -> None:
         """Free everything."""
+
+
+class _Encoded(NamedTuple):
+    """An output's bytes, (width, height), and what `keras_matting.photos.output.Finished` tells of it."""
+
+    content: bytes
+    size: tuple[int, int]
+    box: Box | None
+    confidence: float
 
 
 class LocalWorker:
@@ -171,12 +179,21 @@ class LocalWorker:
         answer = await served.predict(tensor)
         start = time.perf_counter()
         pool = self._refiner if _is_refined(job) else self._codec
-        content, (height, width), box, sure = await hold.run(pool, self._encode, session, photo, answer.result, job)
+        made = await hold.run(pool, self._encode, session, photo, answer.result, job)
         phases_ms = dict(
             zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
         )
-        self._metrics.did(served.name, phases_ms, sure)
-        return Done(content, job.media_type, width, height, served.name, session.engine.name, sure, phases_ms, box)
+        self._metrics.did(served.name, phases_ms, made.confidence)
+        return Done(
+            made.content,
+            job.media_type,
+            *made.size,
+            served.name,
+            session.engine.name,
+            made.confidence,
+            phases_ms,
+            made.box,
+        )
 
     def _cost(self, job: Job) -> int:
         """Return the bytes of memory that a job takes; raises `ProblemError` on what its first bytes tell."""
@@ -188,12 +205,9 @@ class LocalWorker:
         photo = photos.decode(data, self._limits)
         return photo, session.prepare(photo)
 
-    def _encode(
-        self, session: Session, photo: Photo, raw_matte: Float32, job: Job
-    ) -> tuple[bytes, tuple[int, ...], Box | None, float]:
-        """Return (bytes, (height, width), the subject's box, how sure the matte is) of an output."""
+    def _encode(self, session: Session, photo: Photo, raw_matte: Float32, job: Job) -> _Encoded:
         try:
-            image, box, sure = finish(photo, session.restore(photo, raw_matte), job.options, self._check_framed)
+            image, box, sure = session.finish(photo, raw_matte, job.options, self._check_framed)
         except EmptyMatteError as error:
             raise problems.of_sentence("no_subject", error) from None
         except CanvasTooLargeError as error:
@@ -202,7 +216,7 @@ class LocalWorker:
             raise problems.of_sentence("invalid_parameter", error) from None
         except MattingError as error:  # refining may find no solution
             raise ProblemError("inference_failed", "an output", "none", str(error)) from None
-        return photos.encode(image, job.media_type), image.shape[:2], box, round(sure, 3)
+        return _Encoded(photos.encode(image, job.media_type), (image.shape[1], image.shape[0]), box, sure)
 
     def _check_framed(self, width: int, height: int) -> None:
         photos.check_size(width, height, self._limits)

@@ -27,7 +27,7 @@ from keras_matting.matting import Session
 from keras_matting.model_folder import find_model_dir
 from keras_matting.overlap import in_order
 from keras_matting.photos import imaging
-from keras_matting.photos.confidence import LOOK_BELOW, confidence
+from keras_matting.photos.confidence import LOOK_BELOW, expected_overlap, is_unsure
 from keras_matting.photos.files import Photo, encode
 from keras_matting.photos.marks import marked
 from keras_matting.predict import FAILURES, MAX_WORKERS
@@ -217,7 +217,7 @@ def _score(session: Session, band_px: float, with_group: bool, inferred: _Inferr
         "iou": metrics.iou(matte, alpha),
         "iou_nonzero": metrics.iou_nonzero(matte, alpha),
         "max_f": _max_f([curve]),
-        "confidence": confidence(matte),
+        "confidence": expected_overlap(matte),
         **{f"band_{name}": in_band[name] if band.any() else None for name in ERRORS},
     }
     group = _group(row, pair.rgb, alpha, matte) if with_group else None
@@ -227,8 +227,8 @@ def _score(session: Session, band_px: float, with_group: bool, inferred: _Inferr
 def _summary(scored: Sequence[_Scored]) -> dict[str, Any]:
     rows = [one.row for one in scored]
     with_band = [row for row in rows if row["band_mae"] is not None]
-    unsure = [row for row in rows if row["confidence"] < LOOK_BELOW]
-    sure = [row for row in rows if row["confidence"] >= LOOK_BELOW]
+    unsure = [row for row in rows if is_unsure(row["confidence"])]
+    sure = [row for row in rows if not is_unsure(row["confidence"])]
     return {
         "n": len(rows),
         **{name: _mean(rows, name) for name in ERRORS},

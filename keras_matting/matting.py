@@ -25,7 +25,7 @@ from keras_matting.photos.framing import Framing
 from keras_matting.photos.given import Pixels
 from keras_matting.photos.given import read_photo as read_photo
 from keras_matting.photos.options import flag
-from keras_matting.photos.output import finish, output_profile
+from keras_matting.photos.output import Finished, finish, output_profile
 from keras_matting.photos.refine import Thresholds
 from keras_matting.session_cache import SessionCache
 from keras_matting.shipped import DEFAULT_MODEL
@@ -163,8 +163,21 @@ class Session:
         Its colours are in `photos.output.output_profile(photo, options)`. Raises `MattingError` where the photo cannot
         be framed as asked: there is no subject, above all.
         """
+        return self.finish(photo, raw_matte, options).image
+
+    def finish(
+        self,
+        photo: Photo | Pixels,
+        raw_matte: Float32,
+        options: OutputOptions = OutputOptions(),
+        check_size: Callable[[int, int], object] | None = None,
+    ) -> Finished:
+        """Do as `render`; return the image with the subject's box and how sure the matte is.
+
+        `check_size(width, height)` may raise what it likes of a framed output, before its pixels are made.
+        """
         photo = given.as_photo(photo)
-        return finish(photo, self.restore(photo, raw_matte), options).image
+        return finish(photo, self.restore(photo, raw_matte), options, check_size)
 
     def matte(self, photo: Photo | Pixels, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Prepare, predict and render one photo."""
@@ -266,9 +279,9 @@ def _matte_file(path: Path, model: str, engine: str, options: OutputOptions) -> 
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     photo = photo_files.decode(data)
     with _sessions.lend(model, engine) as session:
-        result = session.matte(photo, options)
-    image = photo_files.encode(result, ".png", output_profile(photo, options))
-    write_atomically(target, marks.marked(image, marks.made_by(session.preset, options) | marks.made_of(path, data)))
+        image, _, sure = session.finish(photo, session.predict(session.prepare(photo)[None])[0], options)
+    mark = marks.made_by(session.preset, options) | marks.made_of(path, data) | {"confidence": sure}
+    write_atomically(target, marks.marked(photo_files.encode(image, ".png", output_profile(photo, options)), mark))
     return target
 
 

@@ -20,12 +20,12 @@ from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
-from keras_matting.photos.confidence import LOOK_BELOW
+from keras_matting.photos.confidence import is_unsure
 from keras_matting.photos.files import Photo
 from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
 from keras_matting.photos.given import read_file
 from keras_matting.photos.marks import Mark
-from keras_matting.photos.output import finish, output_profile
+from keras_matting.photos.output import output_profile
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
 FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
@@ -47,7 +47,7 @@ class Result:
 
     `status`: "done", "skipped" or "failed"; of what is not read "left out". `anew`: why an output that was there was
     not skipped. `box`: where the subject is in the upright photo, of outputs that are framed. `confidence`: of what was
-    done, as `photos.confidence` counts it, from 0 (nothing was taken) to 1.
+    done or skipped, as `photos.confidence` counts it, from 0 (nothing was taken) to 1.
     """
 
     input: str
@@ -66,7 +66,7 @@ class Result:
     @property
     def is_unsure(self) -> bool:
         """Whether somebody should look at the output."""
-        return self.confidence is not None and self.confidence < LOOK_BELOW
+        return is_unsure(self.confidence)
 
     def as_json(self) -> str:
         """Return one line of JSON without the fields that do not apply."""
@@ -244,6 +244,7 @@ def _read(
     if resume and task.target.exists():
         result.anew = _why_anew(task, mark)
         if result.anew is None:
+            result.confidence = marks.confidence_in(task.target)
             return None
     photo = photo_files.decode(data, max_megapixels)
     return photo, session.prepare(photo), mark, _ms_since(start)
@@ -280,10 +281,10 @@ def _write(
     session: Session, result: Result, task: Task, photo: Photo, raw_matte: Float32, options: OutputOptions, mark: Mark
 ) -> None:
     start = time.perf_counter()
-    image, box, sure = finish(photo, session.restore(photo, raw_matte), options)
-    result.box, result.confidence = box._asdict() if box else None, round(sure, 3)
+    image, box, result.confidence = session.finish(photo, raw_matte, options)
+    result.box = box._asdict() if box else None
     data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
-    write_atomically(task.target, marks.marked(data, mark))
+    write_atomically(task.target, marks.marked(data, mark | {"confidence": result.confidence}))
     result.encode_ms = _ms_since(start)
 
 

@@ -11,13 +11,16 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from server import start_server
 
 import keras_matting
 from keras_matting import metrics
 from keras_matting.cli import main
+from keras_matting.matting import OutputOptions
 from keras_matting.photos.confidence import LOOK_BELOW, confidence
-from keras_matting.photos.files import encode
+from keras_matting.photos.files import Photo, encode
+from keras_matting.photos.output import finish
 
 ENGINE = "onnx-cpu"
 
@@ -82,15 +85,54 @@ def test_outputs_that_are_mattes_count_like_the_matte():
         assert keras_matting.confidence(mask) == pytest.approx(confidence(matte), abs=1 / 255)
 
 
-def test_a_matte_that_was_enlarged_is_as_sure_as_it_was():
-    matte = cv2.GaussianBlur(np.kron([[0, 1], [0, 1]], np.ones((160, 160))).astype(np.float32), (0, 0), 5)
-    enlarged = cv2.resize(matte, (2400, 2400), interpolation=cv2.INTER_LINEAR)
-    assert confidence(enlarged) == pytest.approx(confidence(matte), abs=0.002)
+def test_what_is_thin_and_sharp_is_sure_however_large_the_photo():
+    strip = np.zeros((3000, 4000), np.float32)
+    strip[:, 100:106] = 1
+    assert confidence(strip) == 1
+    haze = np.maximum(strip, 0.01)
+    assert confidence(haze) == pytest.approx(6 / (6 + 0.01 * 3994), abs=0.001)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (7, 9, 1)])
 def test_a_sliver_has_a_confidence(shape):
-    assert confidence(np.ones(shape, np.float32)) == pytest.approx(1)
+    assert confidence(np.ones(shape, np.float32)) == 1
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16, np.float16, np.float64, ">f4", "PIL"])
+def test_a_matte_of_every_kind_counts_alike(kind):
+    disc = cv2.circle(np.zeros((90, 120), np.uint8), (60, 45), 30, 255, -1)[::-1, 3:]
+    if kind == "PIL":
+        matte = Image.fromarray(disc)
+    else:
+        most = np.iinfo(kind).max if kind in (np.uint8, np.uint16) else 1
+        matte = (disc / 255 * most).astype(kind)
+    assert keras_matting.confidence(matte) == 1
+
+
+@pytest.mark.parametrize(
+    ("matte", "received"),
+    [
+        (np.zeros((9, 9, 4), np.uint8), r"\(9, 9, 4\)\. Of a cut-out, pass the alpha"),
+        (np.zeros((0, 9), np.float32), r"\(0, 9\)"),
+        (np.full((9, 9), 200, np.int64), "int64"),
+        (np.full((9, 9), 200, np.float32), "values from 200 to 200"),
+        (np.full((9, 9), np.nan), "values from nan"),
+        ("mask.png", "str"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_matte_is_refused(matte, received):
+    with pytest.raises(keras_matting.UsageError, match=rf"Expected a matte \(H, W\).*; received {received}"):
+        keras_matting.confidence(matte)
+
+
+def test_a_photo_s_own_transparency_is_no_doubt(photo):
+    matte = (photo[..., 0] > 100).astype(np.float32)
+    half = np.full(matte.shape, 100, np.uint8)
+    assert finish(Photo(photo, half), matte, OutputOptions()).confidence == 1
+    half[:, :60] = 0
+    assert finish(Photo(photo, half), matte, OutputOptions()).confidence == 1
+    assert finish(Photo(photo, np.zeros_like(half)), matte, OutputOptions()).confidence == 0
 
 
 def test_a_folder_s_run_ends_with_what_to_look_at_and_its_report_tells_of_all(run, photos, tmp_path):
@@ -98,11 +140,21 @@ def test_a_folder_s_run_ends_with_what_to_look_at_and_its_report_tells_of_all(ru
     assert report["none"]["confidence"] == 0
     assert 0.6 < report["unsure"]["confidence"] < 0.8
     assert report["sure"]["confidence"] > LOOK_BELOW
-    unsure = report["unsure"]["confidence"]
-    last = err.splitlines()[-1]
-    assert (
-        last == f"look at {photos / 'none.png'} (nothing was taken), {photos / 'unsure.png'} (confidence {unsure:.2f})"
-    )
+    assert err.splitlines()[-3:] == [
+        "look at 2 of 3, the least sure first:",
+        f"  {tmp_path / 'out' / 'none.png'}: nothing was taken",
+        f"  {tmp_path / 'out' / 'unsure.png'}: confidence {report['unsure']['confidence']:.3f}",
+    ]
+
+
+def test_a_resumed_run_tells_of_what_was_there_too(run, photos, tmp_path):
+    first, report = run(photos, tmp_path / "out")
+    second, again = run(photos, tmp_path / "out", "--resume")
+    assert {line["status"] for line in again.values()} == {"skipped"}
+    assert second.splitlines()[-3:] == first.splitlines()[-3:]
+    assert {name: line["confidence"] for name, line in again.items()} == {
+        name: line["confidence"] for name, line in report.items()
+    }
 
 
 def test_where_all_are_sure_there_is_nothing_to_look_at(run, photos, tmp_path):
@@ -110,14 +162,18 @@ def test_where_all_are_sure_there_is_nothing_to_look_at(run, photos, tmp_path):
     assert "look at" not in err and report["sure"]["confidence"] > LOOK_BELOW
 
 
-def test_of_many_the_least_sure_are_named_and_the_others_counted(run, photos, tmp_path):
+@pytest.mark.parametrize("has_report", [True, False])
+def test_of_many_the_least_sure_are_named_and_the_others_counted(red_model_dir, photos, tmp_path, capfd, has_report):
     for index in range(6):
         (photos / f"more{index}.png").write_bytes((photos / "unsure.png").read_bytes())
-    err, _ = run(photos, tmp_path / "out")
-    last = err.splitlines()[-1]
-    assert last.startswith(f"look at {photos / 'none.png'} (nothing was taken), ")
-    assert last.count("(confidence 0.") == 4
-    assert last.endswith(", and 3 more: --report FILE tells each one's confidence")
+    words = [photos, tmp_path / "out", "--model", red_model_dir, "--engine", ENGINE, "--quiet"]
+    report = tmp_path / "r.jsonl"
+    assert main(["predict", *map(str, words), *(["--report", str(report)] if has_report else [])]) == 0
+    first, *named, last = capfd.readouterr().err.splitlines()[-7:]
+    assert first == "look at 8 of 9, the least sure first:"
+    assert named[0].endswith("none.png: nothing was taken")
+    assert all("confidence 0." in line for line in named[1:]) and len(named) == 5
+    assert last == f"  and 3 more: {f'see {report}' if has_report else '--resume --report FILE tells of all'}"
 
 
 def test_hardening_a_matte_does_not_make_it_sure(run, photos, tmp_path):
@@ -165,8 +221,9 @@ def test_the_page_says_which_cut_outs_to_look_at(open_page, service, photos):
     page.choose(*(photos / f"{name}.png" for name in ("sure", "unsure", "none")))
     assert page.finish(3) == ["done"] * 3
     states = [state.text for state in page.all("#photos li .state")]
-    assert [state.partition(" · ")[2] for state in states] == ["", "have a look: not sure of it", "nothing was taken"]
+    assert [state.partition(" · ")[2] for state in states] == ["", "unsure: have a look", "nothing was taken"]
     assert len(page.all("#photos li.unsure")) == 2
+    assert page.find("#count").text == "3 cut out, 2 to look at"
 
 
 def test_the_page_looks_at_what_the_command_line_looks_at():

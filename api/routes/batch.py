@@ -72,7 +72,7 @@ class ItemResult(BaseModel):
     engine: str | None = None
     timings_ms: dict[str, float] | None = None
     box: SubjectBox | None = None
-    confidence: float | None = None
+    confidence: Annotated[float | None, Field(ge=0, le=1)] = None
     problem: problems.ProblemDocument | None = None
 
 

@@ -14,7 +14,7 @@ export class Problem extends Error {
 }
 
 /**
- * Return { cutout: Blob (RGBA PNG), serverMs, confidence } for a photo; confidence is from 0 (nothing was taken) to 1, null
+ * Return { cutout: Blob (RGBA PNG), serverMs, confidence } for a photo; confidence is from 0 (nothing was taken) to 1, NaN
  * if it is not told. `settings`: { model, foreground, refine, framing, key }, of which model and key may be "", and framing
  * has the service's words; what is undefined is not asked for.
  *
@@ -25,7 +25,7 @@ export async function cutOut(file, settings, signal, report) {
   for (let attempt = 1; ; attempt += 1) {
     const answer = await send(file, settings, signal, report);
     if (answer.status === 200) {
-      const confidence = answer.confidence === null ? null : Number(answer.confidence);
+      const confidence = parseFloat(answer.confidence ?? "");
       return { cutout: answer.body, serverMs: totalMs(answer.serverTiming), confidence };
     }
     const problem = await problemOf(answer);

@@ -83,9 +83,9 @@ export class PhotoList {
 }
 
 /** Return in words why somebody should look at a photo's cut-out; "" if there is no reason. */
-function doubt({ state, confidence }) {
-  if (state !== "done" || confidence === null || confidence >= LOOK_BELOW) return "";
-  return confidence ? "have a look: not sure of it" : "nothing was taken";
+export function doubt({ state, confidence }) {
+  if (state !== "done" || !(confidence < LOOK_BELOW)) return ""; // nor where it is not told
+  return confidence ? "unsure: have a look" : "nothing was taken";
 }
 
 /** Return a photo's state in words. */

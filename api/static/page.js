@@ -6,7 +6,7 @@ import { canCopy, copy, cutoutName, render, renderAll, save } from "./downloads.
 import { Framing } from "./framing.js";
 import { listen } from "./intake.js";
 import { limiter } from "./limiter.js";
-import { describe, PhotoList, seconds } from "./list.js";
+import { describe, doubt, PhotoList, seconds } from "./list.js";
 import { Viewer } from "./viewer.js";
 
 const REQUESTS_IN_FLIGHT = 2;
@@ -144,7 +144,9 @@ function finished() {
 
 function outcome() {
   const failed = photos.filter(({ state }) => state === "failed").length;
-  return failed ? `${photos.length - failed} cut out, ${failed} failed` : `${photos.length} cut out`;
+  const unsure = photos.filter((photo) => doubt(photo)).length;
+  const told = [`${photos.length - failed} cut out`, unsure && `${unsure} to look at`, failed && `${failed} failed`];
+  return told.filter(Boolean).join(", ");
 }
 
 /** Bring everything but the list's entries up to what is selected and what has been done. */

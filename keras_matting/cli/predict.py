@@ -96,8 +96,8 @@ def predict(arguments: argparse.Namespace) -> int:
         say(f"{_count(len(tasks), 'photo')}, model {session.preset.name}, engine {session.engine.name}")
         tally = _matte_all(session, tasks, options, listing, arguments)
     say(f"{tally} -> {printable(output)}")
-    if tally.unsure:
-        say(to_look_at(tally.unsure))
+    for line in to_look_at(tally, arguments.report):
+        say(line)
     return SOME_FAILED if tally.statuses["failed"] or (listing and listing.unreadable) else OK
 
 
@@ -167,8 +167,8 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     from keras_matting.matting import open_session
     from keras_matting.photos import files as photo_files
     from keras_matting.photos import footprint, marks
-    from keras_matting.photos.confidence import LOOK_BELOW
-    from keras_matting.photos.output import finish, output_profile
+    from keras_matting.photos.confidence import is_unsure
+    from keras_matting.photos.output import output_profile
 
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
@@ -188,18 +188,19 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
         photo = photo_files.decode(data, arguments.max_megapixels)
         with open_session(arguments.model, arguments.engine) as session:
             raw_matte = session.predict(session.prepare(photo)[None])[0]
-            image, _, sure = finish(photo, session.restore(photo, raw_matte), options)
+            image, _, sure = session.finish(photo, raw_matte, options)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
+    mark |= {"confidence": sure}
     data = marks.marked(photo_files.encode(image, extension, output_profile(photo, options)), mark)
     if to_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
         write_atomically(arguments.output_path, data)
-    if sure < LOOK_BELOW:
+    if is_unsure(sure):
         say(f"look at it: {in_words(sure)}")
     return OK
 

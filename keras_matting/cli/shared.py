@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_matting.files import printable
@@ -49,7 +49,7 @@ NAMED = 5  # of the photos that somebody should look at
 class Tally:
     """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so.
 
-    `unsure`: (confidence, input) of the outputs that somebody should look at.
+    `unsure`: (confidence, output) of those that somebody should look at.
     """
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class Tally:
         self.statuses[result.status] += 1
         if result.status != "failed" and result.anew:
             self._anew[result.anew] += 1
-        if result.status == "done" and result.confidence is not None and result.is_unsure:
-            self.unsure.append((result.confidence, result.input))
+        if result.confidence is not None and result.is_unsure:
+            self.unsure.append((result.confidence, str(result.output)))
 
     def __str__(self) -> str:
         seconds = time.perf_counter() - self._start
@@ -75,16 +75,21 @@ class Tally:
         return f"{outcome} in {seconds:.1f} s ({self.statuses['done'] / seconds:.1f} images/s)"
 
 
-def to_look_at(unsure: Sequence[tuple[float, str]]) -> str:
-    """Return the sentence that names the least sure of the (confidence, input) that somebody should look at."""
-    named = [f"{printable(path)} ({in_words(confidence)})" for confidence, path in sorted(unsure)[:NAMED]]
-    more = f", and {len(unsure) - NAMED} more: --report FILE tells each one's confidence" * (len(unsure) > NAMED)
-    return f"look at {', '.join(named)}{more}"
+def to_look_at(tally: Tally, report: str | None) -> Iterator[str]:
+    """Yield the lines that name the least sure of the outputs that somebody should look at; none if there are none."""
+    unsure = sorted(tally.unsure)
+    if not unsure:
+        return
+    yield f"look at {len(unsure)} of {tally.statuses['done'] + tally.statuses['skipped']}, the least sure first:"
+    for confidence, output in unsure[:NAMED]:
+        yield f"  {printable(output)}: {in_words(confidence)}"
+    if more := len(unsure) - NAMED if len(unsure) > NAMED else 0:
+        yield f"  and {more} more: {f'see {printable(report)}' if report else '--resume --report FILE tells of all'}"
 
 
 def in_words(confidence: float) -> str:
     """Return how sure a matte is."""
-    return f"confidence {confidence:.2f}" if confidence else "nothing was taken"
+    return f"confidence {confidence:.3f}" if confidence else "nothing was taken"
 
 
 def check_format(options: Options, extension: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keras_matting.model_folder import Preset
 from keras_matting.photos.options import Options
 
-Mark: TypeAlias = dict[str, str | bool]
+Mark: TypeAlias = dict[str, str | bool | float]
 _Content: TypeAlias = bytes | Uint8
 _KEYWORD = b"keras-matting\0"
 _WEBP_CHUNK = b"kmat"
@@ -122,6 +122,12 @@ def read_mark(path: StrPath) -> Mark | None:
     except ValueError:
         return None
     return mark if isinstance(mark, dict) else None
+
+
+def confidence_in(path: StrPath) -> float | None:
+    """Return how sure the matte was that an output was made with, or None where the file does not tell."""
+    told = (read_mark(path) or {}).get("confidence")
+    return told if isinstance(told, float) and 0 <= told <= 1 else None
 
 
 def is_marked(data: bytes) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_matting.arrays import Float32, Uint8, Uint8Or16
 from keras_matting.photos import colour_profiles, imaging, placing, refine
-from keras_matting.photos.confidence import confidence
+from keras_matting.photos.confidence import expected_overlap
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Box
 from keras_matting.photos.options import Options
@@ -18,7 +18,7 @@ from keras_matting.photos.subject import isolate
 
 
 class Finished(NamedTuple):
-    """An output, where in the upright photo its subject is, and how sure the matte was before it was refined.
+    """An output, where in the upright photo its subject is, and how sure the matte was, as the model gave it.
 
     `box`: None of an output that is not framed. `confidence`: as `photos.confidence` counts it, from 0 to 1.
     """
@@ -38,7 +38,8 @@ def finish(
     its pixels are made. Raises `MattingError` where the photo cannot be framed as asked: there is no subject, above
     all.
     """
-    sure = confidence(imaging.within_alpha(matte, photo))
+    # What the photo hides is not taken, what it half shows is no doubt of the model's
+    sure = expected_overlap(matte if photo.alpha is None else np.where(photo.alpha > 0, matte, np.float32(0)))
     if options.refine:
         thresholds = options.refine if isinstance(options.refine, refine.Thresholds) else None
         matte = refine.refine_matte(imaging.on_paper(photo), matte, thresholds)
