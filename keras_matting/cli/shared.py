@@ -83,8 +83,9 @@ def to_look_at(tally: Tally, report: str | None) -> Iterator[str]:
     yield f"look at {len(unsure)} of {tally.statuses['done'] + tally.statuses['skipped']}, the least sure first:"
     for confidence, output in unsure[:NAMED]:
         yield f"  {printable(output)}: {in_words(confidence)}"
-    if more := len(unsure) - NAMED if len(unsure) > NAMED else 0:
-        yield f"  and {more} more: {f'see {printable(report)}' if report else '--resume --report FILE tells of all'}"
+    if len(unsure) > NAMED:
+        where = f"see {printable(report)}" if report else "--resume --report FILE tells of all"
+        yield f"  and {len(unsure) - NAMED} more: {where}"
 
 
 def in_words(confidence: float) -> str:

@@ -19,7 +19,7 @@ LOOK_BELOW = 0.9  # docs/evaluation.md says what is found so, and what is not
 DIGITS = 3  # all who tell or compare a confidence have the same number
 
 
-def confidence(matte: npt.ArrayLike | Image) -> float:
+def confidence(matte: npt.NDArray[np.generic] | Image) -> float:
     """Return the intersection over union with the true matte that a matte lets expect, from 0 to 1.
 
     `matte`: (H, W) or (H, W, 1): bool, float in [0, 1], or an output "mask" or "matte16" as it is, uint8 or uint16,
