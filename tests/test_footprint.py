@@ -49,11 +49,11 @@ def test_a_photo_s_cost_follows_its_pixels_and_what_is_made_of_it(photo):
 MEASURED = """
 import re, sys
 import numpy as np
-from types import SimpleNamespace
 from keras_matting.photos import footprint, imaging
+from keras_matting.photos.output import finish
 from keras_matting.photos import files as photo_files
 from keras_matting.model_folder import Preset
-from keras_matting.matting import OutputOptions, Session
+from keras_matting.matting import OutputOptions
 
 def status(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
@@ -69,8 +69,7 @@ matte = np.clip(20.5 - np.hypot(rows - 32, columns - 32), 0, 1).astype(np.float3
 before = status("VmRSS")
 photo = photo_files.decode(data)
 imaging.prepare(photo, preset)
-session = SimpleNamespace(preset=preset, restore=lambda photo, raw_matte: imaging.restore(raw_matte, photo, preset))
-photo_files.encode(Session.render(session, photo, matte, options), ".png")
+photo_files.encode(finish(photo, imaging.restore(matte, photo, preset), options).image, ".png")
 print(status("VmHWM") - before, footprint.of_file(data, options))
 """
 
