@@ -281,10 +281,11 @@ def _write(
     session: Session, result: Result, task: Task, photo: Photo, raw_matte: Float32, options: OutputOptions, mark: Mark
 ) -> None:
     start = time.perf_counter()
-    image, box, result.confidence = session.finish(photo, raw_matte, options)
+    image, box, sure = session.finish(photo, raw_matte, options)
     result.box = box._asdict() if box else None
     data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
-    write_atomically(task.target, marks.marked(data, mark | {"confidence": result.confidence}))
+    write_atomically(task.target, marks.marked(data, mark | {"confidence": sure}))
+    result.confidence = sure  # of what is there
     result.encode_ms = _ms_since(start)
 
 

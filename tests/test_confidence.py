@@ -157,6 +157,14 @@ def test_a_resumed_run_tells_of_what_was_there_too(run, photos, tmp_path):
     }
 
 
+def test_an_output_that_could_not_be_written_is_not_to_be_looked_at(red_model_dir, photos, tmp_path, capfd):
+    (tmp_path / "out" / "none.png").mkdir(parents=True)
+    words = [photos, tmp_path / "out", "--model", red_model_dir, "--engine", ENGINE, "--quiet"]
+    assert main(["predict", *map(str, words)]) == 1
+    told = capfd.readouterr().err.splitlines()[-2:]
+    assert told[0] == "look at 1 of 2, the least sure first:" and "unsure.png" in told[1]
+
+
 def test_where_all_are_sure_there_is_nothing_to_look_at(run, photos, tmp_path):
     err, report = run(photos / "sure.png", tmp_path / "out.png")
     assert "look at" not in err and report["sure"]["confidence"] > LOOK_BELOW
