@@ -192,7 +192,7 @@ def _infer(session: Session, pairs: Iterable[_Pair | Problem]) -> Iterator[_Infe
             yield pair
             continue
         try:
-            raw_matte = session.predict(session.prepare(Photo(pair.rgb))[None])[0]
+            raw_matte = session.raw_matte(Photo(pair.rgb))
         except EngineError as error:
             raise EngineError(f"{pair.stem}: {error}") from error
         if raw_matte.shape != (*session.preset.input_size, 1):

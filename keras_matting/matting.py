@@ -25,7 +25,7 @@ from keras_matting.photos.framing import Framing
 from keras_matting.photos.given import Pixels
 from keras_matting.photos.given import read_photo as read_photo
 from keras_matting.photos.options import flag
-from keras_matting.photos.output import Finished, finish, output_profile
+from keras_matting.photos.output import Finished, encoded, finish, output_profile
 from keras_matting.photos.refine import Thresholds
 from keras_matting.session_cache import SessionCache
 from keras_matting.shipped import DEFAULT_MODEL
@@ -153,6 +153,10 @@ class Session:
             raise EngineError(f"Engine {self.engine.name} gave NaN or infinity; use another engine or model.")
         return mattes
 
+    def raw_matte(self, photo: Photo | Pixels) -> Float32:
+        """Return the raw matte (h, w, 1) of one photo; raises what `predict` does."""
+        return self.predict(self.prepare(photo)[None])[0]
+
     def restore(self, photo: Photo | Pixels, raw_matte: Float32) -> Float32:
         """Return the matte at the photo's size, float32 (H, W) in [0, 1]."""
         return imaging.restore(raw_matte, given.as_photo(photo), self.preset)
@@ -179,10 +183,14 @@ class Session:
         photo = given.as_photo(photo)
         return finish(photo, self.restore(photo, raw_matte), options, check_size)
 
+    def cut_out(self, photo: Photo | Pixels, options: OutputOptions = OutputOptions()) -> Finished:
+        """Prepare, predict and finish one photo."""
+        photo = given.as_photo(photo)
+        return self.finish(photo, self.raw_matte(photo), options)
+
     def matte(self, photo: Photo | Pixels, options: OutputOptions = OutputOptions()) -> Uint8Or16:
         """Prepare, predict and render one photo."""
-        photo = given.as_photo(photo)
-        return self.render(photo, self.predict(self.prepare(photo)[None])[0], options)
+        return self.cut_out(photo, options).image
 
     def close(self) -> None:
         """Close the engine, once no thread predicts any more; a second call does nothing."""
@@ -279,9 +287,9 @@ def _matte_file(path: Path, model: str, engine: str, options: OutputOptions) -> 
     target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
     photo = photo_files.decode(data)
     with _sessions.lend(model, engine) as session:
-        image, _, sure = session.finish(photo, session.predict(session.prepare(photo)[None])[0], options)
-    mark = marks.made_by(session.preset, options) | marks.made_of(path, data) | {"confidence": sure}
-    write_atomically(target, marks.marked(photo_files.encode(image, ".png", output_profile(photo, options)), mark))
+        finished = session.cut_out(photo, options)
+    mark = marks.made_by(session.preset, options) | marks.made_of(path, data)
+    write_atomically(target, encoded(finished, photo, options, ".png", mark))
     return target
 
 

@@ -25,7 +25,7 @@ from keras_matting.photos.files import Photo
 from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
 from keras_matting.photos.given import read_file
 from keras_matting.photos.marks import Mark
-from keras_matting.photos.output import output_profile
+from keras_matting.photos.output import encoded
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
 FAILURES = (MattingError, cv2.error, MemoryError, OSError, ValueError)
@@ -281,11 +281,10 @@ def _write(
     session: Session, result: Result, task: Task, photo: Photo, raw_matte: Float32, options: OutputOptions, mark: Mark
 ) -> None:
     start = time.perf_counter()
-    image, box, sure = session.finish(photo, raw_matte, options)
-    result.box = box._asdict() if box else None
-    data = photo_files.encode(image, task.target.suffix.lower(), output_profile(photo, options))
-    write_atomically(task.target, marks.marked(data, mark | {"confidence": sure}))
-    result.confidence = sure  # of what is there
+    finished = session.finish(photo, raw_matte, options)
+    result.box = finished.box._asdict() if finished.box else None
+    write_atomically(task.target, encoded(finished, photo, options, task.target.suffix.lower(), mark))
+    result.confidence = finished.confidence  # of what is there
     result.encode_ms = _ms_since(start)
 
 

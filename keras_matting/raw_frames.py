@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -12,10 +13,10 @@ import numpy as np
 from keras_matting.arrays import Float32
 from keras_matting.errors import ImageError, UsageError
 from keras_matting.matting import OutputOptions, Session
-from keras_matting.photos import files as photo_files
 from keras_matting.photos import marks
 from keras_matting.photos.files import Photo
 from keras_matting.photos.marks import Mark
+from keras_matting.photos.output import encoded
 from keras_matting.predict import FAILURES, Result, collect, fail
 
 _CHANNELS = 3
@@ -74,16 +75,15 @@ def run(
                 photo = next(coming, None)
                 if photo is None:
                     break
-                raw_matte = session.predict(session.prepare(photo)[None])[0]
+                raw_matte = session.raw_matte(photo)
             except FAILURES as error:
                 writing.append((result, encoder.submit(fail, error)))
                 if isinstance(error, ImageError):  # the stream itself
                     break
             else:
                 result.height, result.width = photo.rgb.shape[:2]
-                writing.append(
-                    (result, encoder.submit(_write, session, photo, raw_matte, options, extension, mark, index, write))
-                )
+                encode = partial(_encode, session, photo, raw_matte, options, extension, mark)
+                writing.append((result, encoder.submit(_write, result, encode, partial(write, index))))
             index += 1
             while writing and (len(writing) > _AHEAD or writing[0][1].done()):
                 yield _finished(*writing.popleft())
@@ -91,17 +91,18 @@ def run(
             yield _finished(*writing.popleft())
 
 
-def _write(
-    session: Session,
-    photo: Photo,
-    raw_matte: Float32,
-    options: OutputOptions,
-    extension: str,
-    mark: Mark,
-    index: int,
-    write: Callable[[int, bytes], object],
-) -> None:
-    write(index, marks.marked(photo_files.encode(session.render(photo, raw_matte, options), extension), mark))
+def _encode(
+    session: Session, photo: Photo, raw_matte: Float32, options: OutputOptions, extension: str, mark: Mark
+) -> tuple[bytes, float]:
+    """Return a frame's picture, encoded, and its confidence."""
+    finished = session.finish(photo, raw_matte, options)
+    return encoded(finished, photo, options, extension, mark), finished.confidence
+
+
+def _write(result: Result, encode: Callable[[], tuple[bytes, float]], write: Callable[[bytes], object]) -> None:
+    data, confidence = encode()
+    write(data)
+    result.confidence = confidence  # of what is there
 
 
 def _finished(result: Result, writing: Future[None]) -> Result:

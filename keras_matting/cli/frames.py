@@ -9,13 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from keras_matting.cli.shared import Tally, check_format, progress
+from keras_matting.cli.shared import Tally, check_format, frames_to_look_at, progress
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.files import printable
 
 if TYPE_CHECKING:
     from keras_matting.matting import OutputOptions
+    from keras_matting.photos.stretches import Stretch
+
+_STRETCH_GAP = 12  # frames; half a second of most clips
 
 
 def frame_size(text: str) -> tuple[int, int]:
@@ -30,6 +33,7 @@ def predict_frames(arguments: argparse.Namespace, options: OutputOptions) -> int
     """Matte the frames of standard input or of a file; return 1 if one fails or the stream ends within one."""
     from keras_matting import raw_frames
     from keras_matting.matting import open_session
+    from keras_matting.photos.stretches import Stretches
 
     _check(arguments)
     to_stdout = arguments.output_path in (None, "-")
@@ -37,22 +41,30 @@ def predict_frames(arguments: argparse.Namespace, options: OutputOptions) -> int
     extension = f".{arguments.format}" if to_stdout else Path(pattern).suffix.lower()
     check_format(options, extension)
     write = _to_stdout if to_stdout else _to_files(pattern, arguments.overwrite)
-    tally = Tally()
+    tally, stretches = Tally(), Stretches(gap=_STRETCH_GAP)
     with ExitStack() as stack:
         stream = sys.stdin.buffer if arguments.input == "-" else stack.enter_context(_opened(arguments.input))
         session = stack.enter_context(open_session(arguments.model, arguments.engine))
         bar = stack.enter_context(progress(None, arguments.quiet))
         say(f"frames of {'x'.join(map(str, arguments.raw))}, model {session.preset.name}, engine {session.engine.name}")
         frames = raw_frames.read_frames(stream, *arguments.raw)
-        for result in raw_frames.run(session, frames, options, extension, write):
+        for index, result in enumerate(raw_frames.run(session, frames, options, extension, write)):
             tally.add(result)
+            if result.confidence is not None:
+                stretches.add(index, result.confidence)
             if result.status == "failed":
                 bar.write(f"failed: {result.input}: {result.error}", file=sys.stderr)
             bar.update()
     if not tally.statuses:
         raise UsageError("Expected frames; received an empty stream. Check the program before.")
     say(f"{tally} -> {'standard output' if to_stdout else printable(pattern)}")
+    for line in frames_to_look_at(stretches.worst_first, tally.statuses["done"], _place):
+        say(line)
     return SOME_FAILED if tally.statuses["failed"] else OK
+
+
+def _place(stretch: Stretch) -> str:
+    return f"frame {stretch.first}" if stretch.frames == 1 else f"frames {stretch.first} to {stretch.last}"
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -168,8 +168,8 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     from keras_matting.photos import files as photo_files
     from keras_matting.photos import footprint, marks
     from keras_matting.photos.confidence import is_unsure
-    from keras_matting.photos.output import output_profile
 
+    from keras_matting.photos.output import encoded
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
         raise UsageError(
@@ -187,21 +187,19 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
         footprint.require_room(data, options, extension)
         photo = photo_files.decode(data, arguments.max_megapixels)
         with open_session(arguments.model, arguments.engine) as session:
-            raw_matte = session.predict(session.prepare(photo)[None])[0]
-            image, _, sure = session.finish(photo, raw_matte, options)
+            finished = session.cut_out(photo, options)
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
     mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
-    mark |= {"confidence": sure}
-    data = marks.marked(photo_files.encode(image, extension, output_profile(photo, options)), mark)
+    data = encoded(finished, photo, options, extension, mark)
     if to_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
         write_atomically(arguments.output_path, data)
-    if is_unsure(sure):
-        say(f"look at it: {in_words(sure)}")
+    if is_unsure(finished.confidence):
+        say(f"look at it: {in_words(finished.confidence)}")
     return OK
 
 

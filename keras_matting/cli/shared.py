@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_matting.files import printable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from keras_matting.photos.options import Options
+    from keras_matting.photos.stretches import Stretch
     from keras_matting.predict import Result
 
 MODEL_HELP = (
@@ -49,7 +50,7 @@ NAMED = 5  # of the photos that somebody should look at
 class Tally:
     """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so.
 
-    `unsure`: (confidence, output) of those that somebody should look at.
+    `unsure`: (confidence, output) of those files that somebody should look at.
     """
 
     def __init__(self) -> None:
@@ -63,8 +64,8 @@ class Tally:
         self.statuses[result.status] += 1
         if result.status != "failed" and result.anew:
             self._anew[result.anew] += 1
-        if result.confidence is not None and result.is_unsure:
-            self.unsure.append((result.confidence, str(result.output)))
+        if result.output is not None and result.confidence is not None and result.is_unsure:
+            self.unsure.append((result.confidence, result.output))
 
     def __str__(self) -> str:
         seconds = time.perf_counter() - self._start
@@ -86,6 +87,20 @@ def to_look_at(tally: Tally, report: str | None) -> Iterator[str]:
     if len(unsure) > NAMED:
         where = f"see {printable(report)}" if report else "--resume --report FILE tells of all"
         yield f"  and {len(unsure) - NAMED} more: {where}"
+
+
+def frames_to_look_at(found: Sequence[Stretch], frames: int, place: Callable[[Stretch], str]) -> Iterator[str]:
+    """Yield the lines that name the least sure stretches of a clip or stream of `frames`; none if there are none.
+
+    `found`: the least sure first. `place` returns where one is.
+    """
+    if not found:
+        return
+    yield f"look at {sum(stretch.frames for stretch in found)} of {frames} frames, the least sure first:"
+    for stretch in found[:NAMED]:
+        yield f"  {place(stretch)}: {in_words(stretch.confidence)}"
+    if len(found) > NAMED:
+        yield f"  and {len(found) - NAMED} more such places"
 
 
 def in_words(confidence: float) -> str:

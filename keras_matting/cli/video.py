@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keras_matting.cli.predict import output_options
-from keras_matting.cli.shared import add_model_arguments
+from keras_matting.cli.shared import add_model_arguments, frames_to_look_at
 from keras_matting.cli.status import OK, SOME_FAILED, say
 from keras_matting.errors import UsageError
 from keras_matting.files import printable
 from keras_matting.photos.framing import OPTIONS
 
 if TYPE_CHECKING:
+    from keras_matting.photos.stretches import Stretch
     from keras_matting.video.reading import Clip
     from keras_matting.video.run import VideoResult
 
@@ -63,6 +64,8 @@ def video(arguments: argparse.Namespace) -> int:
         with ClipProgress(clip.count, quiet=arguments.quiet) as progress:
             result = run(session, clip, job, progress.update)
     say(_outcome(result, clip.count))
+    for line in frames_to_look_at(result.to_look_at, result.frames, _place):
+        say(line)
     return SOME_FAILED if result.damaged or result.is_cut_off else OK
 
 
@@ -96,6 +99,20 @@ def _outcome(result: VideoResult, announced: int | None) -> str:
         told.append(f"where the file announces about {announced}")
     rate = result.frames / max(result.seconds, 1e-9)
     return f"{', '.join(told)}; {result.seconds:.1f} s ({rate:.1f} frames/s) -> {printable(result.output)}"
+
+
+def _place(stretch: Stretch) -> str:
+    if stretch.frames == 1:
+        return f"at {_clock(stretch.first)}"
+    return f"{_clock(stretch.first)} to {_clock(stretch.last)}, {stretch.frames} frames"
+
+
+def _clock(seconds: float) -> str:
+    """Return a time as players show it, to a tenth of a second: 1:02:03.4."""
+    tenths = round(seconds * 10)
+    hours, minutes = tenths // 36_000, tenths // 600 % 60
+    rest = f"{tenths % 600 / 10:04.1f}"
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 class ClipProgress:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_matting.arrays import Float32, Uint8, Uint8Or16
-from keras_matting.photos import colour_profiles, imaging, placing, refine
+from keras_matting.photos import colour_profiles, files, imaging, marks, placing, refine
 from keras_matting.photos.confidence import expected_overlap
 from keras_matting.photos.files import Photo
 from keras_matting.photos.framing import Box
+from keras_matting.photos.marks import Mark
 from keras_matting.photos.options import Options
 from keras_matting.photos.subject import isolate
 
@@ -65,6 +66,12 @@ def finish(
     if options.kind == "rgba":
         return Finished(imaging.cut_out(rgb, placed), box, sure)
     return Finished(_on_background(replace(photo, rgb=rgb), placed, options), box, sure)
+
+
+def encoded(finished: Finished, photo: Photo, options: Options, extension: str, mark: Mark) -> bytes:
+    """Return the file that an output of a photo is: in its colour profile, with its mark and its confidence in that."""
+    data = files.encode(finished.image, extension, output_profile(photo, options))
+    return marks.marked(data, mark | {"confidence": finished.confidence})
 
 
 def output_profile(photo: Photo, options: Options) -> bytes | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_matting.arrays import Float32, Uint8Or16
+from keras_matting.arrays import Float32
 from keras_matting.errors import UsageError
 from keras_matting.files import StrPath, printable, require_writable
 from keras_matting.machine import usable_cores
@@ -21,6 +21,8 @@ from keras_matting.matting import Background, OutputOptions, Session, open_sessi
 from keras_matting.overlap import in_order
 from keras_matting.photos import colour_profiles, imaging
 from keras_matting.photos.files import Photo
+from keras_matting.photos.output import Finished
+from keras_matting.photos.stretches import Stretch, Stretches
 from keras_matting.shipped import DEFAULT_MODEL
 from keras_matting.video.formats import Format, choose_format
 from keras_matting.video.pipeline import ahead, inferred, prepared
@@ -29,7 +31,8 @@ from keras_matting.video.smoothing import SMOOTHINGS, one_frame_delay
 from keras_matting.video.writing import why_not_ours, writing
 
 _LOGGER = logging.getLogger(__name__)
-_MAX_RENDERERS = 4  # each holds a frame
+_MAX_FINISHERS = 4  # each holds a frame
+_STRETCH_GAP_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class ClipJob:
 class VideoResult:
     """What became of a clip: how many frames were written, could not be decoded, or were patched up by the decoder.
 
-    `is_cut_off`: the file ends before its time, or parts of it cannot be read.
+    `is_cut_off`: the file ends before its time, or parts of it cannot be read. `to_look_at`: where mattes are
+    unsure, in seconds from the start, the least sure first; frames at most half a second apart are one stretch.
     """
 
     output: Path
@@ -56,6 +60,7 @@ class VideoResult:
     repaired: int
     is_cut_off: bool
     seconds: float
+    to_look_at: tuple[Stretch, ...] = ()
 
 
 def matte_video(
@@ -126,21 +131,23 @@ def run(
     _tell(clip, job)
     options = _fitted(job.options, clip.size)
 
-    def render(pair: tuple[Frame, Float32]) -> tuple[Frame, Uint8Or16]:
-        return pair[0], session.render(pair[0].photo, pair[1], options)
+    def finish(pair: tuple[Frame, Float32]) -> tuple[Frame, Finished]:
+        return pair[0], session.finish(pair[0].photo, pair[1], options)
 
-    start, count = time.perf_counter(), 0
-    workers = min(_MAX_RENDERERS, max(2, usable_cores()))
+    start, count, stretches = time.perf_counter(), 0, Stretches(gap=_STRETCH_GAP_S)
+    workers = min(_MAX_FINISHERS, max(2, usable_cores()))
     with (
-        closing(in_order(render, ahead(_mattes(session, clip, job.smooth)), workers)) as images,
+        closing(in_order(finish, ahead(_mattes(session, clip, job.smooth)), workers)) as images,
         writing(job.target, job.format, clip, options.kind == "rgba") as writer,
     ):
-        for frame, image in images:
+        for frame, (image, _, sure) in images:
             writer.write(image, frame.pts, frame.duration)
+            stretches.add(float(frame.pts * clip.time_base), sure)
             count += 1
             on_frame(count)
     seconds = time.perf_counter() - start
-    return VideoResult(job.target, count, clip.damaged, clip.repaired, clip.is_cut_off, seconds)
+    found = stretches.worst_first
+    return VideoResult(job.target, count, clip.damaged, clip.repaired, clip.is_cut_off, seconds, found)
 
 
 def _mattes(session: Session, clip: Clip, smooth: str) -> Generator[tuple[Frame, Float32], None, None]:
