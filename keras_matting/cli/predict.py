@@ -168,7 +168,6 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     from keras_matting.photos import files as photo_files
     from keras_matting.photos import footprint, marks
     from keras_matting.photos.confidence import is_unsure
-
     from keras_matting.photos.output import encoded
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
