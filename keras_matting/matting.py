@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
-from keras_matting.errors import EngineError, UsageError
+from keras_matting.engines.base import engine_failed
+from keras_matting.errors import EngineError, MattingError, UsageError
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset
 from keras_matting.photos import files as photo_files
@@ -143,12 +144,18 @@ class Session:
     def predict(self, batch: Float32) -> Float32:
         """Return raw mattes (N, h, w, 1) for inputs (N, h, w, 3).
 
-        Raises `EngineError` on NaN or infinity, `UsageError` where the session is closed.
+        Raises `EngineError` on NaN or infinity and on whatever the engine's runtime raises (but `MemoryError`, which
+        stays one), `UsageError` where the session is closed.
         """
         with self._turn:
             if not self._is_open:
                 raise UsageError(f"Expected an open session; this one of {self.preset.name} is closed. Open another.")
-            mattes = self.engine.predict(batch)
+            try:
+                mattes = self.engine.predict(batch)
+            except (MattingError, MemoryError):
+                raise
+            except Exception as error:  # each runtime has classes of its own
+                raise engine_failed(self.engine, error) from error
         if not np.isfinite(mattes).all():
             raise EngineError(f"Engine {self.engine.name} gave NaN or infinity; use another engine or model.")
         return mattes

@@ -130,6 +130,26 @@ def test_a_photo_that_a_library_chokes_on_fails_alone(session, tmp_path, write_p
     assert sorted(result.status for result in results) == ["done", "done", "failed"]
 
 
+class RuntimesOwnError(Exception):
+    """What an engine's runtime raises, of a class that nobody else knows."""
+
+
+def test_a_photo_that_the_engine_s_runtime_fails_on_fails_alone(session, tmp_path, write_photo, monkeypatch):
+    predict_one, calls = session.engine.predict, iter([False, True, False])
+
+    def fail_once(batch):
+        if next(calls):
+            raise RuntimesOwnError("out of workspace\nat line 1")
+        return predict_one(batch)
+
+    monkeypatch.setattr(session.engine, "predict", fail_once)
+    for name in ("a.png", "b.png", "c.png"):
+        write_photo(tmp_path / "in" / name)
+    results = list(predict.run(session, predict.plan(tmp_path / "in", tmp_path / "out", ".png")))
+    assert [result.status for result in results] == ["done", "failed", "done"]
+    assert results[1].error == "Engine onnx-cpu failed: RuntimesOwnError: out of workspace. Try another engine."
+
+
 def test_an_output_that_cannot_be_written_fails_alone(session, tmp_path, write_photo):
     for name in ("a.jpg", "b/c.jpg"):
         write_photo(tmp_path / "in" / name)

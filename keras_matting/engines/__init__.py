@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_matting.engines.base import BuildOptions, Engine
+from keras_matting.engines.base import BuildOptions, Engine, engine_failed
 from keras_matting.errors import EngineError, UsageError
 from keras_matting.files import StrPath
 from keras_matting.machine import cpu_name, gpu_name
@@ -173,7 +173,12 @@ def _probe(model_dir: Path) -> tuple[Engine, str]:
         except EngineError as error:
             reasons.append(f"{name}: {error}")
             continue
-        timed.append((_best_of(engine), engine))
+        try:
+            timed.append((_best_of(engine), engine))
+        except Exception as error:  # what opens need not run: a GPU's memory may be full
+            reasons.append(f"{name}: {engine_failed(engine, error)}")
+            _LOGGER.info(reasons[-1])
+            engine.close()
     if not timed:
         raise EngineError("No engine can run this model here. " + " ".join(reasons))
     timed.sort(key=lambda pair: pair[0])

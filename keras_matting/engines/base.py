@@ -29,7 +29,8 @@ class Engine(Protocol):
     def predict(self, batch: Float32) -> Float32:
         """Return mattes float32 (N, H, W, 1) in [0, 1] for a normalised float32 batch (N, H, W, 3).
 
-        Raises `EngineError` on a batch of another shape or dtype (see `checked_batch`).
+        Raises `EngineError` on a batch of another shape or dtype (see `checked_batch`), and what its runtime raises:
+        callers that show errors to people go through `matting.Session`.
         """
 
     def describe(self) -> dict[str, str]:
@@ -37,6 +38,12 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds; it is not used afterwards."""
+
+
+def engine_failed(engine: Engine, error: Exception) -> EngineError:
+    """Return the error to raise where an engine's runtime raises one of its own while it predicts."""
+    said = f"{type(error).__name__}: {first_line(error)}"
+    return EngineError(f"Engine {engine.name} failed: {said}. Try another engine.")
 
 
 class EngineModule(Protocol):

@@ -175,7 +175,7 @@ def _environment() -> dict[str, str]:
 def python() -> Path | None:
     """Return the Python of the TF-TRT environment, or None."""
     named = os.environ.get(PYTHON_VARIABLE)
-    places = [Path(named)] if named else [Path(".venv-tftrt/bin/python"), _beside_the_package()]
+    places = [Path(named)] if named else [_beside_the_package()]
     return next((place.absolute() for place in places if place.is_file()), None)
 
 
