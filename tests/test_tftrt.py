@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,16 +82,12 @@ def test_wherever_the_worker_runs_it_does_not_fall_back_reports_in_detail_and_le
 @pytest.fixture(scope="module")
 def served(one_layer_dir):
     """A worker, on this Python's TensorFlow, that has opened a SavedModel."""
-    before = os.environ.get(tftrt.PYTHON_VARIABLE)
-    os.environ[tftrt.PYTHON_VARIABLE] = sys.executable
-    try:
-        with tftrt.TfTrtProcess("tftrt-fp32") as worker:
-            worker.ask("open", path=str(one_layer_dir / "saved_model"))
-            yield worker
-    finally:
-        del os.environ[tftrt.PYTHON_VARIABLE]
-        if before is not None:
-            os.environ[tftrt.PYTHON_VARIABLE] = before
+    with pytest.MonkeyPatch.context() as environment:  # until it runs; other tests want their own
+        environment.setenv(tftrt.PYTHON_VARIABLE, sys.executable)
+        worker = tftrt.TfTrtProcess("tftrt-fp32")
+    with worker:
+        worker.ask("open", path=str(one_layer_dir / "saved_model"))
+        yield worker
 
 
 def test_batches_of_any_size_cross_the_shared_memory(served, one_layer_dir):
