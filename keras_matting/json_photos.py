@@ -20,7 +20,8 @@ from keras_matting.files import StrPath, name_bytes, printable, require_replacea
 from keras_matting.photos import base64_text
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.folders import Listing
-from keras_matting.predict import find_photos, name_key, outputs
+from keras_matting.photos.naming import name_key, outputs
+from keras_matting.predict import find_photos
 
 LINES = (".ndjson", ".jsonl")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/keras-matting/photos")
@@ -99,7 +100,7 @@ def read_json(path: StrPath, out_dir: StrPath, photos_dir: StrPath | None = None
     """Write the images of a JSON file into a folder; return a `Report`.
 
     `path`: what `write_json` wrote, or what the service answered to it. `photos_dir`: the folder of `write_json`, from
-    which the photos' names come, as `predict.outputs` chooses them; without it an image is called by its id. An item
+    which the photos' names come, as `naming.outputs` chooses them; without it an image is called by its id. An item
     without an image, with a problem, or whose id is no name for a file is told in the report, and so is one whose file
     is there with another content, unless `overwrite`. Raises `UsageError` if the file is no such JSON.
     """

@@ -291,7 +291,7 @@ def _read(image: object) -> tuple[Photo, Callable[[Uint8Or16, bytes | None], Any
 def _matte_file(path: Path, model: str, engine: str, options: OutputOptions) -> Path:
     """Write the output of a photo beside it; return its path."""
     data = given.read_file(path)
-    target = _target_beside(path, "cutout" if options.kind == "rgba" else options.kind)
+    target = _target_beside(path, data, "cutout" if options.kind == "rgba" else options.kind)
     photo = photo_files.decode(data)
     with _sessions.lend(model, engine) as session:
         finished = session.cut_out(photo, options)
@@ -300,13 +300,13 @@ def _matte_file(path: Path, model: str, engine: str, options: OutputOptions) -> 
     return target
 
 
-def _target_beside(path: Path, label: str) -> Path:
+def _target_beside(path: Path, data: bytes, label: str) -> Path:
     """Return where an output goes that replaces nothing but an earlier one of this photo; else raise `UsageError`."""
     extensions = {variant for name in photo_files.EXTENSIONS for variant in (name, name.upper())} - {path.suffix}
     is_shared = any(path.with_suffix(extension).exists() for extension in extensions)
     full = path.with_name(f"{path.name}.{label}.png")
     for target in (full,) if is_shared else (path.with_name(f"{path.stem}.{label}.png"), full):
-        refusal = marks.why_not_own(target, path)
+        refusal = marks.why_not_own(target, path, data)
         if refusal is None:
             return target
     raise UsageError(f"{refusal}. Move it away, or pass the photo's bytes and write the result where you want it.")

@@ -1,30 +1,30 @@
 """Many photos: what to read and write, and a pipeline in which decoding and encoding overlap inference."""
 
 import json
+import math
 import time
-import unicodedata
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 import cv2
-import numpy as np
 
 from keras_matting.arrays import Float32
-from keras_matting.errors import MattingError, UsageError, first_line
-from keras_matting.files import StrPath, write_atomically
+from keras_matting.errors import ImageError, MattingError, UsageError, first_line
+from keras_matting.files import StrPath, require_no_stream, write_atomically
 from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
 from keras_matting.photos.confidence import is_unsure
 from keras_matting.photos.files import Photo
-from keras_matting.photos.folders import Listing, is_glob, list_folder, list_glob, none_found
+from keras_matting.photos.folders import LeftOut, Listing, is_glob, list_folder, list_glob, none_found
 from keras_matting.photos.given import read_file
 from keras_matting.photos.marks import Mark
+from keras_matting.photos.naming import outputs
 from keras_matting.photos.output import encoded
 
 MAX_WORKERS = 4  # of each kind; each holds a photo of up to 150 megapixels
@@ -45,9 +45,10 @@ class Task:
 class Result:
     """What became of one photo: times in milliseconds, sizes in pixels.
 
-    `status`: "done", "skipped" or "failed"; of what is not read "left out". `anew`: why an output that was there was
-    not skipped. `box`: where the subject is in the upright photo, of outputs that are framed. `confidence`: of what was
-    done or skipped, as `photos.confidence` counts it, from 0 (nothing was taken) to 1.
+    `status`: "done", "skipped", "failed", or "kept": an output that is there and not as we made it, in a run that goes
+    on (`error` says why); of what is not read "left out". `anew`: why an output that was there was not skipped. `box`:
+    where the subject is in the upright photo, of outputs that are framed. `confidence`: of what was done or skipped, as
+    `photos.confidence` counts it, from 0 (nothing was taken) to 1.
     """
 
     input: str
@@ -112,7 +113,10 @@ def plan(
 
 
 def find_photos(source: str, target: Path) -> Listing:
-    """Return the `Listing` of a folder or a glob, without what is in `target`; raises `UsageError` without photos."""
+    """Return the `Listing` of a folder or a glob, without what is in `target`; raises `UsageError` without photos.
+
+    Our own outputs among photos are left out.
+    """
     if Path(source).is_dir():
         if target.resolve() == Path(source).resolve():
             raise UsageError(f"Output {target} is the folder of photos itself; choose another output folder.")
@@ -123,7 +127,24 @@ def find_photos(source: str, target: Path) -> Listing:
         raise UsageError(f"Expected a photo, a folder or a glob; {source} does not exist.")
     if not listing.photos:
         raise UsageError(none_found(source, listing))
-    return listing
+    return _without_outputs(listing)
+
+
+def _without_outputs(listing: Listing) -> Listing:
+    """Leave out outputs that lie among photos, of an earlier run into another folder; where nothing else is, they stay.
+
+    Otherwise each run over "." would make cut-outs of the cut-outs of the one before.
+    """
+    ours = {path for path in listing.photos if marks.read_mark(path) is not None}
+    if not ours or len(ours) == len(listing.photos):
+        return listing
+    left_out = sorted([*listing.left_out, *(LeftOut(path, "output", "an output") for path in ours)], key=_path_of)
+    photos = tuple(path for path in listing.photos if path not in ours)
+    return replace(listing, photos=photos, left_out=tuple(left_out))
+
+
+def _path_of(left_out: LeftOut) -> Path:
+    return left_out.path
 
 
 def require_own_outputs(tasks: Iterable[Task]) -> None:
@@ -135,48 +156,6 @@ def require_own_outputs(tasks: Iterable[Task]) -> None:
             return
     more = f", and so for {len(refusals) - 1} more" if len(refusals) > 1 else ""
     raise UsageError(f"{refusals[0]}{more}. Add --overwrite, choose another output, or quote the glob: '*.jpg'.")
-
-
-def outputs(root: Path, photos: Sequence[Path], target: Path, extension: str) -> list[Path]:
-    """Return an output for each photo, no two the same: a.png, or a.jpg.png where several would be called so.
-
-    Names that differ in case only, or in how an accent is written, are the same on some disks, and so they are here.
-    `extension` may be "", for outputs whose kind is not known yet.
-    """
-    chosen = [(target / photo.relative_to(root)).with_suffix(extension) for photo in photos]
-    while clashing := _clashing(chosen):
-        longer = [
-            output.with_name(photo.name + extension) if name_key(output) in clashing else output
-            for photo, output in zip(photos, chosen, strict=True)
-        ]
-        if longer == chosen:
-            return _numbered(chosen, extension)
-        chosen = longer
-    return chosen
-
-
-def name_key(path: StrPath) -> str:
-    """Return what is the same of two paths that are one on a disk without case or with accents of its own."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
-
-
-def _clashing(paths: Sequence[Path]) -> set[str]:
-    """Return the keys of the paths that several share, or that are another's folder."""
-    counts = Counter(map(name_key, paths))
-    folders = {name_key(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
-    return {key for key, count in counts.items() if count > 1 or key in folders}
-
-
-def _numbered(paths: Sequence[Path], extension: str) -> list[Path]:
-    taken, numbered = set(), []
-    for path in paths:
-        name, number = path, 1
-        while name_key(name) in taken:
-            number += 1
-            name = path.with_name(f"{path.name.removesuffix(extension)}-{number}{extension}")
-        taken.add(name_key(name))
-        numbered.append(name)
-    return numbered
 
 
 def run(
@@ -191,8 +170,9 @@ def run(
     """Matte all tasks and yield a `Result` for each, in order, as they are ready.
 
     A photo that cannot be read or written fails alone, and so does one whose output is there and not ours, unless
-    `overwrite`. `resume` skips outputs that are newer than their photo, decode whole and were made of this photo by
-    this model with these options; the rest is overwritten, each file in one step. At most about a dozen photos are in
+    `overwrite`. `resume` keeps such outputs, also those that somebody has retouched, and skips those that are newer
+    than their photo, decode whole and were made of this photo by this model with these options; the rest is made anew,
+    each file in one step. At most about a dozen photos are in
     memory at a time, and no more than fit (`footprint`); one that does not fit by itself fails.
     """
     made_by, room = marks.made_by(session.preset, options), footprint.Room(footprint.usable())
@@ -235,16 +215,25 @@ def run(
 def _read(
     session: Session, result: Result, task: Task, made_by: Mark, resume: bool, overwrite: bool, max_megapixels: float
 ) -> _Decoded | None:
-    """Decode and prepare one photo: (photo, model input, its output's mark, milliseconds), or None if it is skipped."""
+    """Decode and prepare one photo: (photo, model input, its output's mark, milliseconds).
+
+    None if there is nothing to do; the result's status says why.
+    """
     start = time.perf_counter()
-    if not overwrite and (reason := marks.why_not_own(task.target, task.source)):
-        raise UsageError(f"{reason}. Add --overwrite, or choose another output.")
+    require_no_stream(task.target)
     data = read_file(task.source)
+    if not overwrite and (refusal := marks.why_not_own(task.target, task.source, data)):
+        if refusal.is_of_another:
+            raise UsageError(f"{refusal}. Add --overwrite, or choose another output.")
+        if not resume:
+            raise UsageError(f"{refusal}. Add --overwrite to replace it, or --resume to keep it.")
+        result.status, result.error = "kept", str(refusal)
+        return None
     mark = made_by | marks.made_of(task.source, data)
     if resume and task.target.exists():
         result.anew = _why_anew(task, mark)
         if result.anew is None:
-            result.confidence = marks.confidence_in(task.target)
+            result.status, result.confidence = "skipped", marks.confidence_in(task.target)
             return None
     photo = photo_files.decode(data, max_megapixels)
     return photo, session.prepare(photo), mark, _ms_since(start)
@@ -264,7 +253,6 @@ def _infer(
     except FAILURES as error:
         return result, encoders.submit(fail, error)
     if decoded is None:
-        result.status = "skipped"
         return result, encoders.submit(lambda: None)
     photo, tensor, mark, result.decode_ms = decoded
     result.height, result.width = photo.rgb.shape[:2]
@@ -311,10 +299,10 @@ def _why_anew(task: Task, wanted: Mark) -> str | None:
     try:
         if task.target.stat().st_mtime < task.source.stat().st_mtime:
             return "older than its photo"
-        image = cv2.imdecode(np.fromfile(task.target, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (OSError, cv2.error):
-        image = None
-    return "cut off" if image is None else None
+        photo_files.decode(task.target.read_bytes(), math.inf)
+    except (OSError, ImageError):
+        return "damaged"
+    return None
 
 
 def _ms_since(start: float) -> float:

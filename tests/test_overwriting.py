@@ -1,10 +1,15 @@
 """What is there and what is kept. Faults: two_photos_overwrite, resume_keeps_another_background."""
 
+import io
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from keras_matting.cli import main
 from keras_matting.predict import plan
@@ -72,7 +77,65 @@ def test_resume_makes_anew_what_was_made_otherwise_and_says_why(run, photos, wri
     assert "1 skipped" in run(*resume, "on-image", "b.png")[1]
     write_photo(Path("other/a.png")).write_bytes(Path("a.png").read_bytes() + b"and more")
     os.utime("other/a.png", (0, 0))
-    assert "1 other photo" in run("other/a.png", *resume[1:], "on-image", "b.png")[1]
+    status, err = run("other/a.png", *resume[1:], "on-image", "b.png")
+    assert (status, "was made of another photo than other/a.png" in err) == (1, True)
+    Path("a.png").write_bytes(Path("other/a.png").read_bytes())
+    os.utime("a.png", (0, 0))
+    assert "1 other photo" in run(*resume, "on-image", "b.png")[1]
+
+
+def test_a_retouched_output_is_kept_by_resume_and_refused_without(run, photos):
+    assert run("*.png", "out")[0] == 0
+    for name, keeps_texts in (("a.png", True), ("b.png", False)):
+        with Image.open(f"out/{name}") as image:
+            texts = PngInfo()
+            for key, text in image.text.items():
+                texts.add_text(key, text)
+            image.rotate(180).save(f"out/{name}", pnginfo=texts if keeps_texts else None)
+    retouched = [Path(f"out/{name}").read_bytes() for name in ("a.png", "b.png")]
+    status, err = run("*.png", "out", "--resume")
+    assert (status, "2 kept, 1 skipped" in err) == (0, True)
+    assert "kept: out/a.png exists and was changed since keras-matting made it" in err
+    status, err = run("*.png", "out")
+    assert (status, "1 done, 2 failed" in err, "--overwrite to replace it, or --resume to keep it" in err) == (
+        1,
+        True,
+        True,
+    )
+    assert [Path(f"out/{name}").read_bytes() for name in ("a.png", "b.png")] == retouched
+    assert "3 done" in run("*.png", "out", "--overwrite")[1]
+
+
+def test_outputs_of_earlier_runs_are_no_photos_where_there_are_others(run, photos):
+    for _ in range(2):
+        status, err = run(".", "cut", "--resume")
+        assert status == 0
+        assert run(".", "shop", "--output", "mask", "--resume")[0] == 0
+    assert "3 outputs of keras-matting left out, as shop/a.png" in err
+    assert len([path for path in Path().rglob("*") if path.is_file()]) == 9
+    assert run("cut", "masks", "--output", "mask")[0] == 0  # nothing else is there: they are meant
+
+
+def test_standard_input_replaces_no_output_of_another_photo(run, photos, monkeypatch):
+    def from_stdin(data):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        return run("-", "x.png")
+
+    data = photos[0].read_bytes()
+    assert [from_stdin(data)[0] for _ in range(2)] == [0, 0]
+    before = Path("x.png").read_bytes()
+    status, err = from_stdin(data + b"and more")
+    assert (status, "x.png exists and was made of another photo than this one" in err) == (2, True)
+    assert Path("x.png").read_bytes() == before
+
+
+def test_a_damaged_output_is_made_anew(run, photos):
+    resume = ("a.png", "out", "--resume", "--format", "jpg", "--output", "on-color", "255,255,255")
+    assert run(*resume)[0] == 0
+    data = Path("out/a.jpg").read_bytes()
+    middle = len(data) * 3 // 4
+    Path("out/a.jpg").write_bytes(data[:middle] + bytes(200) + data[middle + 200 :])
+    assert "1 made anew: 1 damaged" in run(*resume)[1]
 
 
 def test_one_photo_goes_to_standard_output_and_a_folder_does_not(run, photos, tmp_path):

@@ -97,9 +97,19 @@ def test_files_of_somebody_else_s_are_replaced_only_with_overwrite(predict, tmp_
     (tmp_path / "1.png").write_bytes(b"theirs")
     status, _, err = predict(FRAMES.tobytes(), "%d.png")
     assert (status, (tmp_path / "1.png").read_bytes()) == (1, b"theirs")
-    assert "failed: frame 1: 1.png exists and was not made by keras-matting. Add --overwrite" in err
+    assert "failed: frame 1: 1.png exists. Add --overwrite" in err
     assert predict(FRAMES.tobytes(), "%d.png", "--overwrite")[0] == 0
-    assert predict(FRAMES.tobytes(), "%d.png")[0] == 0  # now they are ours
+
+
+def test_frames_of_another_stream_are_replaced_only_with_overwrite_and_those_that_stay_are_told(predict, tmp_path):
+    assert predict(FRAMES.tobytes(), "%d.png")[0] == 0
+    before = (tmp_path / "0.png").read_bytes()
+    status, _, err = predict(FRAMES[1:2].tobytes(), "%d.png")
+    assert (status, (tmp_path / "0.png").read_bytes()) == (2, before)
+    assert "0.png exists. Add --overwrite, or choose another pattern." in err
+    status, _, err = predict(FRAMES[1:2].tobytes(), "%d.png", "--overwrite")
+    assert (status, (tmp_path / "0.png").read_bytes() != before) == (0, True)
+    assert "frames of an earlier run are still there, from 1.png on" in err
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def predict_frames(arguments: argparse.Namespace, options: OutputOptions) -> int
     pattern = "" if to_stdout else _pattern(arguments.output_path, arguments.format)
     extension = f".{arguments.format}" if to_stdout else Path(pattern).suffix.lower()
     check_format(options, extension)
+    if not to_stdout and not arguments.overwrite:
+        _require_new(pattern, 0)
     write = _to_stdout if to_stdout else _to_files(pattern, arguments.overwrite)
     tally, stretches = Tally(), Stretches(gap=_STRETCH_GAP)
     with ExitStack() as stack:
@@ -58,6 +60,9 @@ def predict_frames(arguments: argparse.Namespace, options: OutputOptions) -> int
     if not tally.statuses:
         raise UsageError("Expected frames; received an empty stream. Check the program before.")
     say(f"{tally} -> {'standard output' if to_stdout else printable(pattern)}")
+    following = None if to_stdout else Path(raw_frames.target_of(pattern, tally.statuses.total()))
+    if following and following.exists():
+        say(f"frames of an earlier run are still there, from {printable(following)} on")
     for line in frames_to_look_at(stretches.worst_first, tally.statuses["done"], _place):
         say(line)
     return SOME_FAILED if tally.statuses["failed"] else OK
@@ -105,13 +110,20 @@ def _to_stdout(_: int, data: bytes) -> None:
 
 def _to_files(pattern: str, overwrite: bool) -> Callable[[int, bytes], None]:
     from keras_matting.files import write_atomically
-    from keras_matting.photos import marks
     from keras_matting.raw_frames import target_of
 
     def write(index: int, data: bytes) -> None:
-        target = target_of(pattern, index)
-        if not overwrite and (refusal := marks.why_not_own(target)):
-            raise UsageError(f"{refusal}. Add --overwrite, or choose another pattern.")
-        write_atomically(target, data)
+        if not overwrite:
+            _require_new(pattern, index)
+        write_atomically(target_of(pattern, index), data)
 
     return write
+
+
+def _require_new(pattern: str, index: int) -> None:
+    """Raise `UsageError` where a frame's file is there: what was made of another stream cannot be told from others'."""
+    from keras_matting.raw_frames import target_of
+
+    target = target_of(pattern, index)
+    if Path(target).exists():
+        raise UsageError(f"{printable(target)} exists. Add --overwrite, or choose another pattern.")

@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="INPUT is a stream of raw RGB frames of this size; OUTPUT a pattern, as out/%%04d.png, or - for stdout",
     )
     parser.add_argument("--report", metavar="FILE", help="one JSON line per photo")
-    parser.add_argument("--resume", action="store_true", help="skip photos whose output is there, whole, made so")
+    parser.add_argument(
+        "--resume", action="store_true", help="skip photos whose output is there, whole and made so, or was retouched"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that keras-matting did not make, too")
     parser.add_argument("--max-megapixels", type=_megapixels, default=150, help="refuse larger photos (default: 150)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -155,6 +157,8 @@ def _matte_all(
             tally.add(result)
             if result.status == "failed":
                 bar.write(f"failed: {printable(result.input)}: {result.error}", file=sys.stderr)
+            if result.status == "kept":
+                bar.write(f"kept: {result.error}", file=sys.stderr)
             bar.update()
         for one in listing.left_out if listing else ():
             report.add(photos.Result(str(one.path), None, "left out", one.reason))
@@ -169,6 +173,7 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     from keras_matting.photos import footprint, marks
     from keras_matting.photos.confidence import is_unsure
     from keras_matting.photos.output import encoded
+
     source, to_stdout = arguments.input, arguments.output_path in (None, "-")
     if arguments.report or arguments.resume:
         raise UsageError(
@@ -178,10 +183,11 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
         raise UsageError("Expected open standard input and output; one of them is closed.")
     extension = f".{arguments.format}" if to_stdout else Path(arguments.output_path).suffix.lower()
     check_format(options, extension)
-    refusal = None if to_stdout or arguments.overwrite else marks.why_not_own(arguments.output_path)
+    data = _read_one(source)
+    path = None if source == "-" else source
+    refusal = None if to_stdout or arguments.overwrite else marks.why_not_own(arguments.output_path, path, data)
     if refusal:
         raise UsageError(f"{refusal}. Add --overwrite, or choose another output.")
-    data = _read_one(source)
     try:
         footprint.require_room(data, options, extension)
         photo = photo_files.decode(data, arguments.max_megapixels)
@@ -190,7 +196,7 @@ def _predict_stream(arguments: argparse.Namespace, options: OutputOptions) -> in
     except ImageError as error:
         say(f"failed: {'standard input' if source == '-' else printable(source)}: {error}")
         return SOME_FAILED
-    mark = marks.made_by(session.preset, options) | (marks.made_of(source, data) if source != "-" else {})
+    mark = marks.made_by(session.preset, options) | marks.made_of(path, data)
     data = encoded(finished, photo, options, extension, mark)
     if to_stdout:
         sys.stdout.buffer.write(data)

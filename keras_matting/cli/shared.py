@@ -50,12 +50,14 @@ NAMED = 5  # of the photos that somebody should look at
 class Tally:
     """How many photos came to what, why outputs that were there were made anew, and how fast; its text says so.
 
-    `unsure`: (confidence, output) of those files that somebody should look at.
+    `unsure`: (confidence, output) of those files that somebody should look at; `untold`: how many were skipped that say
+    nothing of it.
     """
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
         self.unsure: list[tuple[float, str]] = []
+        self.untold = 0
         self._anew: Counter[str] = Counter()
         self._start = time.perf_counter()
 
@@ -64,6 +66,7 @@ class Tally:
         self.statuses[result.status] += 1
         if result.status != "failed" and result.anew:
             self._anew[result.anew] += 1
+        self.untold += result.status == "skipped" and result.confidence is None
         if result.output is not None and result.confidence is not None and result.is_unsure:
             self.unsure.append((result.confidence, result.output))
 
@@ -78,10 +81,13 @@ class Tally:
 
 def to_look_at(tally: Tally, report: str | None) -> Iterator[str]:
     """Yield the lines that name the least sure of the outputs that somebody should look at; none if there are none."""
+    if tally.untold:
+        yield f"how sure {tally.untold} of those skipped are is not known: an earlier version made them"
     unsure = sorted(tally.unsure)
     if not unsure:
         return
-    yield f"look at {len(unsure)} of {tally.statuses['done'] + tally.statuses['skipped']}, the least sure first:"
+    told = tally.statuses["done"] + tally.statuses["skipped"] - tally.untold
+    yield f"look at {len(unsure)} of {told}, the least sure first:"
     for confidence, output in unsure[:NAMED]:
         yield f"  {printable(output)}: {in_words(confidence)}"
     if len(unsure) > NAMED:

@@ -27,7 +27,7 @@ _NO_EXTENSION = "no extension"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is not read. `kind`: "format" (the reason is its extension), "repeated" (a link) or "unreadable"."""
+    """What is not read. `kind`: "format" (its extension is the reason), "repeated" (a link), "output", "unreadable"."""
 
     path: Path
     kind: str
@@ -60,6 +60,9 @@ class Listing:
                 f"{_count(len(repeated), 'link')} left out: to photos that are read anyway, "
                 f"as {printable(repeated[0].path)}"
             )
+        outputs = [one for one in self.left_out if one.kind == "output"]
+        if outputs:
+            lines.append(f"{_count(len(outputs), 'output')} of keras-matting left out, as {printable(outputs[0].path)}")
         return lines + [f"not read: {printable(one.path)}: {one.reason}" for one in self.unreadable]
 
 

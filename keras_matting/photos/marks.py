@@ -1,15 +1,17 @@
 """A mark in every image that is written for a user: that it is ours, of which photo, and how it was made.
 
-By it a file of somebody else's is not overwritten, and a run that goes on knows what to make anew. It moves with the
-file that it is in: PNG has it as a text, JPEG as a comment, WebP as a chunk of its own. Names stand in it as digests.
+By it neither a file of somebody else's nor an output that somebody has retouched is overwritten, and a run that goes on
+knows what to make anew. It moves with the file that it is in: PNG has it as a text, JPEG as a comment, WebP as a chunk
+of its own. Names stand in it as digests.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,12 +19,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from keras_matting.arrays import Uint8
+from keras_matting.errors import ImageError
 from keras_matting.files import StrPath, is_stream, name_bytes, printable
+from keras_matting.photos import files
 from keras_matting.photos.files import Photo
+from keras_matting.photos.options import Options
 
 if TYPE_CHECKING:
     from keras_matting.model_folder import Preset
-from keras_matting.photos.options import Options
 
 Mark: TypeAlias = dict[str, str | bool | float]
 _Content: TypeAlias = bytes | Uint8
@@ -57,14 +61,19 @@ def made_by(preset: Preset, options: Options) -> Mark:
     }
 
 
-def made_of(path: StrPath, data: bytes) -> Mark:
-    """Return what identifies a photo: its name, and the bytes of its file."""
-    return {"name": name_digest(path), "photo": _digest(data)}
+def made_of(path: StrPath | None, data: bytes) -> Mark:
+    """Return what identifies a photo: the bytes of its file, its name and its place; None: it came in a stream."""
+    named: Mark = {"name": name_digest(path), "place": _place_digest(path)} if path is not None else {}
+    return {"photo": _digest(data), **named}
 
 
 def name_digest(path: StrPath) -> str:
     """Return the digest of a file's name, without its folder."""
     return _digest(name_bytes(Path(path).name))
+
+
+def _place_digest(path: StrPath) -> str:
+    return _digest(name_bytes(Path(path).absolute()))
 
 
 def why_otherwise(mark: Mark | None, wanted: Mark) -> str | None:
@@ -74,35 +83,98 @@ def why_otherwise(mark: Mark | None, wanted: Mark) -> str | None:
     return next((reason for key, reason in _REASONS.items() if mark.get(key) != wanted.get(key)), None)
 
 
-def why_not_own(target: StrPath, photo: StrPath | None = None) -> str | None:
-    """Return why a file that is there must not be replaced: it is no output of ours, or one of another photo's.
+@dataclass(frozen=True)
+class Refusal:
+    """Why a file that is there must not be replaced, its text, and whether it is the output of another photo."""
 
-    None where it may be, or where there is none.
+    reason: str
+    is_of_another: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def why_not_own(target: StrPath, photo: StrPath | None = None, data: bytes | None = None) -> Refusal | None:
+    """Return why a file that is there must not be replaced, if so: it is not ours, was changed, or is another photo's.
+
+    `photo`: the path of the photo that is to be matted, None of one out of a stream. `data`: the bytes of its file;
+    without them the name alone is compared, which tells less. None where it may be replaced, or where there is none.
     """
     target = Path(target)
     if not target.is_file():
         return None
     mark = read_mark(target)
     if mark is None:
-        return f"{printable(target)} exists and was not made by keras-matting"
-    if photo is not None and mark.get("name", name_digest(photo)) != name_digest(photo):
-        return f"{printable(target)} exists and was made of another photo than {printable(photo)}"
+        return Refusal(f"{printable(target)} exists and was not made by keras-matting")
+    if _is_retouched(target, mark):
+        return Refusal(f"{printable(target)} exists and was changed since keras-matting made it")
+    if not _is_of(mark, photo, data):
+        name = "this one" if photo is None else printable(photo)
+        return Refusal(f"{printable(target)} exists and was made of another photo than {name}", is_of_another=True)
     return None
 
 
+def _is_of(mark: Mark, photo: StrPath | None, data: bytes | None) -> bool:
+    """Tell whether an output was made of a photo: of these bytes, or of what was in its place before it was changed."""
+    if data is None:
+        return photo is None or mark.get("name", name_digest(photo)) == name_digest(photo)
+    has_same_bytes = mark.get("photo") == _digest(data)
+    if photo is None or "name" not in mark:
+        return has_same_bytes
+    has_same_place = mark.get("place", _place_digest(photo)) == _place_digest(photo)  # earlier versions have none
+    return mark["name"] == name_digest(photo) and (has_same_bytes or has_same_place)
+
+
+def _is_retouched(target: Path, mark: Mark) -> bool:
+    """Tell whether a whole image stands behind an output's mark that is not what was written there.
+
+    What is damaged is not worth keeping, and of earlier versions' outputs nobody knows.
+    """
+    if "made" not in mark:
+        return False
+    try:
+        data = target.read_bytes()
+        if mark["made"] == _digest(data[_end_of_mark(data) :]):
+            return False
+        files.decode(data, math.inf)
+    except (OSError, ImageError):
+        return False
+    return True
+
+
 def marked(data: bytes, mark: Mark) -> bytes:
-    """Return a PNG's, JPEG's or WebP's bytes with a mark, a dictionary of plain values, instead of what it had."""
-    text = _KEYWORD + json.dumps(mark).encode()
+    """Return a PNG's, JPEG's or WebP's bytes with a mark, a dictionary of plain values.
+
+    What stands behind it is in it as a digest, "made".
+    """
     if data[:4] == b"\x89PNG":
-        end = 33  # of the header
-        chunk = b"tEXt" + text
-        return b"".join([data[:end], struct.pack(">I", len(text)), chunk, _crc(chunk), data[end:]])
+        head, rest = data[:33], data[33:]  # of the header
+        chunk = b"tEXt" + _text(mark, rest)
+        return b"".join([head, struct.pack(">I", len(chunk) - 4), chunk, _crc(chunk), rest])
     if data[:2] == b"\xff\xd8":
         start = 4 + struct.unpack_from(">H", data, 4)[0] if data[2:4] == b"\xff\xe0" else 2  # after JFIF's segment
+        text = _text(mark, data[start:])
         return b"".join([data[:start], b"\xff\xfe", struct.pack(">H", 2 + len(text)), text, data[start:]])
     if data[:4] == b"RIFF":
-        return _marked_webp(data, text)
+        return _marked_webp(data, mark)
     return data
+
+
+def _text(mark: Mark, rest: bytes) -> bytes:
+    return _KEYWORD + json.dumps(mark | {"made": _digest(rest)}).encode()
+
+
+def _end_of_mark(data: bytes) -> int:
+    """Return where, in a file with a mark, what `marked` put there ends."""
+    start = data.find(_KEYWORD)
+    if data[:4] == b"\x89PNG":
+        (length,) = struct.unpack_from(">I", data, start - 8)
+        return start + length + 4  # its checksum
+    if data[:2] == b"\xff\xd8":
+        (length,) = struct.unpack_from(">H", data, start - 2)
+        return start - 2 + length
+    (length,) = struct.unpack_from("<I", data, start - 4)
+    return start + length + length % 2
 
 
 def read_mark(path: StrPath) -> Mark | None:
@@ -135,15 +207,16 @@ def is_marked(data: bytes) -> bool:
     return _KEYWORD in data
 
 
-def _marked_webp(data: bytes, text: bytes) -> bytes:
+def _marked_webp(data: bytes, mark: Mark) -> bytes:
     """Put the mark into a chunk before the pixels, which only WebP's extended form has room for."""
-    chunk = _WEBP_CHUNK + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2)
     if data[12:16] == b"VP8X":
         header, rest = data[12:_WEBP_HEADER], data[_WEBP_HEADER:]
     else:
         flags, width, height = _webp_header(data)
         sides = [(side - 1).to_bytes(3, "little") for side in (width, height)]
         header, rest = b"VP8X" + struct.pack("<II", 10, flags) + b"".join(sides), data[12:]
+    text = _text(mark, rest)
+    chunk = _WEBP_CHUNK + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2)
     body = b"WEBP" + header + chunk + rest
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
