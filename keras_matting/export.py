@@ -18,7 +18,7 @@ from keras_matting.arrays import Float32, Floats
 from keras_matting.engines.artefacts import files_of, write_manifest
 from keras_matting.engines.base import Engine
 from keras_matting.errors import EngineError, UsageError, first_line
-from keras_matting.files import StrPath, swap
+from keras_matting.files import StrPath, put_in_place
 from keras_matting.model_folder import GRAPH, ONNX_FILE, SAVED_MODEL, TFTRT_SAVED_MODEL, Preset, export_manifest
 from keras_matting.models.folder import load_model, served_model
 from keras_matting.models.tftrt_form import tftrt_form
@@ -73,7 +73,7 @@ def export(
             _save_onnx(serve, folder / ONNX_FILE, opset, preset, simplify)
         errors = {name: _error_of(folder / name, images, expected) for name in names}
         for name in names:
-            swap(folder / name, model_dir / name)
+            put_in_place(folder / name, model_dir / name)
     preset.save(model_dir)
     files = [path.relative_to(model_dir) for name in names for path in files_of(model_dir / name)]
     fields = {**preset.identity, "batch": batch, "output_shape": list(expected.shape[1:])}

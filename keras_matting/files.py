@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -24,6 +24,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
+_OLD = ".old"  # ends the name of a folder that makes room for another
 _HEAD_BYTES = 1 << 16  # by which a file is recognised
 
 
@@ -62,7 +63,7 @@ def replaced_file(path: StrPath) -> Iterator[Path]:
 def replaced_folder(path: StrPath) -> Iterator[Path]:
     """Yield a new folder that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    What a process that was killed left there of its own is removed.
+    What a process that was killed left there of its own is removed, or put back.
     """
     path = Path(path)
     try:
@@ -75,35 +76,49 @@ def replaced_folder(path: StrPath) -> Iterator[Path]:
         temporary.chmod(0o755)
         with locked_folder(temporary):
             yield temporary
-            swap(temporary, path)
+            put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary folders of `path` that no process holds any more; without locks nobody can tell."""
+    """Remove the temporary folders of `path` that no process holds any more; without locks nobody can tell.
+
+    Where a process was killed between the two renames of `put_in_place`, what stood there before is put back.
+    """
     if fcntl is None:
         return
+    for old in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{_OLD}")):
+        with suppress(UsageError, OSError), locked_folder(old):
+            if os.path.lexists(path):
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(path)
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with suppress(UsageError, OSError), locked_folder(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def swap(source: Path, target: Path) -> None:
-    """Rename the file or folder `source` to `target`; what stood there before is removed, or put back on failure."""
-    old = target.with_name(f".{token_hex(8)}.old")
-    if target.exists():
+def put_in_place(source: Path, target: Path) -> None:
+    """Rename the file or folder `source` to `target`; what stood there before is removed, or put back on failure.
+
+    A file is replaced in one step. A folder cannot be: it has to make room first, and for that moment there is none.
+    """
+    if not source.is_dir() or not target.is_dir() or target.is_symlink():
+        source.replace(target)
+        return
+    _remove_abandoned(target)
+    old = target.with_name(f".{target.name}.{token_hex(4)}{_OLD}")
+    with ExitStack() as stack:
+        with suppress(UsageError):  # so that nobody else puts it back meanwhile
+            stack.enter_context(locked_folder(target))
         target.rename(old)
-    try:
-        source.rename(target)
-    except OSError:
-        if old.exists():
+        try:
+            source.rename(target)
+        except OSError:
             old.rename(target)
-        raise
-    if old.is_dir():
+            raise
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.unlink(missing_ok=True)
 
 
 def is_stream(path: StrPath) -> bool:

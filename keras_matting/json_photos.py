@@ -9,14 +9,12 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, NamedTuple, TextIO
 
 from keras_matting.errors import ImageError, MattingError, UsageError
-from keras_matting.files import StrPath, name_bytes, printable, require_replaceable, swap, write_atomically
+from keras_matting.files import StrPath, name_bytes, printable, replaced_file, require_replaceable, write_atomically
 from keras_matting.photos import base64_text
 from keras_matting.photos import files as photo_files
 from keras_matting.photos.folders import Listing
@@ -66,18 +64,8 @@ def write_json(
     listing = find_photos(str(folder), path)
     require_replaceable(path, lambda data: data.startswith((b'{"id": ', b'{"items": [')))
     on_left_out(listing)
-    temporary = path.with_name(f".{token_hex(8)}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            report = _write_items(file, listing, as_lines=path.suffix in LINES)
-        swap(temporary, path)
-    except OSError as error:
-        raise UsageError(f"Expected to write {path}; received: {error.strerror}. Choose another place.") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return report
+    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        return _write_items(file, listing, as_lines=path.suffix in LINES)
 
 
 def _write_items(file: TextIO, listing: Listing, as_lines: bool) -> Report:
@@ -112,7 +100,7 @@ def read_json(path: StrPath, out_dir: StrPath, photos_dir: StrPath | None = None
     for place, item in _items(Path(path)):
         try:
             name = _id_of(item)
-            place = f"{place}, {_shown(name)}"
+            place = f"{place}, {_shown(str(names.get(name, name)))}"
             target, data = _file_of(item, names.get(name, name), out_dir)
             earlier = taken.setdefault(name_key(target), place)
             if earlier != place:

@@ -117,6 +117,7 @@ def test_a_matte_of_every_kind_counts_alike(kind):
         (np.full((9, 9), 200, np.int64), "int64"),
         (np.full((9, 9), 200, np.float32), "values from 200 to 200"),
         (np.full((9, 9), np.nan), "values from nan"),
+        (np.eye(9, dtype=np.uint8), r"uint8 of 0 and 1\. Make it bool"),
         ("mask.png", "str"),
         (None, "NoneType"),
     ],

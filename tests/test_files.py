@@ -2,11 +2,12 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
 from keras_matting.errors import UsageError
-from keras_matting.files import replaced_folder, require_writable, write_atomically
+from keras_matting.files import put_in_place, replaced_folder, require_writable, write_atomically
 
 
 def test_threads_may_write_the_same_file(tmp_path):
@@ -51,6 +52,56 @@ with replaced_folder({str(target)!r}):
         assert not abandoned.exists()
         assert first.is_dir() and second.is_dir()
     assert list(tmp_path.iterdir()) == [target]
+
+
+KILLED_WITHIN = """
+import os, signal, sys
+from pathlib import Path
+from keras_matting.files import replaced_folder
+rename = Path.rename
+
+def rename_and_die(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with replaced_folder(sys.argv[1]) as folder:
+    (folder / "new").touch()
+    Path.rename = rename_and_die
+"""
+
+
+def test_a_folder_whose_replacement_was_killed_half_way_is_put_back(tmp_path):
+    target = tmp_path / "folder"
+    with replaced_folder(target) as folder:
+        (folder / "before").touch()
+    killed = subprocess.run([sys.executable, "-c", KILLED_WITHIN, str(target)])
+    assert killed.returncode == -signal.SIGKILL and not target.exists()
+    with pytest.raises(ZeroDivisionError), replaced_folder(target):
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["before"]
+    with replaced_folder(target) as folder:
+        (folder / "after").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "after"]
+
+
+def test_a_file_that_takes_the_place_of_another_is_there_all_the_time(tmp_path):
+    target, stop, missing = tmp_path / "model.onnx", Event(), []
+    target.touch()
+
+    def look():
+        while not stop.is_set():
+            if not target.exists():
+                missing.append(True)
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        for number in range(300):
+            source = tmp_path / f"new{number}"
+            source.touch()
+            put_in_place(source, target)
+        stop.set()
+        looking.result()
+    assert not missing
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

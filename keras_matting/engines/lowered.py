@@ -19,7 +19,7 @@ from keras_matting.arrays import Float32, Uint8
 from keras_matting.engines.artefacts import exported, write_manifest
 from keras_matting.engines.base import BuildOptions, sensitive_layers
 from keras_matting.errors import EngineError, MattingError, first_line
-from keras_matting.files import StrPath, swap
+from keras_matting.files import StrPath, put_in_place
 from keras_matting.model_folder import LOWERED_ONNX, ONNX_FILE, Preset, export_manifest
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def export_lowered(model_dir: StrPath, options: BuildOptions, photos: Iterable[P
         passed = [LOWERED_ONNX[lowered.precision] for lowered in judged if not lowered.refused]
         for name in LOWERED_ONNX.values():
             if name in passed:
-                swap(folder / name, model_dir / name)
+                put_in_place(folder / name, model_dir / name)
             else:
                 (model_dir / name).unlink(missing_ok=True)
     errors = {LOWERED_ONNX[lowered.precision]: lowered.mae for lowered in judged}

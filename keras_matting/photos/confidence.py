@@ -62,6 +62,8 @@ def _checked(matte: object) -> Float32:
         raise UsageError(f"{expected}; received {matte.shape}. Of a cut-out, pass the alpha: rgba[..., 3].")
     if matte.dtype.kind == "f" or matte.dtype == bool:
         values = matte.astype(np.float32)
+    elif matte.dtype in (np.uint8, np.uint16) and matte.max() == 1:
+        raise UsageError(f"{expected}; received {matte.dtype} of 0 and 1. Make it bool: matte > 0.")
     elif matte.dtype in (np.uint8, np.uint16):
         values = np.asarray(matte / np.float32(np.iinfo(matte.dtype).max), np.float32)
     else:
