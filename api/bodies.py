@@ -18,6 +18,7 @@ FILE_FIELD = "file"
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines")
 _BINARY = (b"image/", b"application/octet-stream")
 _MAX_PARTS = 32
+_SPARE = 10_000  # of each, beyond what a request needs: they cost next to nothing, and its faults are told in detail
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -84,15 +85,34 @@ def is_lines(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() in _LINES
 
 
-def json_of(body: bytes, expected: str = "a JSON document") -> Any:
-    """Return the content of a JSON document in UTF-8, or in UTF-16 with its mark; raises `ProblemError`."""
+def json_of(body: bytes, expected: str = "a JSON document", lists: int = 0, values: int = 0) -> Any:
+    """Return the content of a JSON document in UTF-8, or in UTF-16 with its mark; raises `ProblemError`.
+
+    `lists` and `values`: how many arrays and objects, and how many values in them, such a document needs. One of many
+    more is not parsed, since two bytes of it may become a hundred, while nothing else runs in this process.
+    """
     try:
         for mark, encoding in _MARKS.items():
             if body.startswith(mark):  # as editors and shells of Windows write it
                 body = body.decode(encoding).encode()
+        _check_parts(body, expected, lists, values)
         return pydantic_core.from_json(body)
     except ValueError as error:
         raise ProblemError("malformed_request", expected, str(error)[:200]) from None
+
+
+def _check_parts(body: bytes, expected: str, lists: int, values: int) -> None:
+    """Raise `ProblemError` where JSON has many more parts than it needs; those in its texts count, too."""
+    opened, commas = body.count(b"[") + body.count(b"{"), body.count(b",")
+    most = min(lists, commas // 2) + _SPARE  # what is long is numbers, of which the innermost lists have three or more
+    for mark, count, allowed in (("'[' or '{'", opened, most), ("','", commas, values + _SPARE)):
+        if count > allowed:
+            raise ProblemError(
+                "malformed_request",
+                f"{expected} with at most {allowed} times {mark}",
+                str(count),
+                "Send what /openapi.json describes, and less of it at a time.",
+            )
 
 
 async def _parse(request: Request) -> FormData:

@@ -1,6 +1,7 @@
 """Every error that the service gives, as RFC 9457 problem documents with a stable `code`."""
 
 import re
+import reprlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,6 +72,9 @@ INFERENCE_PROBLEMS = (
 )
 PHOTO_PROBLEMS = (*INFERENCE_PROBLEMS, "image_too_large", "unsupported_format", "undecodable_image")
 _SENTENCE = re.compile(r"Expected (.+?); received (.+?)\.(?: (.*))?", re.DOTALL)  # of the library's errors
+_LONGEST = 80
+_SHORT = reprlib.Repr()  # what came may be a whole body
+_SHORT.maxstring = _SHORT.maxother = _LONGEST
 _CODE_OF_STATUS = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -160,7 +164,7 @@ def of_validation(errors: Sequence[Any]) -> ProblemError:
     """Return the `ProblemError` of Pydantic's errors: the first of them, named by its place."""
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "body", "path", "header")) or "body"
-    received = repr(first.get("input"))[:80]
+    received = _SHORT.repr(first.get("input"))[:_LONGEST]
     return ProblemError(
         "invalid_parameter", f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}", received, "See /openapi.json."
     )

@@ -4,9 +4,12 @@ import base64
 import codecs
 import gzip
 import json
+import re
 
 import httpx
+import numpy as np
 import pytest
+from keras_matting_api import problems
 from server import start_server
 from test_service_inputs import JPEG, assert_problem
 
@@ -109,6 +112,51 @@ def test_json_may_begin_with_a_byte_order_mark(client, encoded):
     assert response.status_code == 200, response.text
     half = client.post("/v1/batch", content=encoded[:-1], headers=JSON)
     assert_problem(half, 400, "malformed_request")
+
+
+MANY = {
+    "nested lists": "[[[[[]]]]]," * 4_000 + "0",
+    "objects": "{}," * 12_000 + "0",
+    "numbers": "0," * 12_000 + "0",
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_json_of_more_parts_than_photos_need_is_not_parsed(client, what):
+    more = f'"more": [{MANY[what]}]'
+    response = client.post("/v1/batch", content=f'{{"items": [], {more}}}', headers=JSON)
+    assert_problem(response, 400, "malformed_request")
+    assert re.fullmatch(r"a JSON document with at most \d+ times .*", response.json()["expected"])
+    lines = f'{{"id": "a", {more}}}\n{json.dumps({**ITEM, "id": "b"})}\n'
+    answer = client.post("/v1/batch", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    results = [json.loads(line) for line in answer.text.splitlines()]
+    assert {(result["id"], result["status"]) for result in results} == {(None, 400), ("b", 200)}
+    assert [result["line"] for result in results if result["status"] == 400] == [1]
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_json_of_more_parts_than_a_tensor_needs_is_not_parsed(client, what):
+    """Only beyond what the largest batch has, as nested as it may be."""
+    shape = [16, 64, 64, 3]
+    tensor = {"name": "image", "shape": shape, "datatype": "FP32", "data": np.zeros(shape).tolist()}
+    address = "/v2/models/one_layer/infer"
+    assert client.post(address, json={"inputs": [tensor]}).status_code == 200
+    response = client.post(address, content=f'{{"inputs": [], "more": [{20 * (MANY[what] + ",")}0]}}', headers=JSON)
+    assert_problem(response, 400, "malformed_request")
+
+
+def test_of_what_does_not_fit_only_the_beginning_is_told():
+    class Told:
+        times = 0
+
+        def __repr__(self):
+            Told.times += 1
+            return "x" * 50
+
+    error = {"loc": ("body", "items"), "msg": "Input should be shorter", "input": [[Told()] * 1000] * 1000}
+    problem = problems.of_validation([error])
+    assert problem.received.startswith("[[xxx") and len(problem.received) <= 80
+    assert Told.times < 100
 
 
 @pytest.mark.parametrize("name", ["application/jsonl", "Application/X-NDJSON; charset=utf-8", "application/ndjson"])

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, nullcontext
 from typing import Annotated, Any, TypeAlias
 
+import anyio
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,6 +30,7 @@ router = APIRouter(tags=["matting"], dependencies=[Depends(check_repeated)])
 # Results as they are ready, each with the bytes that it holds of the budget; None at the end
 _Results: TypeAlias = asyncio.Queue[tuple[dict[str, Any], int] | None]
 _STREAMED_AT_ONCE = 8  # so many photos of a stream are inside at a time
+_PARTS = 8  # lists and values of an item, generously
 _EXAMPLE_ID = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 
 
@@ -107,7 +109,8 @@ async def batch(request: Request, query: Annotated[MatteParameters, Query()]) ->
     work = _Work(request, query)
     if is_stream:
         return _Stream(work.stream())
-    items = _parse(await request.body(), request.app.state.settings.max_items)
+    # In threads, here and below, since large texts take a while, in which no probe would be answered.
+    items = await anyio.to_thread.run_sync(_parse, await request.body(), request.app.state.settings.max_items)
     with request.app.state.admission.photos(len(items)):
         results = await unless_disconnected(request, work.all(items))
     failed = [result["problem"] for result in results if "problem" in result]
@@ -136,7 +139,7 @@ class _Stream(Response):
 
 def _parse(body: bytes, max_items: int) -> list[Item]:
     """Return the `Item`s of a JSON body; raises `ProblemError` or Pydantic's `ValidationError`."""
-    content = json_of(body)
+    content = json_of(body, lists=_PARTS * max_items, values=_PARTS * max_items)
     if isinstance(content, dict) and isinstance(content.get("items"), list) and len(content["items"]) > max_items:
         raise ProblemError(
             "too_many_items", f"at most {max_items} items", str(len(content["items"])), f"Send less, or send {NDJSON}."
@@ -163,7 +166,7 @@ class _Work:
 
         async def result(item: Item) -> dict[str, Any]:
             try:
-                job = self._job(item)
+                job = await anyio.to_thread.run_sync(self._job, item)
             except ProblemError as problem:
                 return self._failure(item.id, problem)
             return await self._result(item.id, job)
@@ -189,7 +192,9 @@ class _Work:
     async def _read(self, results: _Results, places: asyncio.Semaphore, share: Share) -> None:
         """Start the work on each line; put None when all is done."""
 
-        async def work(parsed: dict[str, Any] | tuple[str, Job], held: int) -> None:
+        async def work(number: int, line: bytes, held: int) -> None:
+            parsed = await anyio.to_thread.run_sync(self._parsed, number, line)
+            del line  # of which the photo is a copy
             result = parsed if isinstance(parsed, dict) else await self._result(*parsed)
             await results.put((result, held))
 
@@ -204,8 +209,8 @@ class _Work:
                 number += 1
                 await places.acquire()
                 held = await share.take(len(line))
-                task = asyncio.create_task(work(self._parsed(number, line), held))
-                del line  # of which the photo is a copy
+                task = asyncio.create_task(work(number, line, held))
+                del line  # the task has it
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
         except ProblemError as problem:  # a line without end, or a silent client: what came before is still done

@@ -6,6 +6,7 @@ https://github.com/kserve/open-inference-protocol, with the binary tensors of Tr
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -142,18 +143,26 @@ def _asked(
     body: bytes, header_length: str | None, described: Mapping[str, Any], max_items: int
 ) -> tuple[InferRequest, Float32]:
     """Return (`InferRequest`, its input as float32 (N, height, width, 3))."""
-    asked, binary = _parse(body, header_length)
+    asked, binary = _parse(body, header_length, *_parts(described, max_items))
     return asked, _array(asked.inputs[0], binary, described, max_items)
 
 
-def _parse(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:
+def _parts(described: Mapping[str, Any], max_items: int) -> tuple[int, int]:
+    """Return how many lists and values the largest input has, as nested as it may be."""
+    if "input_size" not in described:  # a model that is loading has none yet
+        return sys.maxsize, sys.maxsize
+    height, width = described["input_size"]
+    return max_items * (1 + height * (1 + width)), max_items * height * width * 3
+
+
+def _parse(body: bytes, header_length: str | None, lists: int, values: int) -> tuple[InferRequest, bytes]:
     """Return (`InferRequest`, bytes after the JSON); raises `ProblemError` or Pydantic's `ValidationError`."""
     length = len(body)
     if header_length is not None:
         if not _LENGTH.fullmatch(header_length) or int(header_length) > len(body):
             raise ProblemError("malformed_request", f"{_HEADER_LENGTH} of at most {len(body)}", header_length[:40])
         length = int(header_length)
-    return InferRequest.model_validate(json_of(body[:length])), body[length:]
+    return InferRequest.model_validate(json_of(body[:length], lists=lists, values=values)), body[length:]
 
 
 def _array(tensor: Tensor, binary: bytes, described: Mapping[str, Any], max_items: int) -> Float32:
