@@ -19,7 +19,13 @@ _OF_THE_LIBRARY = {"KERAS_MATTING_HOME", "KERAS_MATTING_TFTRT_PYTHON"}
 class ServiceSettings(BaseSettings):
     """The service's settings; lists in variables are separated by commas."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # which may be the key
+    )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field((DEFAULT_MODEL,), min_length=1)
     """Names or folders; the first is the default model."""
@@ -67,6 +73,14 @@ class ServiceSettings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
+    @field_validator("api_key")
+    @classmethod
+    def _as_a_header_carries_it(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value() if key else ""
+        if text != text.strip() or not (text.isascii() and text.isprintable()):
+            raise ValueError("printable ASCII without white space around it, since a header carries it")
+        return key
+
     @field_validator("cors_origins")
     @classmethod
     def _as_browsers_send_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -104,8 +118,21 @@ def read_settings(**given: Any) -> ServiceSettings:
         return ServiceSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
+        expected = first["msg"].removeprefix("Value error, ")
         name = ".".join(map(str, first["loc"]))
+        received = _told_of_a_key(first["input"]) if name == "api_key" else f"{str(first['input'])[:60]!r}."
         raise UsageError(
-            f"Expected the setting {name} (KERAS_MATTING_{name.upper()}) as: {first['msg']}; "
-            f"received {str(first['input'])[:60]!r}."
+            f"Expected the setting {name} (KERAS_MATTING_{name.upper()}) as: {expected}; received {received}"
         ) from None
+
+
+def _told_of_a_key(given: Any) -> str:
+    """Return what is wrong with a key, and the remedy, without a character of it."""
+    text = given.get_secret_value() if isinstance(given, SecretStr) else str(given)
+    if not text:
+        return "an empty one. Set a key, or unset the variable for a service without one."
+    if text != text.strip():
+        return (
+            "one that begins or ends with white space. Store it without a line's end, as printf '%s' KEY > FILE does."
+        )
+    return "one with other characters. Take letters and digits, as openssl rand -hex 32 gives."

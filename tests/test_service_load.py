@@ -12,9 +12,12 @@ import numpy as np
 import psutil
 import pytest
 from keras_matting_api.batching import Batcher
+from keras_matting_api.settings import ServiceSettings, read_settings
+from pydantic import ValidationError
 from server import post, script, start_server
 from waiting import metric, wait_until
 
+from keras_matting.errors import UsageError
 from keras_matting.photos.files import encode
 
 
@@ -168,6 +171,33 @@ def test_what_cannot_be_served_is_one_sentence(one_layer_dir, settings, message)
         server._collector.join()
         assert message in server.lines[-1]["message"]
         assert not [line for line in server.lines if "Traceback" in line["message"]]
+
+
+@pytest.mark.parametrize(
+    ("key", "received"),
+    [
+        ("sesame\n", "one that begins or ends with white space. Store it without a line's end"),
+        ("\u00a0sesame", "one that begins or ends with white space. Store it without a line's end"),
+        ("sesamé", "one with other characters. Take letters and digits"),
+        ("sesa\nme", "one with other characters. Take letters and digits"),
+        ("", "an empty one. Set a key"),
+    ],
+)
+def test_a_key_that_no_request_can_carry_is_refused_and_not_told(monkeypatch, key, received):
+    monkeypatch.setenv("KERAS_MATTING_API_KEY", key)
+    with pytest.raises(UsageError, match=r"^Expected the setting api_key \(KERAS_MATTING_API_KEY\) as: ") as caught:
+        read_settings()
+    assert f"; received {received}" in str(caught.value)
+    with pytest.raises(ValidationError) as shown:
+        ServiceSettings()
+    assert "sesa" not in f"{caught.value} {shown.value}"
+
+
+def test_a_key_with_signs_and_spaces_within_is_taken(one_layer_dir, jpeg):
+    key = "open, sesame: ~!"
+    with start_server(one_layer_dir, api_key=key) as server:
+        for headers in ({"Authorization": f"Bearer {key}"}, {"X-API-Key": key}):
+            assert post(server, jpeg, headers=headers)[0] == 200
 
 
 def test_an_engine_that_fails_from_the_start_is_an_end_and_no_endless_loading(one_layer_dir, tmp_path):
