@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from keras_matting.errors import UsageError
+from keras_matting.errors import LackingError, UsageError
 from keras_matting.matting import OutputOptions
 from keras_matting.photos.framing import CanvasTooLargeError
 
-from .problems import ProblemError, of_sentence
+from .problems import ProblemError, of_lacking, of_sentence
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _HEX = r"#[0-9a-fA-F]{6}"
@@ -149,6 +149,8 @@ def output_options(kind: str, **options: Any) -> OutputOptions:
         return OutputOptions(kind, **options)
     except CanvasTooLargeError as error:
         raise of_sentence("image_too_large", error) from None
+    except LackingError as error:
+        raise of_lacking(error) from None
     except UsageError as error:
         raise of_sentence("invalid_parameter", error) from None
 

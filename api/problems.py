@@ -1,5 +1,6 @@
 """Every error that the service gives, as RFC 9457 problem documents with a stable `code`."""
 
+import logging
 import re
 import reprlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -12,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from keras_matting.errors import MattingError
+from keras_matting.errors import LackingError, MattingError
+
+from . import observability
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -39,6 +42,7 @@ CODES = {
     "unsupported_format": Kind(415, "Not an image format that is taken"),
     "undecodable_image": Kind(422, "The image cannot be decoded"),
     "invalid_parameter": Kind(422, "A parameter is missing or not valid"),
+    "not_offered": Kind(422, "This service does not offer what was asked for"),
     "no_subject": Kind(422, "There is no subject in the photo"),
     "refused_url": Kind(422, "The photo's address is refused"),
     "rate_limited": Kind(429, "Too many requests from this client"),
@@ -70,7 +74,7 @@ INFERENCE_PROBLEMS = (
     "engine_failed",
     "deadline_exceeded",
 )
-PHOTO_PROBLEMS = (*INFERENCE_PROBLEMS, "image_too_large", "unsupported_format", "undecodable_image")
+PHOTO_PROBLEMS = (*INFERENCE_PROBLEMS, "image_too_large", "not_offered", "unsupported_format", "undecodable_image")
 _SENTENCE = re.compile(r"Expected (.+?); received (.+?)\.(?: (.*))?", re.DOTALL)  # of the library's errors
 _LONGEST = 80
 _SHORT = reprlib.Repr()  # what came may be a whole body
@@ -176,6 +180,17 @@ def of_sentence(code: str, error: MattingError) -> ProblemError:
     if match:
         return ProblemError(code, match[1], match[2], match[3] or "")
     return ProblemError(code, "what this service can do", "something else", str(error))
+
+
+def of_lacking(error: LackingError) -> ProblemError:
+    """Return the `ProblemError` for a client, who can install nothing here; the log has what whoever runs it can do."""
+    observability.log(str(error), logging.WARNING)
+    return ProblemError(
+        "not_offered",
+        "an output that this service can make",
+        "refine or foreground, which it cannot",
+        "Leave them out (at /api/remove a, vm and dc), or ask whoever runs the service: its log says what it lacks.",
+    )
 
 
 def of_exception(error: Exception) -> ProblemError:

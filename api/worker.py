@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from keras_matting.arrays import Float32
-from keras_matting.errors import EngineError, MattingError, UsageError
+from keras_matting.errors import EngineError, LackingError, MattingError, UsageError
 from keras_matting.machine import usable_cores
 from keras_matting.matting import OutputOptions, Session
 from keras_matting.photos import footprint
@@ -212,6 +212,8 @@ class LocalWorker:
             raise problems.of_sentence("no_subject", error) from None
         except CanvasTooLargeError as error:
             raise problems.of_sentence("image_too_large", error) from None
+        except LackingError as error:
+            raise problems.of_lacking(error) from None
         except UsageError as error:  # no room on the canvas
             raise problems.of_sentence("invalid_parameter", error) from None
         except MattingError as error:  # refining may find no solution

@@ -15,6 +15,10 @@ class UsageError(MattingError):
     """A wrong name, path or option."""
 
 
+class LackingError(UsageError):
+    """Something asked for that this installation cannot do until whoever runs it mends that."""
+
+
 class ImageError(MattingError):
     """A photo that cannot be read, or is too large to be read safely."""
 

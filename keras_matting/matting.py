@@ -16,7 +16,7 @@ import numpy.typing as npt
 from keras_matting.arrays import Float32, Uint8Or16
 from keras_matting.engines import ENGINES, Choice, Engine, choose_engine
 from keras_matting.engines.base import engine_failed
-from keras_matting.errors import EngineError, MattingError, UsageError
+from keras_matting.errors import EngineError, LackingError, MattingError, UsageError
 from keras_matting.files import StrPath, write_atomically
 from keras_matting.model_folder import Preset
 from keras_matting.photos import files as photo_files
@@ -77,7 +77,10 @@ class OutputOptions:
         if self.kind in _WITH_BACKGROUND:
             _check_background(self.kind, self.background)
         if (self.refine or self.foreground) and find_spec("pymatting") is None:
-            raise UsageError("Refining and foreground estimation need pymatting: pip install 'keras-matting[refine]'.")
+            raise LackingError(
+                "Expected pymatting, which refines mattes and estimates foregrounds; received an installation without "
+                "it. Run: pip install 'keras-matting[refine]'."
+            )
         framing = Framing.of(self.crop, self.margin, self.canvas, self.position, self.scale, self.shadow)
         object.__setattr__(self, "framing", framing)
 

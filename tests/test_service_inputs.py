@@ -232,6 +232,28 @@ def test_a_wrong_parameter_is_named(client, request_):
     assert_problem(client.post("/v1/matte", **request_), 422, "invalid_parameter")
 
 
+LACKING = {
+    "no pymatting": "import sys; sys.modules['pymatting'] = None\n",
+    "no place for what it compiles": "import sys; sys.path.insert(0, {folder!r})\n",
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_what_a_service_lacks_is_told_to_its_client_and_how_to_mend_it_to_its_owner(one_layer_dir, tmp_path, what):
+    (tmp_path / "pymatting.py").write_text("raise RuntimeError('cannot cache function: no locator available')")
+    with start_server(one_layer_dir, script=LACKING[what].format(folder=str(tmp_path)) + script()) as server:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            responses = [client.post("/v1/matte", params={name: 1}, content=JPEG) for name in ("refine", "foreground")]
+            responses += [client.post("/api/remove", params={name: 1}, content=JPEG) for name in ("a", "dc")]
+            responses += [batch(client, [ITEM], params={"foreground": 1})]
+            for response in responses:
+                assert_problem(response, 422, "not_offered")
+                assert "Leave them out" in response.json()["remedy"]
+                assert "pip" not in response.text and "NUMBA" not in response.text
+            assert client.post("/v1/matte", content=JPEG).status_code == 200
+        wait_until(lambda: any(re.search("pip install|NUMBA_CACHE_DIR", line["message"]) for line in server.lines))
+
+
 @pytest.mark.parametrize("model", ["../../x", "zzmodnet", "", "/etc/passwd"])
 def test_an_unknown_model_is_not_found(client, model):
     assert_problem(client.post("/v1/matte", params={"model": model}, content=JPEG), 404, "unknown_model")

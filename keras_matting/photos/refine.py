@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from keras_matting.arrays import Bools, Float32, Floats, Uint8
-from keras_matting.errors import ImageError, UsageError, first_line
+from keras_matting.errors import ImageError, LackingError, UsageError, first_line
 
 _Array = TypeVar("_Array", Uint8, Float32)
 KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
@@ -150,7 +150,7 @@ def _pymatting() -> ModuleType:
     try:
         import pymatting
     except RuntimeError as error:  # neither its own folder nor the user's home can be written
-        raise UsageError(
+        raise LackingError(
             f"Expected a folder in which pymatting keeps what it compiles; received: {first_line(error)}. "
             "Set NUMBA_CACHE_DIR to a folder that can be written."
         ) from None
