@@ -75,7 +75,8 @@ INFERENCE_PROBLEMS = (
     "deadline_exceeded",
 )
 PHOTO_PROBLEMS = (*INFERENCE_PROBLEMS, "image_too_large", "not_offered", "unsupported_format", "undecodable_image")
-_SENTENCE = re.compile(r"Expected (.+?); received (.+?)\.(?: (.*))?", re.DOTALL)  # of the library's errors
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""  # what a client wrote, whole: it may hold the end of a sentence
+_SENTENCE = re.compile(rf"Expected (.+?); received ({_QUOTED}|.+?)\.(?: (.*))?", re.DOTALL)  # of the library's errors
 _LONGEST = 80
 _SHORT = reprlib.Repr()  # what came may be a whole body
 _SHORT.maxstring = _SHORT.maxother = _LONGEST

@@ -232,6 +232,13 @@ def test_a_wrong_parameter_is_named(client, request_):
     assert_problem(client.post("/v1/matte", **request_), 422, "invalid_parameter")
 
 
+@pytest.mark.parametrize("text", ["a. b", "it's. so", '\\. "'])
+def test_what_was_received_is_told_whole(client, text):
+    response = client.post("/v1/matte", params={"margin": text, "crop": 1}, content=JPEG)
+    assert_problem(response, 422, "invalid_parameter")
+    assert (response.json()["received"], response.json()["remedy"]) == (repr(text), "")
+
+
 LACKING = {
     "no pymatting": "import sys; sys.modules['pymatting'] = None\n",
     "no place for what it compiles": "import sys; sys.path.insert(0, {folder!r})\n",
