@@ -164,6 +164,39 @@ def test_all_photos_come_in_one_archive_under_names_of_their_own(page, shirt, br
         assert {Image.open(archive.open(name)).mode for name in names} == {"RGBA"}
 
 
+def test_names_that_disks_take_for_one_are_told_apart(page, shirt):
+    page.bring("drop", dict.fromkeys(("Shirt.jpg", "shirt.png", "Bl\u00fcte.jpg", "Blu\u0308te.jpg"), shirt))
+    page.finish(4)
+    with zipfile.ZipFile(io.BytesIO(page.download("#download-all", "cutouts.zip"))) as archive:
+        names = [name.removesuffix(".cutout.png") for name in archive.namelist()]
+    assert names == ["Shirt", "shirt-2", "Bl\u00fcte", "Blu\u0308te-2"]
+
+
+def test_an_archive_holds_what_is_done_and_what_it_lacks_is_told(page, shirt):
+    """The page shows the cut-out of earlier settings beside the problem with the newer ones."""
+    page.bring("drop", dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), shirt))
+    page.finish(3)
+
+    def archived():
+        with zipfile.ZipFile(io.BytesIO(page.download("#download-all", "cutouts.zip"))) as archive:
+            return archive.namelist()
+
+    assert len(archived()) == 3
+    assert page.find("#notice").text == ""
+    page.set("#model", "second", "change")
+    page.wait_for(lambda: "second" in page.find("#facts").text)
+    page.finish(3)
+    assert len(archived()) == 3
+    page.wait_for(lambda: re.match("2 photos .*Apply to all photos", page.find("#notice").text))
+    page.set("#width", "16000", "input")
+    page.set("#height", "16000", "input")
+    page.set("#frame-kind", "own", "change")
+    page.wait_for(lambda: page.states() == ["failed", "done", "done"])
+    assert page.find("#frame .after img").is_displayed()
+    assert archived() == ["b.cutout.png", "c.cutout.png"]
+    page.wait_for(lambda: re.match("1 photo is not in the ZIP.* 2 photos", page.find("#notice").text))
+
+
 @pytest.mark.parametrize(("event", "name"), [("drop", "dress.jpg"), ("paste", "pasted-1.png")])
 def test_photos_are_dropped_anywhere_and_pasted(page, shirt, event, name):
     page.bring(event, {"dress.jpg" if event == "drop" else "image.png": shirt})

@@ -16,13 +16,18 @@ export function renderAll(photos, background) {
   return work("archive", { files, background });
 }
 
-/** Return shirt.cutout.png for shirt.jpg, with a number where that name is taken already. */
+/** Return shirt.cutout.png for shirt.jpg, with a number where a disk would take it for one that is taken already. */
 export function cutoutName(name, taken = new Set()) {
   const stem = name.replace(/\.[^.]*$/, "") || "photo";
   let unique = `${stem}.cutout.png`;
-  for (let copy = 2; taken.has(unique); copy += 1) unique = `${stem}-${copy}.cutout.png`;
-  taken.add(unique);
+  for (let copy = 2; taken.has(keyOf(unique)); copy += 1) unique = `${stem}-${copy}.cutout.png`;
+  taken.add(keyOf(unique));
   return unique;
+}
+
+/** Return what Windows and macOS tell names apart by: neither capitals nor how accents are written. */
+function keyOf(name) {
+  return name.normalize("NFC").toLowerCase();
 }
 
 /** Give a blob to the visitor as a file. */

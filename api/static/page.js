@@ -158,7 +158,7 @@ async function refresh() {
   element("count").textContent = busy ? `${done} of ${count} finished` : outcome();
   element("overall").hidden = !busy || count < 2;
   element("overall").value = count ? done / count : 0;
-  element("download-all").disabled = !photos.some(({ cutout }) => cutout);
+  element("download-all").disabled = !photos.some(isDone);
   element("download-all").hidden = element("clear").hidden = count < 2;
   element("apply").hidden = !outdated().some((photo) => photo !== selected);
   for (const id of ["download", "copy"]) element(id).disabled = !selected?.cutout;
@@ -193,9 +193,29 @@ async function download() {
   await making(element("download"), async () => save(await render(photo, backgrounds.current), cutoutName(photo.name)));
 }
 
+/** Take away what is done, and tell what that is not: a photo that failed may have the cut-out of earlier settings. */
 async function downloadAll() {
-  const ready = photos.filter(({ cutout }) => cutout);
-  await making(element("download-all"), async () => save(await renderAll(ready, backgrounds.current), "cutouts.zip"));
+  const ready = photos.filter(isDone);
+  const told = [leftOut(photos.length - ready.length), differing(outdated().filter(isDone).length)];
+  await making(element("download-all"), async () => {
+    save(await renderAll(ready, backgrounds.current), "cutouts.zip");
+    notify(told.filter(Boolean).join(" "));
+  });
+}
+
+function isDone({ state }) {
+  return state === "done";
+}
+
+function leftOut(count) {
+  if (count === 0) return "";
+  return `${count === 1 ? "1 photo is" : `${count} photos are`} not in the ZIP: not finished, or failed.`;
+}
+
+function differing(count) {
+  if (count === 0) return "";
+  const which = count === 1 ? "1 photo in the ZIP was" : `${count} photos in the ZIP were`;
+  return `${which} cut out with other settings than the present ones; “Apply to all photos” cuts them out anew.`;
 }
 
 async function copySelected() {
