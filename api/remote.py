@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
@@ -12,7 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 from .problems import ProblemError
 
 POOL = ThreadPoolExecutor(8, "fetch")  # for `fetch`, which blocks
-_TIMEOUT_S = 10
+_LOOKUPS = ThreadPoolExecutor(8, "lookup")  # of names, since nothing ends one that takes long
+_TIMEOUT_S = 10  # of the whole
 _CHUNK = 2**16
 
 
@@ -23,8 +25,11 @@ def fetch(url: str, max_bytes: int) -> bytes:
     checked: a name that resolves differently the second time gains nothing.
     """
     parts, host, port = _parse(url)
-    connection = _Pinned(host, _public_address(host, port), port)
-    watchdog = threading.Timer(_TIMEOUT_S, connection.abort)  # of the whole; the socket's own is for each read
+    until = time.monotonic() + _TIMEOUT_S
+    address = _public_address(host, port, _TIMEOUT_S)
+    left_s = max(0.0, until - time.monotonic())
+    connection = _Pinned(host, address, port, left_s)
+    watchdog = threading.Timer(left_s, connection.abort)  # the socket's own timeout is for each read
     watchdog.start()
     try:
         connection.request(
@@ -47,25 +52,37 @@ def fetch(url: str, max_bytes: int) -> bytes:
 class _Pinned(http.client.HTTPSConnection):
     """A connection to one address, whose certificate has to be the host's."""
 
-    def __init__(self, host: str, address: str, port: int) -> None:
+    def __init__(self, host: str, address: str, port: int, timeout_s: float) -> None:
         context = ssl.create_default_context()
-        super().__init__(host, port, timeout=_TIMEOUT_S, context=context)
+        super().__init__(host, port, timeout=timeout_s, context=context)
         self._address, self.is_aborted = address, False
-        self._tls: ssl.SSLSocket | None = None
+        self._lock = threading.Lock()
+        self._handle: socket.socket | None = None  # another one of the same connection, for `abort` alone
         self._own_context = context
 
     def connect(self) -> None:
         plain = socket.create_connection((self._address, self.port), self.timeout)
-        self._tls = self._own_context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
-        self._tls.do_handshake()
-        self.sock = self._tls
+        with self._lock:
+            self._handle = plain.dup()
+            if self.is_aborted:
+                plain.close()
+                raise TimeoutError
+        tls = self.sock = self._own_context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+        tls.do_handshake()
 
     def abort(self) -> None:
-        """End whatever waits for the server, however slowly it answers."""
-        self.is_aborted = True
-        if self._tls:
-            with suppress(OSError):
-                socket.socket.shutdown(self._tls, socket.SHUT_RDWR)  # TLS's own would wait for it, too
+        """End whatever waits for the server, however slowly it answers, or keep it from beginning."""
+        with self._lock:
+            self.is_aborted = True
+            if self._handle:
+                with suppress(OSError):
+                    self._handle.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            if self._handle:
+                self._handle.close()
 
 
 def _parse(url: str) -> tuple[SplitResult, str, int]:
@@ -80,10 +97,14 @@ def _parse(url: str) -> tuple[SplitResult, str, int]:
     return parts, parts.hostname, port
 
 
-def _public_address(host: str, port: int) -> str:
+def _public_address(host: str, port: int, timeout_s: float) -> str:
     """Return one of the host's addresses if all are public."""
+    lookup = _LOOKUPS.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = lookup.result(timeout_s)
+    except TimeoutError:
+        lookup.cancel()
+        raise _refused(f"a host that can be found within {timeout_s:g} s", "another") from None
     except (OSError, UnicodeError):
         raise _refused("a host that can be found", "another") from None
     addresses = [str(sockaddr[0]) for *_, sockaddr in found]

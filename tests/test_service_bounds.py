@@ -240,6 +240,41 @@ def test_an_address_that_drips_is_given_up_after_a_time_for_the_whole(tmp_path, 
     assert not fetching.is_alive()
 
 
+@pytest.mark.parametrize("moment", ["connected", "wrapped"])
+def test_an_address_given_up_while_it_is_connected_to_is_not_spoken_to(monkeypatch, moment):
+    """The server takes the connection and says nothing."""
+    context = ssl.create_default_context()
+    monkeypatch.setattr(remote.ssl, "create_default_context", lambda: context)
+    owner, name = (socket, "create_connection") if moment == "connected" else (context, "wrap_socket")
+    make = getattr(owner, name)
+
+    def make_and_abort(*given, **options):
+        made = make(*given, **options)
+        connection.abort()
+        return made
+
+    monkeypatch.setattr(owner, name, make_and_abort)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = remote._Pinned("localhost", "127.0.0.1", listener.getsockname()[1], 20)
+        with pytest.raises(OSError) as caught:
+            connection.connect()
+        connection.close()
+        with listener.accept()[0] as taken:
+            assert taken.recv(1) == b"", caught.value
+
+
+def test_a_name_that_is_looked_up_forever_is_given_up(monkeypatch):
+    found = threading.Event()
+    monkeypatch.setattr(remote, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **options: found.wait(20) and [])
+    try:
+        with pytest.raises(ProblemError, match="a host that can be found within"):
+            remote.fetch("https://example.com/a.jpg", MIB)
+        assert not found.is_set()
+    finally:
+        found.set()
+
+
 def certificate_of(folder):
     """Write a self-signed certificate for localhost; return its path and its key's."""
     import subprocess
