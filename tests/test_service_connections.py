@@ -39,10 +39,10 @@ def test_a_connection_that_asks_nothing_is_closed(server, begun):
 
 def test_a_client_that_asks_again_in_time_keeps_its_connection(one_layer_dir):
     """Its requests take longer than the service's patience only together."""
-    with start_server(one_layer_dir, body_grace_s=4) as server, server.connect() as connection:
+    with start_server(one_layer_dir, body_grace_s=3) as server, server.connect() as connection:
         for _ in range(4):
             connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n")
-            time.sleep(1.5)
+            time.sleep(1.1)
             connection.sendall(b"\r\n")
             answer = b""
             while not answer.endswith(b"}"):
@@ -179,13 +179,14 @@ def test_a_service_that_stood_still_does_not_blame_its_clients(one_layer_dir):
     """As on a virtual machine that moves: all of a client's patience passes while nothing runs."""
     body = JPEG + bytes(8 * 1024)
     head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n" % len(body)
-    with start_server(one_layer_dir, body_grace_s=5) as server:
+    with start_server(one_layer_dir, body_grace_s=4) as server:
         asking, sending = server.connect(head), server.connect(head + b"\r\n" + body[:100])
         wait_until(lambda: metric(server, "keras_matting_admitted") == 1)  # now it waits for both
         server.process.send_signal(signal.SIGSTOP)
-        time.sleep(7)
+        time.sleep(4.5)
         server.process.send_signal(signal.SIGCONT)
-        time.sleep(0.5)  # both clients stood still, too
+        for _ in range(2):  # so that it has looked at the others, who stood still, too
+            assert httpx.get(f"{server.url}/healthz", timeout=30).is_success
         for connection, rest in ((asking, b"\r\n" + body), (sending, body[100:])):
             connection.sendall(rest)
             assert received(connection).startswith(b"HTTP/1.1 200")
