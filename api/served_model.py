@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,15 @@ class Batching:
     max_delay_ms: float
 
 
+@dataclass
+class _Opened:
+    """What is there of a model that is open. `session`: another one after the engine has failed."""
+
+    session: Session
+    batching: Batching
+    batcher: Batcher
+
+
 class ServedModel:
     """A model folder behind a batcher. States: "loading", "ready", "failed" (being opened again), "closed".
 
@@ -51,10 +61,7 @@ class ServedModel:
         self._model, self._settings = model, settings
         self.name = Path(model).absolute().name  # until it is open and tells its own
         self.state = "loading"
-        # `open` sets them, and nothing asks for them before `check_ready` lets it
-        self.session: Session = None  # type: ignore[assignment]
-        self.batching: Batching = None  # type: ignore[assignment]
-        self._batcher: Batcher = None  # type: ignore[assignment]
+        self._opened: _Opened | None = None
         self.failures = 0
         self._observe = observe
         self._thread = anyio.CapacityLimiter(1)
@@ -64,17 +71,21 @@ class ServedModel:
     async def open(self) -> None:
         """Open the engine and warm it up; raises `MattingError` if that is impossible."""
         await bring(self._model, observability.log)
-        self.session = await self._in_thread(self._open)
-        self.name = self.session.preset.name
-        self.batching = _batching_of(self.session, self._settings)
-        self._batcher = Batcher(
+        session = await self._in_thread(self._open)
+        self.name = session.preset.name
+        with ExitStack() as unless_known:
+            unless_known.callback(session.close)
+            batching = _batching_of(session, self._settings)
+            unless_known.pop_all()
+        batcher = Batcher(
             self._run,
             self._diagnose,
-            self.batching.max_batch,
-            self.batching.max_delay_ms / 1000,
+            batching.max_batch,
+            batching.max_delay_ms / 1000,
             partial(self._observe, self.name),
         )
-        for size in {1, self.batching.max_batch}:
+        self._opened = _Opened(session, batching, batcher)
+        for size in {1, batching.max_batch}:
             await self._warm_up(size)
         self.state = "ready"
         observability.log(f"{self.name}: {self.session.engine.name} serves.")
@@ -88,11 +99,10 @@ class ServedModel:
 
     async def discard(self) -> None:
         """Give up what is open, or half open."""
-        if self._batcher:
-            await self._batcher.close()  # its last batch still needs the session
-        if self.session:
-            await self._in_thread(self.session.close)
-        self._batcher = self.session = None  # type: ignore[assignment]
+        if self._opened:
+            await self._opened.batcher.close()  # its last batch still needs the session
+            await self._in_thread(self._opened.session.close)
+        self._opened = None
 
     def want(self) -> None:
         """Tell that somebody asks for it, where that is what it waits for; this one is opened at the start."""
@@ -100,7 +110,7 @@ class ServedModel:
     async def predict(self, tensor: Float32) -> Answer:
         """Return the `Answer` for one prepared photo (height, width, 3); raises `ProblemError`."""
         self.check_ready()
-        return await self._batcher.submit(tensor)
+        return await self._now.batcher.submit(tensor)
 
     async def predict_batch(self, batch: Float32) -> Float32:
         """Return mattes (N, h, w, 1) for prepared photos (N, h, w, 3)."""
@@ -115,14 +125,29 @@ class ServedModel:
             raise ProblemError("not_ready", "a model that is ready", f"{self.name}, {self.state}", "Ask again.", 1)
 
     @property
+    def session(self) -> Session:
+        """The session of a model that is open, as it is once `check_ready` lets a caller by."""
+        return self._now.session
+
+    @property
+    def batching(self) -> Batching:
+        """How an open model's photos run together."""
+        return self._now.batching
+
+    @property
+    def _now(self) -> _Opened:
+        assert self._opened, self.state  # nobody asks before `check_ready` has let them by
+        return self._opened
+
+    @property
     def waiting(self) -> int:
         """How many photos wait for the engine."""
-        return len(self._batcher) if self._batcher else 0
+        return len(self._opened.batcher) if self._opened else 0
 
     @property
     def stalled(self) -> bool:
         """Whether the engine has been computing one batch for longer than any batch takes."""
-        busy_since = self._batcher.busy_since if self._batcher else None
+        busy_since = self._opened.batcher.busy_since if self._opened else None
         return busy_since is not None and time.perf_counter() - busy_since > STALLED_S
 
     def describe(self) -> dict[str, Any]:
@@ -130,10 +155,11 @@ class ServedModel:
         described = {"name": self.name, "ready": self.state == "ready", "state": self.state}
         if self.name in PLAIN_NAMES:
             described["title"] = PLAIN_NAMES[self.name]
-        if self.session and self.batching:
-            preset = self.session.preset
+        if self._opened:
+            session = self._opened.session
+            preset = session.preset
             described |= {"architecture": preset.architecture, "input_size": list(preset.input_size)}
-            described |= {"engine": self.session.engine.name, "max_batch": self.batching.max_batch}
+            described |= {"engine": session.engine.name, "max_batch": self._opened.batching.max_batch}
         return described
 
     def explain(self) -> dict[str, Any]:
@@ -185,7 +211,7 @@ class ServedModel:
             await asyncio.sleep(pause_s)
             try:
                 await self._in_thread(self.session.close)
-                self.session = await self._in_thread(self._open)
+                self._now.session = await self._in_thread(self._open)
                 await self._warm_up(1)
             except Exception as error:  # whatever a runtime raises; it is tried again
                 observability.log(f"{self.name}: still failing: {error}")

@@ -100,6 +100,14 @@ class _Encoded(NamedTuple):
     confidence: float
 
 
+class _Room(NamedTuple):
+    """Places for plain photos and for refined ones, and the memory that all of them share."""
+
+    plain: asyncio.Semaphore
+    refined: asyncio.Semaphore
+    memory: memory.PhotoMemory
+
+
 class LocalWorker:
     """Models in this process. What happens is logged, and counted by `metrics`.
 
@@ -125,10 +133,7 @@ class LocalWorker:
         self._codec = ThreadPoolExecutor(usable_cores(), "codec")
         self._refiner = ThreadPoolExecutor(_REFINED_AT_ONCE, "refiner")
         self._headers = ThreadPoolExecutor(1, "headers")  # of files: a long one must not keep others from arriving
-        # `_load` sets them; without places nothing is served
-        self._slots: asyncio.Semaphore = None  # type: ignore[assignment]
-        self._refining_slots: asyncio.Semaphore = None  # type: ignore[assignment]
-        self._memory: memory.PhotoMemory = None  # type: ignore[assignment]
+        self._room: _Room | None = None  # once the models are open; without it nothing is served
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -148,26 +153,26 @@ class LocalWorker:
             observability.log(str(failure))
             self._on_failure(failure)
             return
-        self._refining_slots = asyncio.Semaphore(_REFINED_AT_ONCE + 1)  # one is prepared meanwhile
+        refined = _REFINED_AT_ONCE + 1  # one is prepared meanwhile
         places = usable_cores() + 2 * max(served.batching.max_batch for served in self._served)
         total = memory.for_photos(self._settings)
         observability.log(f"photos may take {total // memory.MIB} MiB of memory")
-        self._memory = memory.PhotoMemory(total, places + _REFINED_AT_ONCE + 1)
-        self._slots = asyncio.Semaphore(places)
+        room = memory.PhotoMemory(total, places + refined)
+        self._room = _Room(asyncio.Semaphore(places), asyncio.Semaphore(refined), room)
 
     async def matte(self, job: Job) -> Done:
         """See `Worker.matte`."""
-        served = self._asked(job.model)
+        served, room = self._asked(job.model)
         async with deadline(self._settings.deadline_s):
             start = time.perf_counter()
             cost = await asyncio.get_running_loop().run_in_executor(self._headers, self._cost, job)
-            self._memory.check(cost)
+            room.memory.check(cost)
             async with AsyncExitStack() as places:
                 if _is_refined(job):  # those that wait for their turn must not hold memory that plain photos could use
-                    await places.enter_async_context(self._refining_slots)
-                hold = await places.enter_async_context(self._memory.hold(cost))
+                    await places.enter_async_context(room.refined)
+                hold = await places.enter_async_context(room.memory.hold(cost))
                 if not _is_refined(job):
-                    await places.enter_async_context(self._slots)
+                    await places.enter_async_context(room.plain)
                 waited_ms = _ms_since(start)
                 return await self._matte(served, job, hold, waited_ms)
 
@@ -225,7 +230,7 @@ class LocalWorker:
 
     async def infer(self, model: str, batch: Float32) -> Float32:
         """See `Worker.infer`."""
-        served = self._asked(model)
+        served, _ = self._asked(model)
         async with deadline(self._settings.deadline_s):
             return await served.predict_batch(batch)
 
@@ -239,12 +244,12 @@ class LocalWorker:
 
     def explain(self, name: str | None = None) -> dict[str, Any]:
         """See `Worker.explain`."""
-        return self._find(name).explain()
+        return self._find(name)[0].explain()
 
     @property
     def ready(self) -> bool:
         """See `Worker.ready`."""
-        return self._slots is not None and all(served.state == "ready" for served in self._served)
+        return self._room is not None and all(served.state == "ready" for served in self._served)
 
     @property
     def alive(self) -> bool:
@@ -270,23 +275,23 @@ class LocalWorker:
         for served in self._offered:
             if name in (None, served.name):
                 return served
-        if self._slots is None:  # a model tells its name when it is open
+        if self._room is None:  # a model tells its name when it is open
             raise _still_loading()
         names = ", ".join(served.name for served in self._offered)
         raise ProblemError("unknown_model", f"a model out of {names}", repr(name)[:80])
 
-    def _asked(self, name: str | None) -> ServedModel:
-        """Return a model that can compute now; one that waits to be asked begins to get ready."""
-        if self._slots is not None:
+    def _asked(self, name: str | None) -> tuple[ServedModel, _Room]:
+        """Return a model that can compute now, and the room; one that waits to be asked begins to get ready."""
+        if self._room is not None:
             self._named(name).want()
         return self._find(name)
 
-    def _find(self, name: str | None) -> ServedModel:
+    def _find(self, name: str | None) -> tuple[ServedModel, _Room]:
         served = self._named(name)
         served.check_ready()
-        if self._slots is None:  # another one is still loading
+        if self._room is None:  # another one is still loading
             raise _still_loading()
-        return served
+        return served, self._room
 
 
 @asynccontextmanager
