@@ -1,8 +1,10 @@
 """What requests carry: a photo as the raw body or in a form with one file, a JSON document, lines of JSON."""
 
+import asyncio
 import codecs
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pydantic_core
 import python_multipart.exceptions
@@ -14,6 +16,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from .negotiation import NDJSON
 from .problems import ProblemError
 
+_Result = TypeVar("_Result")
+_PARSER = ThreadPoolExecutor(1, "parser")
 FILE_FIELD = "file"
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines")
 _BINARY = (b"image/", b"application/octet-stream")
@@ -83,6 +87,15 @@ async def read_form(request: Request) -> tuple[bytes | None, dict[str, str]]:
 def is_lines(headers: Mapping[str, str]) -> bool:
     """Tell whether a request's body is lines of JSON."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() in _LINES
+
+
+async def in_parser(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Run what parses large texts in a thread, so that probes are answered meanwhile.
+
+    There is one, since numbers take several times their text until they are an array, and Python parses no two texts at
+    a time anyway.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_PARSER, function, *arguments)
 
 
 def json_of(body: bytes, expected: str = "a JSON document", lists: int = 0, values: int = 0) -> Any:

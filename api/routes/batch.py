@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, nullcontext
 from typing import Annotated, Any, TypeAlias
 
-import anyio
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,7 +16,7 @@ from keras_matting.photos import base64_text
 from .. import negotiation, problems
 from ..admission import admit
 from ..answers import SubjectBox, document, unless_disconnected
-from ..bodies import is_lines, json_of
+from ..bodies import in_parser, is_lines, json_of
 from ..budget import Share
 from ..lines import lines_of
 from ..negotiation import JSON, NDJSON
@@ -109,8 +108,7 @@ async def batch(request: Request, query: Annotated[MatteParameters, Query()]) ->
     work = _Work(request, query)
     if is_stream:
         return _Stream(work.stream())
-    # In threads, here and below, since large texts take a while, in which no probe would be answered.
-    items = await anyio.to_thread.run_sync(_parse, await request.body(), request.app.state.settings.max_items)
+    items = await in_parser(_parse, await request.body(), request.app.state.settings.max_items)
     with request.app.state.admission.photos(len(items)):
         results = await unless_disconnected(request, work.all(items))
     failed = [result["problem"] for result in results if "problem" in result]
@@ -166,7 +164,7 @@ class _Work:
 
         async def result(item: Item) -> dict[str, Any]:
             try:
-                job = await anyio.to_thread.run_sync(self._job, item)
+                job = await in_parser(self._job, item)
             except ProblemError as problem:
                 return self._failure(item.id, problem)
             return await self._result(item.id, job)
@@ -193,7 +191,7 @@ class _Work:
         """Start the work on each line; put None when all is done."""
 
         async def work(number: int, line: bytes, held: int) -> None:
-            parsed = await anyio.to_thread.run_sync(self._parsed, number, line)
+            parsed = await in_parser(self._parsed, number, line)
             del line  # of which the photo is a copy
             result = parsed if isinstance(parsed, dict) else await self._result(*parsed)
             await results.put((result, held))

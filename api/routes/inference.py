@@ -22,7 +22,7 @@ from keras_matting.arrays import Float32
 from .. import problems
 from ..admission import admit, check_key
 from ..answers import unless_disconnected
-from ..bodies import json_of
+from ..bodies import in_parser, json_of
 from ..openapi import json_body
 from ..problems import ProblemError
 
@@ -132,10 +132,10 @@ async def infer(request: Request, name: str) -> Response:
     described = request.app.state.worker.model(name)
     body, header_length = await request.body(), request.headers.get(_HEADER_LENGTH)
     max_items = request.app.state.settings.max_items
-    # In threads, since JSON of many numbers takes a second, in which no probe would be answered.
-    asked, batch = await anyio.to_thread.run_sync(_asked, body, header_length, described, max_items)
+    asked, batch = await in_parser(_asked, body, header_length, described, max_items)
     with request.app.state.admission.photos(len(batch)):
         mattes = await unless_disconnected(request, request.app.state.worker.infer(name, batch))
+    # In a thread, since many numbers take a second, in which no probe would be answered.
     return await anyio.to_thread.run_sync(_response, asked, described["name"], np.ascontiguousarray(mattes, np.float32))
 
 
