@@ -159,6 +159,8 @@ class ServedModel:
             session = self._opened.session
             preset = session.preset
             described |= {"architecture": preset.architecture, "input_size": list(preset.input_size)}
+            if preset.licence:
+                described["licence"] = preset.licence
             described |= {"engine": session.engine.name, "max_batch": self._opened.batching.max_batch}
         return described
 

@@ -4,6 +4,7 @@ import logging
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,3 +188,15 @@ def test_what_is_shipped_is_small_and_has_plain_names():
     assert sum(sizes) < MAX_BYTES
     assert all(PLAIN_NAMES[name] for name in (*SHIPPED, WHOLE_SUBJECT_MODEL))
     assert shipped_dir(WHOLE_SUBJECT_MODEL) is None
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_terms_of_what_comes_along_are_told_where_people_look(name):
+    terms, _, _ = Preset.load(ROOT / "saved_models" / name).licence.partition(":")
+    assert terms
+    for page in ("README.md", "docs/clothing.md", "docs/shop.md", f"saved_models/{name}/MODEL_CARD.md"):
+        assert terms in (ROOT / page).read_text(encoding="utf-8"), page
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    told = {path for pattern in config["metadata"]["license_files"].split() for path in ROOT.glob(pattern)}
+    assert ROOT / "saved_models" / name / "MODEL_CARD.md" in told
