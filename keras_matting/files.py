@@ -24,7 +24,8 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-_OLD = ".old"  # ends the name of a folder that makes room for another
+# What the names of folders end in that are not whole yet, and that make room for another
+_PARTIAL, _OLD = ".partial", ".old"
 _HEAD_BYTES = 1 << 16  # by which a file is recognised
 
 
@@ -66,10 +67,14 @@ def replaced_folder(path: StrPath) -> Iterator[Path]:
     What a process that was killed left there of its own is removed, or put back.
     """
     path = Path(path)
+    if path.name.endswith(_PARTIAL) and path.is_dir() and not any(path.iterdir()):
+        yield path  # within another block, which holds it: another folder in its place would be held by nobody
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _put_back(path)
         _remove_abandoned(path)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
     except OSError as error:
         raise UsageError(f"Expected to write {path}; received: {error.strerror}. Choose another place.") from None
     try:
@@ -82,10 +87,16 @@ def replaced_folder(path: StrPath) -> Iterator[Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary folders of `path` that no process holds any more; without locks nobody can tell.
+    """Remove the temporary folders of `path` that no process holds any more; without locks nobody can tell."""
+    if fcntl is None:
+        return
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with suppress(UsageError, OSError), locked_folder(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
-    Where a process was killed between the two renames of `put_in_place`, what stood there before is put back.
-    """
+
+def _put_back(path: Path) -> None:
+    """Put back what stood at `path` where a process was killed between the two renames of `put_in_place`."""
     if fcntl is None:
         return
     for old in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{_OLD}")):
@@ -94,9 +105,6 @@ def _remove_abandoned(path: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 old.rename(path)
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with suppress(UsageError, OSError), locked_folder(folder):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(source: Path, target: Path) -> None:
@@ -107,7 +115,7 @@ def put_in_place(source: Path, target: Path) -> None:
     if not source.is_dir() or not target.is_dir() or target.is_symlink():
         source.replace(target)
         return
-    _remove_abandoned(target)
+    _put_back(target)
     old = target.with_name(f".{target.name}.{token_hex(4)}{_OLD}")
     with ExitStack() as stack:
         with suppress(UsageError):  # so that nobody else puts it back meanwhile

@@ -148,7 +148,12 @@ def test_the_builder_gets_the_package_and_no_more():
     folders = {value.strip() for value in re.findall(r"= *(\w+)$", setup()["options"]["package_dir"], re.MULTILINE)}
     shipped = {f"saved_models/{name}/{file}" for name in SHIPPED for file in SHIPPED_FILES}
     metadata = setup()["metadata"]
-    described = {metadata["license_files"], metadata["long_description"].removeprefix("file: ")}
+    terms = {
+        path.relative_to(ROOT).as_posix()
+        for pattern in metadata["license_files"].split()
+        for path in ROOT.glob(pattern)
+    }
+    described = {*terms, metadata["long_description"].removeprefix("file: ")}
     used = {path for file in DOCKERFILES.values() for path in re.findall(r"/src/([\w./-]+)", file.read_text())}
     assert kept == folders - {"saved_models"} | shipped | described | used | {"setup.cfg", "pyproject.toml"}
 

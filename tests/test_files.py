@@ -84,6 +84,20 @@ def test_a_folder_whose_replacement_was_killed_half_way_is_put_back(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "after"]
 
 
+def test_a_folder_that_is_filled_by_another_block_stays_held(tmp_path):
+    with replaced_folder(tmp_path / "model") as outer:
+        with replaced_folder(outer) as inner:
+            (inner / "weights").touch()
+        _another_process_begins(tmp_path / "model")
+        assert (outer / "weights").exists()
+    assert (tmp_path / "model" / "weights").exists()
+
+
+def _another_process_begins(path):
+    code = "import sys; from keras_matting.files import replaced_folder; replaced_folder(sys.argv[1]).__enter__()"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
 def test_a_file_that_takes_the_place_of_another_is_there_all_the_time(tmp_path):
     target, stop, missing = tmp_path / "model.onnx", Event(), []
     target.touch()
