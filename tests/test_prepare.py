@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 import pytest
-from data_files import HEIGHT, WIDTH, half_mask, picture, save, write_pairs
+from data_files import HEIGHT, WIDTH, half_mask, kinds, picture, save, write_pairs
 from PIL import Image
 
 from keras_matting.data.sources import read_sample, read_source
@@ -31,25 +31,96 @@ def exif(orientation):
 # Orientation
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+def lopsided(size=(WIDTH, HEIGHT)):
+    """A mask that no turn and no mirror leaves as it is."""
+    mask = Image.new("L", size)
+    mask.paste(255, (0, 0, size[0] // 3, size[1] // 4))
+    return mask
+
+
+def shown(mask):
+    """A photo whose edges are its mask's."""
+    return Image.merge("RGB", [mask.point(lambda value: 60 + value // 2)] * 3)
+
+
+def write_turned(data, stem, orientation, *, stored, photo=None, extension=".jpg", size=(WIDTH, HEIGHT)):
+    """Write a photo that EXIF turns upright, to `size`, and its mask, upright or as the photo lies in its file."""
+    as_stored = STORED[orientation]
+    photo, mask = photo or picture(orientation, size), lopsided(size)
+    save(photo.transpose(as_stored), data / "image" / f"{stem}{extension}", exif=exif(orientation))
+    save(mask.transpose(as_stored) if stored else mask, data / "mask" / f"{stem}.png")
+
+
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def truths(source):
+    return {sample.stem: read_sample(sample)[1] for sample in source.samples}
+
+
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
-def test_a_photo_is_upright_where_that_fits_its_mask(read, data, orientation, extension):
-    size = (WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH)
-    save(picture(size=size), data / "image" / f"a{extension}", exif=exif(orientation))
-    save(half_mask(), data / "mask" / "a.png")
+@pytest.mark.parametrize("orientation", range(5, 9))
+@pytest.mark.parametrize("stored", [False, True])
+def test_photo_and_mask_are_upright_whichever_way_the_mask_was_drawn(read, data, orientation, stored, extension):
+    write_turned(data, "a", orientation, stored=stored, extension=extension)
     (sample,) = read(data).samples
     assert sample.orientation == orientation
-    assert read_sample(sample)[0].shape == (HEIGHT, WIDTH, 3)
+    rgb, alpha = read_sample(sample)
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(alpha, np.asarray(lopsided()))
 
 
-def test_a_photo_whose_mask_fits_only_unrotated_is_read_without_its_orientation(read, data):
-    stored = picture()
-    save(stored, data / "image" / "a.jpg", exif=exif(6), quality=95)
-    save(half_mask(), data / "mask" / "a.png")
-    (sample,) = read(data).samples
-    assert sample.orientation == 1
-    as_stored = Image.open(data / "image" / "a.jpg")
-    np.testing.assert_allclose(read_sample(sample)[0], np.asarray(as_stored, np.int16), atol=3)
+@pytest.mark.parametrize("stored", [False, True])
+def test_masks_of_photos_that_are_converted_are_turned_likewise(read, data, stored):
+    write_turned(data, "a", 6, stored=stored, photo=picture(mode="RGBA"), extension=".png")
+    source = read(data)
+    assert source.samples[0].orientation == 1
+    np.testing.assert_array_equal(truths(source)["a"], np.asarray(lopsided()))
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_mask_that_fits_both_ways_lies_as_the_others_do(read, data, orientation, stored):
+    write_turned(data, "a", orientation, stored=stored)
+    write_turned(data, "b", 6, stored=stored)
+    source = read(data)
+    assert source.problems == ()
+    np.testing.assert_array_equal(truths(source)["a"], np.asarray(lopsided()))
+
+
+@pytest.mark.parametrize("others", [[], [(6, True), (8, False)]], ids=["no others", "others that differ"])
+def test_a_mask_of_which_nothing_tells_how_it_lies_is_left_out(read, data, others):
+    write_turned(data, "a", 3, stored=True)
+    for number, (orientation, stored) in enumerate(others):
+        write_turned(data, f"b{number}", orientation, stored=stored)
+    save(picture(9), data / "image" / "c.png")
+    save(lopsided(), data / "mask" / "c.png")
+    source = read(data)
+    assert kinds(source) == [("ambiguous orientation", "a")]
+    assert "EXIF orientation of 3" in source.problems[0].detail
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_photo_s_own_edges_tell_how_a_mask_lies(read, data, orientation, stored):
+    size = (120, 120) if orientation > 4 else (150, 100)
+    write_turned(data, "a", orientation, stored=stored, photo=shown(lopsided(size)), size=size)
+    write_turned(data, "b", 6, stored=not stored)  # whatever the others are
+    np.testing.assert_array_equal(truths(read(data))["a"], np.asarray(lopsided(size)))
+
+
+def test_a_mask_that_its_photo_s_turn_leaves_as_it_is_is_no_problem(read, data):
+    save(picture(), data / "image" / "a.jpg", exif=exif(3))
+    save(Image.new("L", (WIDTH, HEIGHT)), data / "mask" / "a.png")
+    assert read(data).problems == ()
 
 
 def test_photos_without_truth_keep_their_orientation(read, data):
@@ -63,7 +134,7 @@ def test_an_orientation_behind_a_long_segment_is_found(read, data):
     comments = b"\xff\xfe\xff\xff" + bytes(65533)
     (data / "image").mkdir(parents=True)
     (data / "image" / "a.jpg").write_bytes(file.getvalue()[:2] + comments * 2 + file.getvalue()[2:])
-    save(half_mask(), data / "mask" / "a.png")
+    save(FULL, data / "mask" / "a.png")
     assert read(data).samples[0].orientation == 3
 
 

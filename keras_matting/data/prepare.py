@@ -17,12 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_matting.arrays import Uint8
-from keras_matting.data.base import Problem, Sample
+from keras_matting.data.base import Problem, Sample, read_sample
 from keras_matting.data.masks import NotAMatteError, decode_truth
+from keras_matting.data.orientation import Way, way_by_content
 from keras_matting.errors import ImageError, first_line
 from keras_matting.files import name_bytes, write_atomically
 from keras_matting.machine import usable_cores
-from keras_matting.photos.files import decode, encode, exif_orientation, probe
+from keras_matting.photos.files import decode, encode, exif_orientation, probe, upright
 from keras_matting.photos.imaging import on_paper
 
 _Item = TypeVar("_Item")
@@ -66,11 +67,16 @@ def read_header(path: Path) -> Header:
 
 
 def prepare(samples: Sequence[Sample], cache_dir: Path, *, cutouts: bool = False) -> tuple[list[Sample], list[Problem]]:
-    """Return (samples that fit, problems): sizes compared, orientations read, odd formats converted.
+    """Return (samples that fit, problems): sizes compared, masks turned as their photos, odd formats converted.
 
-    `samples` as found on disk; `cutouts`: their alpha channel is their truth.
+    `samples` as found on disk; `cutouts`: their alpha channel is their truth. A mask that fits its photo's file as it
+    lies, which EXIF turns, is turned, too. Where it fits both ways and the photo itself does not tell, it lies as the
+    others of these samples, if they all lie the same way; else it is a problem.
     """
-    results = in_threads(lambda sample: _prepared(sample, cache_dir, cutouts), samples, "photos")
+    read = in_threads(lambda sample: _read(sample, cache_dir, cutouts), samples, "photos")
+    ways = {one.way for one in read if isinstance(one, _Read) and one.asked > 1 and one.way}
+    common = ways.pop() if len(ways) == 1 else None
+    results = in_threads(lambda one: _prepared(one, common, cache_dir), read, "masks")
     problems = [result for result in results if isinstance(result, Problem)]
     return [result for result in results if not isinstance(result, Problem)], problems
 
@@ -96,33 +102,81 @@ def cached(path: Path, tag: str, cache_dir: Path, make: Callable[[], bytes]) -> 
     return target
 
 
-def _prepared(sample: Sample, cache_dir: Path, cutouts: bool) -> Sample | Problem:
-    """Return the sample, ready, or the `Problem` with it."""
+@dataclass(frozen=True)
+class _Read:
+    """A sample whose files are ready, but for its mask's turn.
+
+    `asked`: the EXIF orientation of the photo's own file. `way`: how the mask lies; None where nothing tells.
+    """
+
+    sample: Sample
+    asked: int = 1
+    way: Way | None = Way.UPRIGHT
+
+
+def _read(sample: Sample, cache_dir: Path, cutouts: bool) -> _Read | Problem:
+    """Return the sample's `_Read`, or the `Problem` with it."""
     reading = sample.image
     try:
-        image, header = _readable(sample.image, "cut-out" if cutouts else "photo", cache_dir)
+        stored = read_header(sample.image)
+        image, header = _readable(sample.image, stored, "cut-out" if cutouts else "photo", cache_dir)
         if cutouts and header.colours != _RGBA:
             return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
+        ready = replace(sample, image=image, orientation=header.orientation)
         if sample.alpha is None:
-            return replace(sample, image=image, orientation=header.orientation)
+            return _Read(ready)
         reading = sample.alpha
-        alpha, mask = _readable(sample.alpha, "mask", cache_dir)
+        alpha, mask = _readable(sample.alpha, read_header(sample.alpha), "mask", cache_dir)
+        ready = replace(ready, alpha=alpha)
+        fits, fits_stored = mask.size == header.upright_size, mask.size == stored.size
+        if fits_stored and stored.orientation > 1:
+            way = _way(ready, stored.orientation) if fits else Way.STORED
+            return _Read(ready, stored.orientation, way)
+        if fits:
+            return _Read(ready, stored.orientation)
     except NotAMatteError as error:
         return Problem(error.kind, sample.stem, f"{reading}: {error}")
     except (OSError, ImageError, cv2.error, MemoryError) as error:
         return Problem("unreadable", sample.stem, f"{reading}: {first_line(error)}")
-    if mask.size == header.upright_size:
-        return replace(sample, image=image, alpha=alpha, orientation=header.orientation)
-    if mask.size == header.size:  # the mask was drawn by a tool that ignores EXIF, so the photo is to be read likewise
-        image = cached(image, "unrotated", cache_dir, lambda: _without_orientation(image))
-        return replace(sample, image=image, alpha=alpha)
     sizes = [f"{width}x{height}" for width, height in (header.upright_size, mask.size)]
     return Problem("size mismatch", sample.stem, f"{sample.image} has {sizes[0]}, its mask {sizes[1]}")
 
 
-def _readable(path: Path, role: str, cache_dir: Path) -> tuple[Path, Header]:
+def _way(sample: Sample, orientation: int) -> Way | None:
+    """Return how the mask of a sample lies by what its files show."""
+    rgb, alpha = read_sample(sample)
+    return way_by_content(rgb, alpha, orientation) if alpha is not None else Way.UPRIGHT
+
+
+def _prepared(read: _Read | Problem, common: Way | None, cache_dir: Path) -> Sample | Problem:
+    """Return the sample, ready, or its `Problem`; `common`: how the masks of the others lie, if all do the same."""
+    if isinstance(read, Problem):
+        return read
+    sample, way = read.sample, read.way or common
+    if way is None:
+        return Problem(
+            "ambiguous orientation",
+            sample.stem,
+            f"{sample.image} is turned by its EXIF orientation of {read.asked}, and its mask fits turned or as it is: "
+            "save both upright",
+        )
+    alpha = sample.alpha
+    if way is Way.UPRIGHT or alpha is None:
+        return sample
+    try:
+        return replace(
+            sample, alpha=cached(alpha, f"turned {read.asked}", cache_dir, lambda: _turned(alpha, read.asked))
+        )
+    except (OSError, ImageError, cv2.error, MemoryError) as error:
+        return Problem("unreadable", sample.stem, f"{alpha}: {first_line(error)}")
+
+
+def _turned(path: Path, orientation: int) -> bytes:
+    return encode(upright(decode_truth(path.read_bytes()), orientation), ".png")
+
+
+def _readable(path: Path, header: Header, role: str, cache_dir: Path) -> tuple[Path, Header]:
     """Return (path, header) of the file itself or, where the pipeline could not read it, of its copy in the cache."""
-    header = read_header(path)
     if not _KEPT[role](header):
         path = cached(path, role, cache_dir, lambda: encode(_RENDERED[role](path.read_bytes()), ".png"))
         header = read_header(path)
@@ -153,11 +207,3 @@ def _rgba(data: bytes) -> Uint8:
 
 _KEPT = {"photo": _is_photo, "cut-out": _is_cutout, "mask": _is_mask}
 _RENDERED = {"photo": _opaque, "cut-out": _rgba, "mask": decode_truth}
-
-
-def _without_orientation(path: Path) -> bytes:
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    if image is None:
-        raise ImageError("Expected a whole file; this one is truncated or damaged. Save it again.")
-    return encode(image, ".png")

@@ -67,8 +67,8 @@ def decode(data: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     if {width, height} != set(rgb.shape[:2]):
         raise ImageError(f"Expected a {kind} of {width}x{height}, as its header says; it holds another size.")
     if alpha is not None:
-        alpha = None if alpha.min() == 255 else np.ascontiguousarray(_upright(alpha, orientation))
-    photo = Photo(np.ascontiguousarray(_upright(rgb, orientation)), alpha)
+        alpha = None if alpha.min() == 255 else np.ascontiguousarray(upright(alpha, orientation))
+    photo = Photo(np.ascontiguousarray(upright(rgb, orientation)), alpha)
     return colour_profiles.with_profile(photo, stated_colours.profile(kind, data, icc))
 
 
@@ -197,7 +197,7 @@ def _key_colour_alpha(image: Uint8Or16, data: bytes) -> Uint8 | None:
     return np.where(image == value, 0, 255).astype(np.uint8)
 
 
-def _upright(image: Uint8, orientation: int) -> Uint8:
+def upright(image: Uint8, orientation: int) -> Uint8:
     """Apply an EXIF orientation (1 to 8)."""
     if orientation in (5, 6, 7, 8):
         image = cv2.transpose(image)
