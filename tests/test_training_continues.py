@@ -10,7 +10,8 @@ import tiny
 
 from keras_matting.errors import MattingError, UsageError
 from keras_matting.training import progress as progress_module
-from keras_matting.training import run
+from keras_matting.training import run, selection
+from keras_matting.training.contents import read_contents
 from keras_matting.training.progress import Progress
 from keras_matting.training.run import phases, train
 from keras_matting.training.settings import Settings
@@ -106,6 +107,36 @@ def test_resume_refuses_other_photos(pairs, tmp_path):
     for part in ("image", "mask"):
         (folder / part / "new.png").unlink()
     assert train(replace(settings, epochs=2), tmp_path / "run", resume=True, verbose=0).epoch == 2
+
+
+@pytest.mark.parametrize(("part", "noun"), [("mask", "mask"), ("image", "photo")])
+def test_resume_refuses_files_that_hold_something_else_and_names_them(pairs, tmp_path, part, noun):
+    folder = shutil.copytree(pairs, tmp_path / "pairs")
+    settings = tiny.settings(folder, epochs=1)
+    train(settings, tmp_path / "run", verbose=0)
+    replaced = [folder / part / f"{number:02}.png" for number in range(5)]
+    for path, other in zip(replaced, [*replaced[1:], replaced[0]], strict=True):
+        shutil.copy(pairs / part / other.name, path)
+    with pytest.raises(UsageError, match=f"other than when it began: {noun} 0., {noun} 0., {noun} 0., and 2 more"):
+        train(replace(settings, epochs=2), tmp_path / "run", resume=True, verbose=0)
+    shutil.rmtree(folder)
+    shutil.copytree(pairs, folder, copy_function=shutil.copyfile)  # with other times
+    assert train(replace(settings, epochs=2), tmp_path / "run", resume=True, verbose=0).epoch == 2
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(pairs, tmp_path):
+    settings = tiny.settings(pairs, epochs=1)
+    train(settings, tmp_path / "run", verbose=0)
+    (tmp_path / "run" / "contents.json").unlink()
+    assert train(replace(settings, epochs=2), tmp_path / "run", resume=True, verbose=0).epoch == 2
+    assert (tmp_path / "run" / "contents.json").is_file()
+
+
+def test_masks_of_photos_to_adapt_to_may_change(pairs):
+    training, validation = selection.select(tiny.settings(pairs, model="modnet", objective="soc"))
+    contents = read_contents(training, validation)
+    assert {len(entry) for entry in contents["training"]} == {2}
+    assert {len(entry) for entry in contents["validation"]} == {3}
 
 
 def test_the_seed_decides_the_fresh_weights(pairs, tmp_path):

@@ -16,13 +16,15 @@ class Sample:
     `image`: a JPEG, or a PNG of 8 bits a channel: opaque, or RGBA where it is a cut-out. `alpha`: the PNG with its
     truth, grey, at most 8 bits, of the upright photo's size; None where there is none, or where it is the alpha
     channel of the photo itself. `orientation`: the EXIF orientation (1 to 8) to apply to the photo before it fits its
-    truth, always the one that the file itself asks for.
+    truth, always the one that the file itself asks for. `origins`: the files as they were found, (photo,) or (photo,
+    mask), where others may have been made of them.
     """
 
     stem: str
     image: Path
     alpha: Path | None = None
     orientation: int = 1
+    origins: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -122,12 +122,12 @@ def _read(sample: Sample, cache_dir: Path, cutouts: bool) -> _Read | Problem:
         image, header = _readable(sample.image, stored, "cut-out" if cutouts else "photo", cache_dir)
         if cutouts and header.colours != _RGBA:
             return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
-        ready = replace(sample, image=image, orientation=header.orientation)
+        ready = replace(sample, image=image, orientation=header.orientation, origins=(sample.image,))
         if sample.alpha is None:
             return _Read(ready)
         reading = sample.alpha
         alpha, mask = _readable(sample.alpha, read_header(sample.alpha), "mask", cache_dir)
-        ready = replace(ready, alpha=alpha)
+        ready = replace(ready, alpha=alpha, origins=(sample.image, sample.alpha))
         fits, fits_stored = mask.size == header.upright_size, mask.size == stored.size
         if fits_stored and stored.orientation > 1:
             way = _way(ready, stored.orientation) if fits else Way.STORED

@@ -20,7 +20,7 @@ from keras_matting.files import StrPath, locked_folder, printable, require_writa
 from keras_matting.machine import missing_package
 from keras_matting.model_folder import PRESET_FILE, Preset
 from keras_matting.models import build_model
-from keras_matting.training import selection, start
+from keras_matting.training import contents, selection, start
 from keras_matting.training.callbacks import (
     EpochLog,
     NaNGuard,
@@ -68,6 +68,9 @@ def _train(settings: Settings, run_dir: Path, resume: bool, overwrite: bool, ver
     if resume:
         progress.read()
     progress.require_data(selection.fingerprint(*sources))
+    held = contents.read_contents(*sources)
+    if progress.state["checkpoint"]:
+        contents.require_same_contents(run_dir, held)
     data, validation = selection.batches(*sources, settings, preset)
     with _precision(settings.precision), _strategy(settings.strategy), data.naming_unreadable():
         if settings.objective != "soc":
@@ -78,6 +81,7 @@ def _train(settings: Settings, run_dir: Path, resume: bool, overwrite: bool, ver
         if not progress.epoch:
             settings.save(run_dir)
             preset.save(run_dir)
+        contents.save_contents(run_dir, held)
         with telling_full_disk(run_dir / TENSORBOARD, progress):
             callbacks = _callbacks(settings, preset, data, validation, progress)
             if verbose == 2:

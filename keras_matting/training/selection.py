@@ -171,7 +171,8 @@ def _without_truth(source: Source) -> Source:
         raise UsageError(
             f"Expected photos as they are, to adapt to; {source.name} is composited. Name unlabelled photos or pairs."
         )
-    return replace(source, kind="unlabelled")
+    bare = [replace(sample, alpha=None, origins=sample.origins[:1]) for sample in source.samples]
+    return replace(source, kind="unlabelled", samples=tuple(bare))
 
 
 def _apart(sources: Sequence[Source], validation: Sequence[Source]) -> list[Source]:
