@@ -31,6 +31,13 @@ def in_colour(colour, mode="RGB"):
     return Image.fromarray((SUBJECT[..., None] * np.array(colour, np.uint8)).astype(np.uint8), mode)
 
 
+def one_pixel(value):
+    """An alpha channel that is opaque but for one pixel, large enough for it to be one of many."""
+    alpha = FULL.copy()
+    alpha.putpixel((0, 0), value)
+    return alpha
+
+
 def palette(colours, *ids):
     image = grey(*ids)
     image = Image.frombytes("P", image.size, image.tobytes())
@@ -100,6 +107,8 @@ MATTES = {
     "rgba, half transparent": ("a.png", Image.merge("RGBA", (*[half_mask()] * 3, FULL.point(lambda _: 128)))),
     "rgba, a cut-out": ("a.png", Image.merge("RGBA", (*picture(4).split(), half_mask()))),
     "grey and opaque alpha": ("a.png", Image.merge("LA", (half_mask(), FULL))),
+    "grey and an alpha that varies in one pixel": ("a.png", Image.merge("LA", (half_mask(), one_pixel(254)))),
+    "rgb and an alpha that varies in one pixel": ("a.png", Image.merge("RGBA", (*[half_mask()] * 3, one_pixel(0)))),
     "grey and varying alpha": ("a.png", Image.merge("LA", (FULL, half_mask()))),
     "16 bits": ("a.png", Image.fromarray(np.asarray(half_mask()).astype(np.uint16) * 257)),
     "1 bit": ("a.png", half_mask().convert("1")),
@@ -113,6 +122,12 @@ def test_a_grey_mask_is_itself_however_it_is_stored_and_read(read, data, name, m
     np.testing.assert_array_equal(read_sample(sample)[1], np.asarray(half_mask()))
     direct = read_sample(Sample("a", data / "image" / "a.png", path))[1]
     np.testing.assert_array_equal(direct, np.asarray(half_mask()))
+
+
+def test_an_alpha_of_0_and_1_over_a_photo_is_told_as_such(read, data):
+    path = write(data, "a.png", Image.merge("RGBA", (*picture(4).split(), Image.fromarray(SUBJECT.astype(np.uint8)))))
+    alpha = read_sample(Sample("a", data / "image" / "a.png", path))[1]
+    assert masks.fault(alpha)[0] == "0/1 mask"
 
 
 @pytest.mark.parametrize("quality", [15, 50, 90])

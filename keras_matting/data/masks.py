@@ -1,7 +1,8 @@
 """What a mask file says: which of its channels is the matte, and whether its values are one at all.
 
-A varying alpha channel is the matte (a cut-out's); else the colours are, which then must be grey. Whoever reads a mask,
-into the cache or by itself, reads it by `decode_truth`, and what trains or compares judges its values by `fault`.
+An alpha channel that varies is the matte (a cut-out's), but for a few stray pixels beside grey colours that vary, too;
+else the colours are, which then must be grey. Whoever reads a mask, into the cache or by itself, reads it by
+`decode_truth`, and what trains or compares judges its values by `fault`.
 """
 
 import cv2
@@ -23,6 +24,7 @@ _NEARLY = 4  # steps that JPEG takes off 0 and 255
 _FLAT = np.ones((3, 3), np.uint8)
 _LARGE_SHARE = 0.3
 _TINY = 512  # of 65535
+_STRAY = 0.005  # of all pixels; fewer that differ say nothing beside colours that do
 
 
 class NotAMatteError(ImageError):
@@ -57,11 +59,14 @@ def _peak_of_16_bits(data: bytes) -> int:
 
 
 def _truth(photo: Photo) -> Uint8:
-    if photo.alpha is not None and (_varies(photo.alpha) or not _varies(photo.rgb)):
-        return photo.alpha
     chroma = photo.rgb.max(axis=2) - photo.rgb.min(axis=2)
     peak = int(chroma.argmax())
-    if chroma.flat[peak] > _CHROMA:
+    is_coloured = bool(chroma.flat[peak] > _CHROMA)
+    if photo.alpha is not None:
+        is_cutout = _spread(photo.alpha) > _STRAY or (is_coloured and np.ptp(photo.alpha) > _NEARLY)
+        if is_cutout or photo.rgb.min() == photo.rgb.max():
+            return photo.alpha
+    if is_coloured:
         colour = ",".join(str(value) for value in photo.rgb.reshape(-1, 3)[peak])
         raise NotAMatteError(
             COLOURED,
@@ -102,8 +107,9 @@ def misleading(alpha: Uint8) -> tuple[str, str] | None:
     return found if found and found[0] in ("0/1 mask", "class map") else None
 
 
-def _varies(values: Uint8) -> bool:
-    return values.min() != values.max()
+def _spread(values: Uint8) -> float:
+    """Return the share of pixels that have another than the most frequent value."""
+    return 1 - float(np.bincount(values.ravel()).max()) / values.size
 
 
 def _flat_levels(alpha: Uint8) -> list[int]:

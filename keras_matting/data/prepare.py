@@ -29,7 +29,7 @@ from keras_matting.photos.imaging import on_paper
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _HEADER_BYTES = 1 << 16  # holds size and EXIF of nearly every file; where it does not, the whole file is read
-_RENDERING = 2  # goes up when the same file becomes another PNG: what an earlier version made is made anew
+_RENDERING = 3  # goes up when the same file becomes another PNG: what an earlier version made is made anew
 _GREY, _RGBA = 0, 6  # PNG's colour types; 2 is RGB, 3 a palette, 4 grey with alpha
 
 
