@@ -18,7 +18,7 @@ from keras_matting.arrays import Float32, Float64, Floats, Uint8
 from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.data.base import Problem, Sample, Source, read_sample
-from keras_matting.data.masks import misleading
+from keras_matting.data.mattes import judge
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
 from keras_matting.files import StrPath, file_sha256, name_bytes, printable, text_bytes, write_atomically
@@ -82,11 +82,16 @@ def evaluate(
     if source.kind == "unlabelled":
         raise UsageError(f"Expected photos with their truth, as in pairs:DIR; {source.name} is unlabelled.")
     model_dir = find_model_dir(model_dir) or Path(model_dir)
+    judged = judge(source)
+    for _ in judged.left_out:
+        on_image()
     with _open(model_dir, engine) as session:
-        results = _results(session, source, band_px, worst > 0)
+        results = _results(session, judged.source, band_px, worst > 0)
         scored, problems, groups = _gather(results, worst, on_image)
         described = {"name": session.engine.name, **session.engine.describe()}
-    left_out = (*source.problems, *problems)
+    places = {sample.stem: place for place, sample in enumerate(source.samples)}
+    unusable = sorted((*judged.left_out, *problems), key=lambda problem: places[problem.stem])
+    left_out = (*source.problems, *unusable)
     if not scored:
         reason = f"the first: {left_out[0].stem}: {left_out[0].detail}" if left_out else "it is empty"
         raise UsageError(f"Expected usable pairs in {source.name}; found none, {reason}.")
@@ -163,8 +168,6 @@ def _read(sample: Sample, backgrounds: Sequence[Sample]) -> _Pair | Problem:
         rgb, alpha = read_sample(sample)
         if alpha is None:
             raise ImageError(f"Expected a truth to compare with; {sample.image} has neither a mask nor transparency.")
-        if found := misleading(alpha):
-            raise ImageError(f"Expected a matte from 0 to 255; received a {found[0]}: {found[1]}.")
         files = [sample.image]
         if sample.alpha:
             files.append(sample.alpha)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from keras_matting.arrays import Uint8
-from keras_matting.data import masks
 from keras_matting.data.base import Problem, Sample, Source, read_sample
+from keras_matting.data.mattes import Look, look, together
 from keras_matting.data.prepare import in_threads
 from keras_matting.data.sheet import Group, on_checkerboard, shrunk
 from keras_matting.errors import MattingError, first_line
@@ -33,6 +33,7 @@ class Finding:
     sample: Sample
     is_background: bool = False
     problem: Problem | None = None
+    look: Look | None = None
     size: tuple[int, ...] = ()
     foreground: float | None = None
     is_soft: bool = False
@@ -46,14 +47,16 @@ def check(sources: Sequence[Source]) -> dict[str, list[dict[str, Any]]]:
 
     "sources": per source its name, kind and counts, the median size (width, height), the mean share of foreground and
     the number of masks with values between 0 and 255. "problems": per finding kind, source, stem and detail. Kinds:
-    those that reading the source met, as "coloured mask", and "unreadable", those of `masks.fault`, "duplicate" (the
-    same pixels) and "near duplicate", within a source and across them.
+    those that reading the source met, as "coloured mask", and "unreadable", those of `masks.fault` (class maps by the
+    whole source, too), "duplicate" (the same pixels) and "near duplicate", within a source and across them.
     """
     jobs = [(source, sample, False) for source in sources for sample in source.samples]
     jobs += [(source, sample, True) for source in sources for sample in source.backgrounds]
     findings = in_threads(lambda job: _inspect(*job), jobs, "check")
     problems = [(source, problem) for source in sources for problem in source.problems]
     problems += [(finding.source, finding.problem) for finding in findings if finding.problem]
+    for source in sources:
+        problems += [(source, problem) for problem in _mask_problems([one for one in findings if one.source is source])]
     problems += _duplicates([finding for finding in findings if finding.digest])
     return {
         "sources": [_counts(source, [one for one in findings if one.source is source]) for source in sources],
@@ -110,7 +113,8 @@ def _inspect(source: Source, sample: Sample, is_background: bool) -> Finding:
         source,
         sample,
         is_background,
-        None if alpha is None else _mask_problem(sample, alpha),
+        None,
+        None if alpha is None else look(alpha),
         (width, height),
         None if alpha is None else float(alpha.mean() / 255),
         alpha is not None and bool(((alpha > 0) & (alpha < 255)).any()),
@@ -120,9 +124,11 @@ def _inspect(source: Source, sample: Sample, is_background: bool) -> Finding:
     )
 
 
-def _mask_problem(sample: Sample, alpha: Uint8) -> Problem | None:
-    found = masks.fault(alpha)
-    return found and Problem(found[0], sample.stem, found[1])
+def _mask_problems(findings: Sequence[Finding]) -> list[Problem]:
+    """Return what is wrong with the masks of one source."""
+    looks = together([finding.look for finding in findings])
+    found = [(finding.sample.stem, look.fault) for finding, look in zip(findings, looks, strict=True) if look]
+    return [Problem(fault[0], stem, fault[1]) for stem, fault in found if fault]
 
 
 def _gradient_signs(grey: Uint8) -> np.uint64:

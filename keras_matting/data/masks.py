@@ -5,6 +5,8 @@ else the colours are, which then must be grey. Whoever reads a mask, into the ca
 `decode_truth`, and what trains or compares judges its values by `fault`.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError
 from keras_matting.photos.files import Photo, decode
 
-COLOURED = "coloured mask"  # what data sets call the problem
+COLOURED, EMPTY = "coloured mask", "empty mask"  # what data sets call the problems
 # The largest difference between a grey pixel's channels: JPEG rounds them apart by 2 or 3, and the palest of VOC's
 # class colours has 32.
 _CHROMA = 24
@@ -22,7 +24,8 @@ _OPAQUE = 192  # up to here one flat grey is rather a class's colour turned grey
 _MOST_CLASSES = 64  # in one mask; a soft matte has more levels
 _NEARLY = 4  # steps that JPEG takes off 0 and 255
 _FLAT = np.ones((3, 3), np.uint8)
-_LARGE_SHARE = 0.3
+_LARGE_SHARE, _SMALL_SHARE = 0.3, 0.01
+_MARGIN = 8  # levels next to black and white that a network or a lossy file makes of them
 _TINY = 512  # of 65535
 _STRAY = 0.005  # of all pixels; fewer that differ say nothing beside colours that do
 
@@ -83,20 +86,34 @@ def fault(alpha: Uint8) -> tuple[str, str] | None:
     """
     low, high = int(alpha.min()), int(alpha.max())
     if high == 0:
-        return "empty mask", "no foreground"
+        return EMPTY, "no foreground"
     if low == 255:
         return "all-white mask", "no background"
     if high == 1:
         return "0/1 mask", "the largest value is 1, not 255: multiply by 255"
     levels = _flat_levels(alpha)
     if levels and (len(levels) > 1 or high >= _FAINT):
-        told = ", ".join(map(str, levels[:5])) + (", ..." if len(levels) > 5 else "")
-        return "class map", f"flat levels ({told}) where a matte has 255: write 255 where the subject is"
+        return class_map(levels)
     if high < _FAINT:
         return "faint mask", f"the largest value is {high} of 255: are these class ids?"
     if _looks_inverted(alpha):
         return "inverted mask", "white all around and black within: is the background white?"
     return None
+
+
+def class_map(levels: Sequence[int], where: str = "") -> tuple[str, str]:
+    """Return the `fault` of a mask in which these flat levels stand for classes; `where`: what else is to be said."""
+    told = ", ".join(map(str, levels[:5])) + (", ..." if len(levels) > 5 else "")
+    return "class map", f"flat levels ({told}){where} where a matte has 255: write 255 where the subject is"
+
+
+def levels(alpha: Uint8) -> tuple[int, ...]:
+    """Return the flat levels between black and white of a mask that has little else there, none of a soft matte."""
+    counts, flat = np.bincount(alpha.ravel(), minlength=256), _flat_counts(alpha)
+    large = flat > max(1.0, _SMALL_SHARE * counts[_NEARLY + 1 :].sum())
+    found = np.flatnonzero(large[_MARGIN:-_MARGIN]) + _MARGIN
+    is_plain = flat[found].sum() > 0.5 * counts[_MARGIN:-_MARGIN].sum()
+    return tuple(map(int, found)) if is_plain else ()
 
 
 def misleading(alpha: Uint8) -> tuple[str, str] | None:
@@ -116,7 +133,7 @@ def _flat_levels(alpha: Uint8) -> list[int]:
     """Return the values between 0 and 255 that flat areas have, if these are few and are much of what is not 0."""
     counts = np.bincount(alpha.ravel(), minlength=256)
     is_plain = np.count_nonzero(counts) <= _MOST_CLASSES // 2 and counts[0]  # no JPEG, whose black may be 1 or 2
-    flat = np.bincount(alpha[cv2.dilate(alpha, _FLAT) == cv2.erode(alpha, _FLAT)], minlength=256)
+    flat = _flat_counts(alpha)
     first, last = (1, 254) if is_plain else (_NEARLY, 255 - _NEARLY)
     between = flat[first : last + 1]
     levels = np.flatnonzero(between > between.sum() // 1000) + first
@@ -125,6 +142,11 @@ def _flat_levels(alpha: Uint8) -> list[int]:
     if len(levels) == 1 and levels[0] >= _OPAQUE:
         return []
     return [int(level) for level in levels]
+
+
+def _flat_counts(alpha: Uint8) -> npt.NDArray[np.intp]:
+    """Return of how many pixels of each value the neighbours have it, too."""
+    return np.bincount(alpha[cv2.dilate(alpha, _FLAT) == cv2.erode(alpha, _FLAT)], minlength=256)
 
 
 def _trimap_level(counts: npt.NDArray[np.intp], flat: npt.NDArray[np.intp]) -> list[int]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_matting.data import masks
-from keras_matting.data.base import Problem, Sample, Source, read_truth
+from keras_matting.data.base import Problem, Source
+from keras_matting.data.mattes import judge
 from keras_matting.data.pipeline.batches import TrainingData, numbered, validation_batches
-from keras_matting.data.prepare import in_threads
 from keras_matting.data.sources import read_sources, split
-from keras_matting.errors import MattingError, UsageError
+from keras_matting.errors import UsageError
 from keras_matting.model_folder import Preset
 from keras_matting.training.progress import Fingerprint
 from keras_matting.training.settings import Settings
@@ -36,7 +36,7 @@ _LOGGER = logging.getLogger(__name__)
 def select(settings: Settings) -> tuple[list[Source], list[Source]]:
     """Return (training sources, validation sources) of a run's `Settings`; log what is left out of them.
 
-    No photo with truth is in both, and none whose mask is no matte (`masks.misleading`) in either. Raises `UsageError`
+    No photo with truth is in both, and none whose mask is no matte (`mattes.judge`) in either. Raises `UsageError`
     where there is none left to train on, or no truth where some is needed.
     """
     sources, validation = _read(settings)
@@ -136,28 +136,14 @@ def _named(problems: Sequence[Problem]) -> str:
 
 def _with_mattes(source: Source) -> Source:
     """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
-    found = in_threads(lambda sample: _mask_problem(source, sample), source.samples, "masks")
-    problems = [problem for problem in found if problem]
-    if not problems:
+    judged = judge(source)
+    if not judged.left_out:
         return source
-    kept = tuple(sample for sample, problem in zip(source.samples, found, strict=True) if not problem)
-    if kept:
-        _LOGGER.warning("left out of %s: %s: %s", source.name, _counted(problems), _named(problems))
-        return replace(source, samples=kept)
-    raise UsageError(f"Expected mattes in {source.name}; received none: {_counted(problems)}: {_named(problems)}.")
-
-
-def _mask_problem(source: Source, sample: Sample) -> Problem | None:
-    """Return what misleads in a sample's truth, or None; unreadable files are told where they are used."""
-    try:
-        alpha = read_truth(sample)
-    except (MattingError, OSError):
-        return None
-    is_cutout = source.kind == "composite"
-    if is_cutout and (alpha is None or alpha.min() == 255):
-        return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
-    found = masks.misleading(alpha) if alpha is not None else None
-    return found and Problem(found[0], sample.stem, f"{sample.alpha or sample.image}: {found[1]}")
+    told = f"{_counted(judged.left_out)}: {_named(judged.left_out)}"
+    if not judged.source.samples:
+        raise UsageError(f"Expected mattes in {source.name}; received none: {told}.")
+    _LOGGER.warning("left out of %s: %s", source.name, told)
+    return judged.source
 
 
 def _require_truth(sources: Sequence[Source], photos: str) -> None:
