@@ -18,7 +18,7 @@ from keras_matting.arrays import Float32, Float64, Floats, Uint8
 from keras_matting.benchmarking.run import environment
 from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.data.base import Problem, Sample, Source, read_sample
-from keras_matting.data.mattes import judge
+from keras_matting.data.mattes import judge, tell_doubtful
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
 from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
 from keras_matting.files import StrPath, file_sha256, name_bytes, printable, text_bytes, write_atomically
@@ -83,6 +83,7 @@ def evaluate(
         raise UsageError(f"Expected photos with their truth, as in pairs:DIR; {source.name} is unlabelled.")
     model_dir = find_model_dir(model_dir) or Path(model_dir)
     judged = judge(source)
+    tell_doubtful(judged)
     for _ in judged.left_out:
         on_image()
     with _open(model_dir, engine) as session:

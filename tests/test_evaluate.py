@@ -145,6 +145,15 @@ def test_an_empty_truth_has_neither_band_nor_f_measure(one_layer_dir, tmp_path, 
     assert evaluate(one_layer_dir, [empty], ENGINE).summary["max_f"] is None
 
 
+def test_doubtful_masks_are_compared_and_told(one_layer_dir, pairs, disc, tmp_path, caplog):
+    white, inverted = (
+        write_pair(tmp_path, name, picture(1), mask) for name, mask in (("white", disc | 255), ("inv", ~disc))
+    )
+    evaluation = evaluate(one_layer_dir, [*pairs, white, inverted], ENGINE)
+    assert (evaluation.summary["n"], evaluation.problems) == (5, ())
+    assert "doubtful in samples, and used: all-white mask (1), inverted mask (1): white, inv;" in caplog.text
+
+
 def test_pairs_that_cannot_be_used_are_named_and_left_out(one_layer_dir, pairs, disc, tmp_path):
     broken = [
         write_pair(tmp_path, "size", picture(1), disc[1:]),

@@ -167,6 +167,11 @@ def soft(size=160):
     return np.clip(300 - 5 * np.hypot(rows - size / 2, columns - size / 2), 0, 255).astype(np.uint8)
 
 
+def blurred_by_jpeg(level):
+    """Black or white as lossy files have it."""
+    return np.random.default_rng(0).integers(level, level + 3, (40, 50), dtype=np.uint8)
+
+
 @pytest.mark.parametrize(
     "alpha",
     [
@@ -193,7 +198,9 @@ def test_mattes_have_no_fault(alpha):
         (np.where(SUBJECT, 58, 0).astype(np.uint8), "faint mask", True),
         (SUBJECT.astype(np.uint8), "0/1 mask", True),
         (np.zeros((9, 9), np.uint8), "empty mask", False),
+        (blurred_by_jpeg(0), "empty mask", False),
         (np.full((9, 9), 255, np.uint8), "all-white mask", False),
+        (blurred_by_jpeg(253), "all-white mask", False),
         (255 - np.where(soft() > 90, 255, 0).astype(np.uint8), "inverted mask", False),
     ],
 )
@@ -304,6 +311,37 @@ def test_runs_leave_out_what_is_no_matte_and_are_refused_where_nothing_else_is_t
         select(tiny.settings(wrong, val_fraction=0.0))
     with pytest.raises(UsageError, match=r"wrong0"):
         select(tiny.settings(mixed, val=str(wrong), val_fraction=0.0))
+
+
+INVERTED = FULL.copy()
+INVERTED.paste(0, (6, 4, 18, 12))
+
+
+@pytest.mark.usefixtures("tiny_model", "home")
+def test_doubtful_masks_are_used_and_told(data, caplog):
+    for number, mask in enumerate([FULL, INVERTED, FULL.point(lambda _: 0)]):
+        write(data, f"{'x' * (number + 1)}.png", mask)
+    told = ["all-white mask (1)", "inverted mask (1)", "empty mask (1)", "and used", "data check names them"]
+    training, _ = select(tiny.settings(data, val_fraction=0.0))
+    assert len(training[0].samples) == 4
+    assert all(words in caplog.text for words in told)
+
+
+@pytest.mark.usefixtures("tiny_model", "home")
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        ([FULL, Image.fromarray(blurred_by_jpeg(253)[:HEIGHT, :WIDTH])], "are all white"),
+        ([FULL.point(lambda _: 0), Image.fromarray(blurred_by_jpeg(0)[:HEIGHT, :WIDTH])], "are all black"),
+        ([FULL, FULL.point(lambda _: 0)], "are all black or all white"),
+    ],
+    ids=["white", "black", "either"],
+)
+def test_masks_none_of_which_has_both_a_subject_and_a_background_are_refused(tmp_path, masks, told):
+    for number, mask in enumerate(masks):
+        write(tmp_path / "data", f"{'x' * (number + 1)}.png", mask)
+    with pytest.raises(UsageError, match=told):
+        select(tiny.settings(tmp_path / "data", val_fraction=0.0))
 
 
 @pytest.mark.usefixtures("tiny_model", "home")

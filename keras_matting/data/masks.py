@@ -15,7 +15,7 @@ from keras_matting.arrays import Uint8
 from keras_matting.errors import ImageError
 from keras_matting.photos.files import Photo, decode
 
-COLOURED, EMPTY = "coloured mask", "empty mask"  # what data sets call the problems
+COLOURED, EMPTY, WHITE = "coloured mask", "empty mask", "all-white mask"  # what data sets call the problems
 # The largest difference between a grey pixel's channels: JPEG rounds them apart by 2 or 3, and the palest of VOC's
 # class colours has 32.
 _CHROMA = 24
@@ -85,10 +85,10 @@ def fault(alpha: Uint8) -> tuple[str, str] | None:
     be the subject), "faint mask", "inverted mask".
     """
     low, high = int(alpha.min()), int(alpha.max())
-    if high == 0:
+    if high == 0 or (high <= _NEARLY and _is_noise(alpha)):
         return EMPTY, "no foreground"
-    if low == 255:
-        return "all-white mask", "no background"
+    if low >= 255 - _NEARLY:
+        return WHITE, "no background"
     if high == 1:
         return "0/1 mask", "the largest value is 1, not 255: multiply by 255"
     levels = _flat_levels(alpha)
@@ -142,6 +142,11 @@ def _flat_levels(alpha: Uint8) -> list[int]:
     if len(levels) == 1 and levels[0] >= _OPAQUE:
         return []
     return [int(level) for level in levels]
+
+
+def _is_noise(alpha: Uint8) -> bool:
+    """Whether what is not 0 is mostly not flat, as where JPEG blurs black; ids of classes are areas."""
+    return bool(2 * _flat_counts(alpha)[1:].sum() < np.count_nonzero(alpha))
 
 
 def _flat_counts(alpha: Uint8) -> npt.NDArray[np.intp]:

@@ -4,6 +4,7 @@ Class ids scaled to 0 to 255 may look like a matte in one mask, where the larges
 more than a veil. That the same flat levels come back in mask after mask tells them.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,12 @@ from keras_matting.data.base import Problem, Sample, Source, read_truth
 from keras_matting.data.prepare import in_threads
 from keras_matting.errors import MattingError
 
+NAMES_SHOWN = 3
 _FEWEST = 3  # masks in which a level comes back
 _OFTEN = 0.1  # of the masks with flat levels: no veil is found there by chance
 _MOST = 0.5  # of the masks with a subject, that the levels which come back explain
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,62 @@ class Look:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A source without the samples whose truth would mislead, and these as problems."""
+    """A source without the samples whose truth would mislead, and these as problems.
+
+    `doubtful`: problems with truths that are used as they are: masks without a subject or a background, faint ones, and
+    those that look inverted.
+    """
 
     source: Source
     left_out: tuple[Problem, ...] = ()
+    doubtful: tuple[Problem, ...] = ()
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether no mask has both a subject and a background."""
+        plain = sum(problem.kind in (masks.EMPTY, masks.WHITE) for problem in self.doubtful)
+        return plain == len(self.source.samples)
 
 
 def judge(source: Source) -> Judgement:
     """Decode the truths of a source and return its `Judgement`; what cannot be read is told where it is used."""
     found = in_threads(lambda sample: _look(source, sample), source.samples, "masks")
     looks = together([one if isinstance(one, Look) else None for one in found])
-    problems = [
-        one if isinstance(one, Problem) else look and look.misleads and look.fault and _problem(sample, look.fault)
-        for sample, one, look in zip(source.samples, found, looks, strict=True)
-    ]
-    left_out = tuple(problem for problem in problems if problem)
-    kept = tuple(sample for sample, problem in zip(source.samples, problems, strict=True) if not problem)
-    return Judgement(replace(source, samples=kept) if left_out else source, left_out)
+    kept: list[Sample] = []
+    left_out: list[Problem] = []
+    doubtful: list[Problem] = []
+    for sample, one, look in zip(source.samples, found, looks, strict=True):
+        problem = one if isinstance(one, Problem) else look and look.fault and _problem(sample, look.fault)
+        if problem and (look is None or look.misleads):
+            left_out.append(problem)
+        else:
+            kept.append(sample)
+            doubtful += [problem] if problem else []
+    return Judgement(replace(source, samples=tuple(kept)) if left_out else source, tuple(left_out), tuple(doubtful))
+
+
+def counted(problems: Iterable[Problem]) -> str:
+    """Return how many problems there are of each kind, as "empty mask (2)"."""
+    kinds = Counter(problem.kind for problem in problems)
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+
+
+def first_names(problems: Sequence[Problem]) -> str:
+    """Return the first names, and of the first what is wrong and the remedy."""
+    names = ", ".join(problem.stem for problem in problems[:NAMES_SHOWN])
+    more = ", ..." if len(problems) > NAMES_SHOWN else ""
+    return f"{names}{more}; {problems[0].detail}"
+
+
+def tell_doubtful(judged: Judgement) -> None:
+    """Log which masks are used though they look wrong."""
+    if problems := judged.doubtful:
+        _LOGGER.warning(
+            "doubtful in %s, and used: %s: %s; data check names them",
+            judged.source.name,
+            counted(problems),
+            first_names(problems),
+        )
 
 
 def look(alpha: Uint8) -> Look:
@@ -86,4 +129,5 @@ def _look(source: Source, sample: Sample) -> Look | Problem | None:
 
 
 def _problem(sample: Sample, fault: tuple[str, str]) -> Problem:
-    return Problem(fault[0], sample.stem, f"{sample.alpha or sample.image}: {fault[1]}")
+    file = sample.origins[-1] if sample.origins else sample.alpha or sample.image
+    return Problem(fault[0], sample.stem, f"{file}: {fault[1]}")

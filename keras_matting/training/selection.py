@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_matting.data import masks
-from keras_matting.data.base import Problem, Source
-from keras_matting.data.mattes import judge
+from keras_matting.data.base import Source
+from keras_matting.data.masks import COLOURED, EMPTY, WHITE
+from keras_matting.data.mattes import Judgement, counted, first_names, judge, tell_doubtful
 from keras_matting.data.pipeline.batches import TrainingData, numbered, validation_batches
 from keras_matting.data.sources import read_sources, split
 from keras_matting.errors import UsageError
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SUBJECT = 0.5  # the least alpha of a mask that shows something
-NAMES_SHOWN = 3
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,12 +40,14 @@ def select(settings: Settings) -> tuple[list[Source], list[Source]]:
     sources, validation = _read(settings)
     _tell_problems((*sources, *validation))
     _require_truth(validation, "validation photos")
-    validation = [_with_mattes(source) for source in validation]
+    validation = [_with_mattes(source).source for source in validation]
     if settings.objective == "soc":
         sources = [_without_truth(source) for source in sources]
     else:
         _require_truth(sources, "training photos")
-        sources = _apart([_with_mattes(source) for source in sources], validation)
+        judged = [_with_mattes(source) for source in sources]
+        _require_both(judged)
+        sources = _apart([one.source for one in judged], validation)
     return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
 
 
@@ -118,32 +118,31 @@ def _read(settings: Settings) -> tuple[list[Source], list[Source]]:
 def _tell_problems(sources: Sequence[Source]) -> None:
     for name, problems in {source.name: source.problems for source in sources}.items():
         if problems:
-            _LOGGER.warning("left out of %s: %s; data check names them", name, _counted(problems))
-            if coloured := [problem for problem in problems if problem.kind == masks.COLOURED]:
-                _LOGGER.warning("  %s: %s", masks.COLOURED, _named(coloured))
+            _LOGGER.warning("left out of %s: %s; data check names them", name, counted(problems))
+            if coloured := [problem for problem in problems if problem.kind == COLOURED]:
+                _LOGGER.warning("  %s: %s", COLOURED, first_names(coloured))
 
 
-def _counted(problems: Sequence[Problem]) -> str:
-    return ", ".join(f"{kind} ({count})" for kind, count in Counter(problem.kind for problem in problems).most_common())
-
-
-def _named(problems: Sequence[Problem]) -> str:
-    """Return the first names, and of the first what is wrong and the remedy."""
-    names = ", ".join(problem.stem for problem in problems[:NAMES_SHOWN])
-    more = ", ..." if len(problems) > NAMES_SHOWN else ""
-    return f"{names}{more}; {problems[0].detail}"
-
-
-def _with_mattes(source: Source) -> Source:
+def _with_mattes(source: Source) -> Judgement:
     """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
     judged = judge(source)
-    if not judged.left_out:
-        return source
-    told = f"{_counted(judged.left_out)}: {_named(judged.left_out)}"
-    if not judged.source.samples:
-        raise UsageError(f"Expected mattes in {source.name}; received none: {told}.")
-    _LOGGER.warning("left out of %s: %s", source.name, told)
-    return judged.source
+    if judged.left_out:
+        told = f"{counted(judged.left_out)}: {first_names(judged.left_out)}"
+        if not judged.source.samples:
+            raise UsageError(f"Expected mattes in {source.name}; received none: {told}.")
+        _LOGGER.warning("left out of %s: %s", source.name, told)
+    tell_doubtful(judged)
+    return judged
+
+
+def _require_both(judged: Sequence[Judgement]) -> None:
+    """Raise `UsageError` if no mask has both a subject and a background: a model would learn to find none, or all."""
+    if all(one.shows_nothing for one in judged):
+        kinds = {problem.kind for one in judged for problem in one.doubtful}
+        told = " or ".join(f"all {colour}" for kind, colour in ((EMPTY, "black"), (WHITE, "white")) if kind in kinds)
+        raise UsageError(
+            f"Expected masks with a subject and a background; those to train on are {told}. Look with data check."
+        )
 
 
 def _require_truth(sources: Sequence[Source], photos: str) -> None:
