@@ -82,7 +82,7 @@ def evaluate(
     if source.kind == "unlabelled":
         raise UsageError(f"Expected photos with their truth, as in pairs:DIR; {source.name} is unlabelled.")
     model_dir = find_model_dir(model_dir) or Path(model_dir)
-    judged = judge(source)
+    judged = judge(source, with_photos=False)
     tell_doubtful(judged)
     for _ in judged.left_out:
         on_image()

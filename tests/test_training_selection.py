@@ -44,6 +44,45 @@ def test_composites_are_no_photos_to_adapt_to(pairs, tmp_path):
         select(tiny.settings(pairs, model="modnet", data=[spec], val_fraction=0.0, objective="soc"))
 
 
+def cut_off(path):
+    """Leave a file whose header is whole, and whose end is not there."""
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize("part", ["image", "mask"])
+def test_what_cannot_be_decoded_is_left_out_and_told(tmp_path, part, caplog):
+    folder = tiny.write_pairs(tmp_path / "pairs")
+    cut_off(folder / part / "03.png")
+    training, validation = select(tiny.settings(folder))
+    assert stems([*training, *validation]) == {f"{number:02}" for number in range(12)} - {"03"}
+    assert "unreadable (1): 03; " in caplog.text
+    assert "truncated" in caplog.text
+    assert train(tiny.settings(folder, epochs=1), tmp_path / "run", verbose=0).epoch == 1
+
+
+def test_photos_to_adapt_to_that_cannot_be_decoded_are_left_out_and_told(tmp_path, caplog):
+    folder = tiny.write_pairs(tmp_path / "pairs")
+    cut_off(folder / "image" / "03.png")
+    cut_off(folder / "mask" / "04.png")  # which adapting does not need
+    settings = tiny.settings(f"unlabelled:{folder}/image", model="modnet", val_fraction=0.0, objective="soc")
+    assert stems(select(settings)[0]) == {f"{number:02}" for number in range(12)} - {"03"}
+    assert "unreadable (1): 03; " in caplog.text
+    training, _ = select(tiny.settings(folder, model="modnet", val_fraction=0.0, objective="soc"))
+    assert "04" in stems(training)
+
+
+def test_backgrounds_that_cannot_be_decoded_are_left_out_and_told(pairs, tmp_path, caplog):
+    folder = tiny.write_pairs(tmp_path / "pairs")
+    cut_off(folder / "image" / "03.png")
+    (tmp_path / "rgba").mkdir()
+    cutout = np.random.default_rng(0).integers(0, 255, (8, 8, 4), dtype=np.uint8)
+    (tmp_path / "rgba" / "a.png").write_bytes(encode(cutout, ".png"))
+    spec = f"composite:{tmp_path}/rgba,{folder}/image"
+    (source,), _ = select(tiny.settings(spec, val_fraction=0.0))
+    assert len(source.backgrounds) == 11
+    assert "unreadable (1): 03; " in caplog.text
+
+
 @pytest.mark.parametrize(
     ("white", "message"), [(0, "all black"), (1, r"received none: 0/1 mask \(\d+\): .* multiply by 255")]
 )

@@ -9,16 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
+
 from keras_matting.arrays import Uint8
 from keras_matting.data import masks
-from keras_matting.data.base import Problem, Sample, Source, read_truth
+from keras_matting.data.base import Problem, Sample, Source, read_sample, read_truth
 from keras_matting.data.prepare import in_threads
-from keras_matting.errors import MattingError
+from keras_matting.errors import MattingError, first_line
 
 NAMES_SHOWN = 3
 _FEWEST = 3  # masks in which a level comes back
 _OFTEN = 0.1  # of the masks with flat levels: no veil is found there by chance
 _MOST = 0.5  # of the masks with a subject, that the levels which come back explain
+_UNREADABLE = (MattingError, OSError, cv2.error, MemoryError)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -51,9 +54,13 @@ class Judgement:
         return plain == len(self.source.samples)
 
 
-def judge(source: Source) -> Judgement:
-    """Decode the truths of a source and return its `Judgement`; what cannot be read is told where it is used."""
-    found = in_threads(lambda sample: _look(source, sample), source.samples, "masks")
+def judge(source: Source, *, with_photos: bool) -> Judgement:
+    """Decode the truths of a source and return its `Judgement`.
+
+    `with_photos`: also decode photos and backgrounds, and leave out what cannot be read; else that is told where it is
+    used.
+    """
+    found = in_threads(lambda sample: _look(source, sample, with_photos), source.samples, "masks")
     looks = together([one if isinstance(one, Look) else None for one in found])
     kept: list[Sample] = []
     left_out: list[Problem] = []
@@ -65,7 +72,13 @@ def judge(source: Source) -> Judgement:
         else:
             kept.append(sample)
             doubtful += [problem] if problem else []
-    return Judgement(replace(source, samples=tuple(kept)) if left_out else source, tuple(left_out), tuple(doubtful))
+    backgrounds = source.backgrounds
+    if with_photos:
+        damaged = in_threads(_damage, backgrounds, "backgrounds")
+        backgrounds = tuple(one for one, problem in zip(backgrounds, damaged, strict=True) if not problem)
+        left_out += [problem for problem in damaged if problem]
+    used = replace(source, samples=tuple(kept), backgrounds=backgrounds) if left_out else source
+    return Judgement(used, tuple(left_out), tuple(doubtful))
 
 
 def counted(problems: Iterable[Problem]) -> str:
@@ -117,15 +130,30 @@ def _recurring(levels: Sequence[Iterable[int]]) -> set[int]:
     return recurring if sum(bool(one & recurring) for one in flat) > _MOST * len(levels) else set()
 
 
-def _look(source: Source, sample: Sample) -> Look | Problem | None:
+def _look(source: Source, sample: Sample, with_photo: bool) -> Look | Problem | None:
     """Return how a sample's truth looks, or what is wrong with the sample, or None where there is no truth to see."""
     try:
-        alpha = read_truth(sample)
-    except (MattingError, OSError):
+        alpha = read_sample(sample)[1] if with_photo else read_truth(sample)
+    except _UNREADABLE as error:
+        return _unreadable(sample, error) if with_photo else None
+    if source.kind == "unlabelled":
         return None
     if source.kind == "composite" and (alpha is None or alpha.min() == 255):
         return Problem("no transparency", sample.stem, f"{sample.image} is opaque: no cut-out")
     return None if alpha is None else look(alpha)
+
+
+def _damage(sample: Sample) -> Problem | None:
+    try:
+        read_sample(sample)
+    except _UNREADABLE as error:
+        return _unreadable(sample, error)
+    return None
+
+
+def _unreadable(sample: Sample, error: Exception) -> Problem:
+    files = " and ".join(map(str, sample.origins or filter(None, (sample.image, sample.alpha))))
+    return Problem("unreadable", sample.stem, f"{files}: {first_line(error)}")
 
 
 def _problem(sample: Sample, fault: tuple[str, str]) -> Problem:

@@ -34,18 +34,18 @@ _LOGGER = logging.getLogger(__name__)
 def select(settings: Settings) -> tuple[list[Source], list[Source]]:
     """Return (training sources, validation sources) of a run's `Settings`; log what is left out of them.
 
-    No photo with truth is in both, and none whose mask is no matte (`mattes.judge`) in either. Raises `UsageError`
-    where there is none left to train on, or no truth where some is needed.
+    No photo with truth is in both. What cannot be read, and photos whose mask is no matte (`mattes.judge`), are in
+    neither. Raises `UsageError` where there is none left to train on, or no truth where some is needed.
     """
     sources, validation = _read(settings)
     _tell_problems((*sources, *validation))
     _require_truth(validation, "validation photos")
-    validation = [_with_mattes(source).source for source in validation]
+    validation = [_usable(source).source for source in validation]
     if settings.objective == "soc":
-        sources = [_without_truth(source) for source in sources]
+        sources = [_usable(_without_truth(source)).source for source in sources]
     else:
         _require_truth(sources, "training photos")
-        judged = [_with_mattes(source) for source in sources]
+        judged = [_usable(source) for source in sources]
         _require_both(judged)
         sources = _apart([one.source for one in judged], validation)
     return [split(source, 1 - settings.fraction, salt="fraction")[0] for source in sources], validation
@@ -123,13 +123,14 @@ def _tell_problems(sources: Sequence[Source]) -> None:
                 _LOGGER.warning("  %s: %s", COLOURED, first_names(coloured))
 
 
-def _with_mattes(source: Source) -> Judgement:
-    """Return the source without the samples whose mask would teach something else; the masks are decoded for it."""
-    judged = judge(source)
+def _usable(source: Source) -> Judgement:
+    """Return the source without what cannot be read or whose mask would teach something else; all is decoded for it."""
+    judged = judge(source, with_photos=True)
     if judged.left_out:
         told = f"{counted(judged.left_out)}: {first_names(judged.left_out)}"
         if not judged.source.samples:
-            raise UsageError(f"Expected mattes in {source.name}; received none: {told}.")
+            wanted = "photos" if source.kind == "unlabelled" else "mattes"
+            raise UsageError(f"Expected {wanted} in {source.name}; received none: {told}.")
         _LOGGER.warning("left out of %s: %s", source.name, told)
     tell_doubtful(judged)
     return judged
