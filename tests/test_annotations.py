@@ -89,6 +89,21 @@ def test_parts_of_garments_are_left_out_unless_named(read, data):
     np.testing.assert_array_equal(read_sample(read(f"{spec},sleeve").samples[0])[1], region(10, 0, 16, 4) * 255)
 
 
+@pytest.mark.parametrize("name", ["person", "thing", "shirtless"])
+def test_categories_that_are_not_fashionpedia_s_are_to_be_named(read, data, name):
+    categories = [*CATEGORIES, {"id": 7, "name": name, "supercategory": "other"}]
+    spec = write_fashionpedia(data, [(0, 0, SQUARE), (1, 7, SQUARE)], categories)
+    with pytest.raises(UsageError, match=f"there are shirt, blouse; pants; sleeve; {name}"):
+        read(spec)
+    assert stems(read(f"{spec},{name}").samples) == ["two"]
+    assert stems(read(f"{spec},shirt").samples) == ["one"]
+
+
+def test_the_only_category_is_the_subject(read, data):
+    spec = write_fashionpedia(data, [(0, 7, SQUARE)], [{"id": 7, "name": "product"}])
+    assert stems(read(spec).samples) == ["one"]
+
+
 def test_parts_are_known_by_name_where_the_json_has_no_supercategories(read, data):
     bare = [{"id": category["id"], "name": category["name"]} for category in CATEGORIES]
     spec = write_fashionpedia(data, [(0, 0, SQUARE), (0, 31, uncompressed(region(10, 0, 16, 4)))], bare)

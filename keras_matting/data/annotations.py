@@ -21,7 +21,12 @@ from keras_matting.files import StrPath, write_atomically
 from keras_matting.machine import missing_package
 from keras_matting.photos.files import encode
 
-# Fashionpedia (Jia et al. 2020), 46 categories; these are parts of garments, drawn again on top of them.
+# Fashionpedia (Jia et al. 2020), 46 categories: garments and accessories, and parts of these, drawn on top again.
+GARMENTS = (
+    *("shirt, blouse", "top, t-shirt, sweatshirt", "sweater", "cardigan", "jacket", "vest", "pants", "shorts", "skirt"),
+    *("coat", "dress", "jumpsuit", "cape", "glasses", "hat", "headband, head covering, hair accessory", "tie", "glove"),
+    *("watch", "belt", "leg warmer", "tights, stockings", "sock", "shoe", "bag, wallet", "scarf", "umbrella"),
+)
 PART_SUPERCATEGORIES = ("garment parts", "closures", "decorations")
 PARTS = (
     *("hood", "collar", "lapel", "epaulette", "sleeve", "pocket", "neckline", "buckle", "zipper", "applique", "bead"),
@@ -63,10 +68,11 @@ def read_ccp(folder: StrPath, cache_dir: Path) -> Found:
 def read_fashionpedia(json_path: StrPath, images: StrPath, categories: Sequence[str], cache_dir: Path) -> Found:
     """Return (samples, problems) of a COCO-style JSON: the union of an image's instances is its alpha.
 
-    `categories`: names, or those parts of names that commas separate ("shirt" of "shirt, blouse"); none: all but the
-    parts of garments. Images without an instance of them are not used, nor those with an annotation that cannot be
-    drawn: each is told. The JSON is read once for these categories; later runs read the cache's index. Raises
-    `UsageError` on a JSON of another shape or an unknown category.
+    `categories`: names, or those parts of names that commas separate ("shirt" of "shirt, blouse"); none: the only one
+    there is, or, where they are Fashionpedia's, all but the parts of garments. Images without an instance of them are
+    not used, nor those with an annotation that cannot be drawn: each is told. The JSON is read once for these
+    categories; later runs read the cache's index. Raises `UsageError` on a JSON of another shape, on an unknown
+    category, and where none is named though others are there.
     """
     json_path, images = Path(json_path), require_folder(images)
     if not json_path.is_file():
@@ -136,9 +142,16 @@ def _chosen_categories(
 ) -> tuple[set[coco.Id], dict[coco.Id, str]]:
     """Return the ids of the wanted categories, with {id: name} of all."""
     names = {category["id"]: category["name"] for category in categories}
-    if not wanted:
-        return {category["id"] for category in categories if not _is_part(category)}, names
     aliases = {number: _aliases(name) for number, name in names.items()}
+    if not wanted:
+        clothing = set().union(*map(_aliases, GARMENTS))
+        chosen = {category["id"] for category in categories if not _is_part(category)}
+        if len(names) > 1 and not all(aliases[number] & clothing for number in chosen):
+            raise UsageError(
+                f"Expected the categories of {json_path.name} that are the subject, as they are not Fashionpedia's: "
+                f"fashionpedia:JSON,IMAGES,CATEGORY... Received none; there are {'; '.join(names.values())}."
+            )
+        return chosen, names
     if unknown := set(wanted).difference(*aliases.values()):
         raise UsageError(
             f"Expected categories of {json_path.name}: {'; '.join(names.values())}. "

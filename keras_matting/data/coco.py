@@ -11,7 +11,7 @@ import numpy as np
 from keras_matting.arrays import Bools, Uint8
 from keras_matting.photos.files import MAX_MEGAPIXELS
 
-READING = 2  # goes up when the same JSON gives other masks or problems: what an earlier version read is read anew
+READING = 3  # goes up when the same JSON gives other masks or problems: what an earlier version read is read anew
 _CORNERS = 3  # of a polygon, at least
 
 Id: TypeAlias = int | str

@@ -31,7 +31,8 @@ def read_source(spec: str, cache_dir: StrPath | None = None, *, allow_empty: boo
 
     - `pairs` (the default): a folder with `image/` and `mask/`, matched by stem;
     - `ccp`: Clothing Co-Parsing, as such pairs or as published, with .mat label maps;
-    - `fashionpedia`: a COCO-style JSON, the folder of its images, and categories (default: all garments);
+    - `fashionpedia`: a COCO-style JSON, the folder of its images, and categories (default: all garments of
+      Fashionpedia, or the only one);
     - `list`: a .csv or .jsonl file with the columns image and, where there is truth, alpha;
     - `composite`: a folder of RGBA cut-outs, and one of backgrounds;
     - `unlabelled`: a folder of photos.
