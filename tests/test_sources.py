@@ -44,6 +44,26 @@ def test_other_usual_folder_names_are_taken(read, data, images, masks):
     assert stems(read(data).samples) == ["a"]
 
 
+def test_of_several_folders_of_photos_or_masks_one_is_read_and_the_others_are_told(read, data):
+    write_pairs(data, ["a"])
+    for name in ("images", "masks", "alpha"):
+        save(half_mask(), data / name / "a.png")
+    source = read(data)
+    assert source.samples[0].alpha == data / "mask" / "a.png"
+    assert kinds(source) == [("other folder", name) for name in ("images", "masks", "alpha")]
+    assert str(data / "alpha") in source.problems[2].detail
+
+
+def test_outlines_in_the_place_of_a_mask_are_named(read, data):
+    write_pairs(data, ["a", "b", "c"])
+    for name in ("a", "b"):
+        (data / "mask" / f"{name}.json").write_text("{}")  # as outlining tools leave them beside what they export
+    (data / "mask" / "b.png").unlink()
+    source = read(data)
+    assert kinds(source) == [("image without mask", "b")]
+    assert f"{data / 'mask' / 'b.json'} is not read: export it" in source.problems[0].detail
+
+
 def test_what_lacks_its_other_half_is_left_out_and_told(read, data):
     write_pairs(data, ["a", "b", "c"])
     (data / "mask" / "b.png").unlink()
@@ -124,6 +144,15 @@ def test_a_list_without_alphas_is_unlabelled(read, data, column):
     path = write_list(data, f"image,{column}\nimage/a.png,\nimage/b.png,", "list.csv")
     source = read(f"list:{path}")
     assert source.kind == "unlabelled"
+
+
+def test_columns_that_might_be_the_alpha_of_a_list_without_one_are_told(read, data):
+    write_pairs(data, ["a"])
+    (data / "list.csv").write_text("image,label\nimage/a.png,mask/a.png\n")
+    source = read(f"list:{data}/list.csv")
+    assert (source.kind, kinds(source)) == ("unlabelled", [("unknown column", "label")])
+    (data / "list.csv").write_text("image,label,mask\nimage/a.png,shirt,mask/a.png\n")
+    assert read(f"list:{data}/list.csv").problems == ()
 
 
 def test_a_list_tells_missing_files_and_repeated_photos(read, data):

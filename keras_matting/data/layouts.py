@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,15 +63,19 @@ def read_photos(folder: StrPath) -> Found:
 
 
 def read_pairs(folder: StrPath) -> Found:
-    """Return (samples, problems) of a folder with `image/` and `mask/`, matched by stem."""
+    """Return (samples, problems) of a folder with `image/` and `mask/`, matched by stem.
+
+    Of several folders for one of the two, as `mask/` and `alpha/`, the first is read, and the others are problems.
+    """
     folder = require_folder(folder)
-    images, masks = _subfolder(folder, IMAGE_FOLDERS), _subfolder(folder, MASK_FOLDERS)
+    (images, other_images), (masks, other_masks) = _subfolder(folder, IMAGE_FOLDERS), _subfolder(folder, MASK_FOLDERS)
     if not images or not masks:
         raise UsageError(
             f"Expected folders {IMAGE_FOLDERS[0]} and {MASK_FOLDERS[0]} in {folder}; it has neither or only one. "
             "For photos without masks write unlabelled:DIR; other layouts have kinds of their own, as ccp:DIR."
         )
-    return matched(*files_by_stem(images), *files_by_stem(masks))
+    samples, problems = matched(*files_by_stem(images), *files_by_stem(masks))
+    return samples, [*(_with_outlines(problem, masks) for problem in problems), *other_images, *other_masks]
 
 
 def matched(
@@ -89,7 +94,8 @@ def matched(
 def read_list(path: StrPath) -> Found:
     """Return (samples, problems) of a CSV or JSONL file with the columns image and alpha (or mask).
 
-    Paths are relative to the list's folder. Either every row has an alpha, or none has. Raises `UsageError`.
+    Paths are relative to the list's folder. Either every row has an alpha, or none has; columns that might stand for it
+    are problems. Raises `UsageError`.
     """
     path = Path(path)
     rows = _rows(path)
@@ -110,7 +116,12 @@ def read_list(path: StrPath) -> Found:
     if other := next((value for value in (*images, *alphas) if value and not isinstance(value, str)), None):
         raise UsageError(f"Expected paths under image and alpha in {path}; received {other!r}.")
     samples: dict[str, Sample] = {}
-    problems: list[Problem] = []
+    columns = dict.fromkeys(name for row in rows for name in row if name)
+    problems = [
+        Problem("unknown column", name, f"{path} has no column alpha or mask, and its column {name} is not read")
+        for name in columns
+        if name != "image" and not {"alpha", "mask"} & columns.keys()
+    ]
     for image, alpha in zip(images, alphas, strict=True):
         truth = path.parent / alpha if alpha else None
         sample = Sample(Path(image).with_suffix("").as_posix(), path.parent / image, truth)
@@ -124,8 +135,22 @@ def read_list(path: StrPath) -> Found:
     return list(samples.values()), problems
 
 
-def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+def _subfolder(folder: Path, names: Sequence[str]) -> tuple[Path | None, list[Problem]]:
+    """Return the first of the folders that is there, and the others as problems."""
+    there = [folder / name for name in names if (folder / name).is_dir()]
+    others = [
+        Problem("other folder", one.name, f"{one} is left out for {there[0].name}: name pairs of it in a list")
+        for one in there[1:]
+    ]
+    return there[0] if there else None, others
+
+
+def _with_outlines(problem: Problem, masks: Path) -> Problem:
+    """Return the problem; where the mask that lacks is there as the JSON of an outlining tool, it says so."""
+    outlines = masks / f"{problem.stem}.json"
+    if problem.kind != "image without mask" or not outlines.is_file():
+        return problem
+    return replace(problem, detail=f"{outlines} is not read: export it as a picture, white where the subject is")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
