@@ -11,6 +11,11 @@ def first_line(error: BaseException | str) -> str:
     return lines[0][:200] if lines and lines[0] else type(error).__name__
 
 
+def ended(sentence: str) -> str:
+    """Return a sentence that may end in words of another message with one mark at its end: its own, or a full stop."""
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 class UsageError(MattingError):
     """A wrong name, path or option."""
 

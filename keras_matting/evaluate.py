@@ -20,7 +20,7 @@ from keras_matting.benchmarking.worker import REFERENCE, KerasBaseline
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.mattes import judge, tell_doubtful
 from keras_matting.data.sheet import Group, contact_sheet, shrunk
-from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, first_line
+from keras_matting.errors import EngineError, ImageError, MattingError, UsageError, ended, first_line
 from keras_matting.files import StrPath, file_sha256, name_bytes, printable, text_bytes, write_atomically
 from keras_matting.machine import usable_cores
 from keras_matting.matting import Session
@@ -95,7 +95,7 @@ def evaluate(
     left_out = (*source.problems, *unusable)
     if not scored:
         reason = f"the first: {left_out[0].stem}: {left_out[0].detail}" if left_out else "it is empty"
-        raise UsageError(f"Expected usable pairs in {source.name}; found none, {reason}.")
+        raise UsageError(ended(f"Expected usable pairs in {source.name}; found none, {reason}"))
     fingerprint = {
         "model": asdict(session.preset),
         "engine": described,

@@ -151,7 +151,10 @@ def test_doubtful_masks_are_compared_and_told(one_layer_dir, pairs, disc, tmp_pa
     )
     evaluation = evaluate(one_layer_dir, [*pairs, white, inverted], ENGINE)
     assert (evaluation.summary["n"], evaluation.problems) == (5, ())
-    assert "doubtful in samples, and used: all-white mask (1), inverted mask (1): white, inv;" in caplog.text
+    assert (
+        "doubtful in samples, and used; data check names them: all-white mask (1), inverted mask (1): white, inv;"
+        in caplog.text
+    )
 
 
 def test_pairs_that_cannot_be_used_are_named_and_left_out(one_layer_dir, pairs, disc, tmp_path):
@@ -182,8 +185,11 @@ def test_pairs_that_cannot_be_used_are_named_and_left_out(one_layer_dir, pairs, 
 
 def test_no_usable_pair_is_an_error_that_names_one(one_layer_dir, tmp_path, disc):
     broken = write_pair(tmp_path, "size", picture(1), disc[1:])
-    with pytest.raises(UsageError, match="found none, the first: size: Expected a mask of 70x50"):
+    with pytest.raises(UsageError, match=r"found none, the first: size: Expected a mask of 70x50 .*anew\.$"):
         evaluate(one_layer_dir, [broken], ENGINE)
+    faint = write_pair(tmp_path, "faint", picture(1), disc // 9)
+    with pytest.raises(UsageError, match=r"are these class ids\?$"):
+        evaluate(one_layer_dir, [faint], ENGINE)
     with pytest.raises(UsageError, match="it is empty"):
         evaluate(one_layer_dir, [], ENGINE)
 

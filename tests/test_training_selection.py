@@ -91,6 +91,11 @@ def test_masks_that_show_nothing_are_refused(tmp_path, white, message):
         train(tiny.settings(tiny.write_pairs(tmp_path / "pairs", white=white)), tmp_path / "run", verbose=0)
 
 
+def test_a_refusal_ends_with_one_mark(tmp_path):
+    with pytest.raises(UsageError, match=r"are these class ids\?$"):
+        select(tiny.settings(tiny.write_pairs(tmp_path / "pairs", white=99)))
+
+
 @pytest.mark.parametrize(
     "change", [{"epochs": float("nan")}, {"epochs": 1.5}, {"seed": "1"}, {"cache_gb": float("nan")}]
 )

@@ -98,7 +98,7 @@ def tell_doubtful(judged: Judgement) -> None:
     """Log which masks are used though they look wrong."""
     if problems := judged.doubtful:
         _LOGGER.warning(
-            "doubtful in %s, and used: %s: %s; data check names them",
+            "doubtful in %s, and used; data check names them: %s: %s",
             judged.source.name,
             counted(problems),
             first_names(problems),

@@ -10,7 +10,7 @@ from keras_matting.data.annotations import read_ccp, read_fashionpedia
 from keras_matting.data.base import Problem, Sample, Source, read_sample
 from keras_matting.data.layouts import Found, read_list, read_pairs, read_photos
 from keras_matting.data.prepare import prepare
-from keras_matting.errors import UsageError
+from keras_matting.errors import UsageError, ended
 from keras_matting.files import StrPath, name_bytes
 from keras_matting.model_folder import models_home
 
@@ -116,9 +116,9 @@ def _nothing_usable(source: Source) -> str:
     if not source.problems:
         return f"Expected photos in {source.name}; found none."
     first = source.problems[0]
-    return (
+    return ended(
         f"Expected usable photos in {source.name}; found {len(source.problems)} with problems and no other, "
-        f"the first: {first.kind}, {(first.detail or first.stem).rstrip('.')}."
+        f"the first: {first.kind}, {first.detail or first.stem}"
     )
 
 

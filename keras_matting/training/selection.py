@@ -17,7 +17,7 @@ from keras_matting.data.masks import COLOURED, EMPTY, WHITE
 from keras_matting.data.mattes import Judgement, counted, first_names, judge, tell_doubtful
 from keras_matting.data.pipeline.batches import TrainingData, numbered, validation_batches
 from keras_matting.data.sources import read_sources, split
-from keras_matting.errors import UsageError
+from keras_matting.errors import UsageError, ended
 from keras_matting.model_folder import Preset
 from keras_matting.training.progress import Fingerprint
 from keras_matting.training.settings import Settings
@@ -130,7 +130,7 @@ def _usable(source: Source) -> Judgement:
         told = f"{counted(judged.left_out)}: {first_names(judged.left_out)}"
         if not judged.source.samples:
             wanted = "photos" if source.kind == "unlabelled" else "mattes"
-            raise UsageError(f"Expected {wanted} in {source.name}; received none: {told}.")
+            raise UsageError(ended(f"Expected {wanted} in {source.name}; received none: {told}"))
         _LOGGER.warning("left out of %s: %s", source.name, told)
     tell_doubtful(judged)
     return judged
