@@ -24,6 +24,15 @@ def test_validation_photos_are_not_trained_on(pairs, named, caplog):
     assert caplog.messages == [f"left out of {pairs}: validation photos ({len(stems(validation))})"]
 
 
+def test_a_run_without_validation_is_told_to_have_none(pairs, caplog):
+    with caplog.at_level("INFO", "keras_matting"):
+        assert select(tiny.settings(pairs, val_fraction=0.0))[1] == []
+        assert "no validation" in caplog.text
+        caplog.clear()
+        select(tiny.settings(pairs))
+        assert "no validation" not in caplog.text
+
+
 def test_a_run_that_would_be_validated_on_all_of_its_photos_is_refused(pairs):
     with pytest.raises(UsageError, match="beside those of the validation.*--val-fraction"):
         select(tiny.settings(pairs, val=str(pairs), val_fraction=0.0))

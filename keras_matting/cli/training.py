@@ -53,9 +53,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--val",
         action="append",
         metavar="[NAME=]SPEC",
-        help="validation data, each judged by name (default: split off --data)",
+        help="validation data, each judged by name (default: with --val-fraction a part of --data, else none)",
     )
-    parser.add_argument("--val-fraction", type=float, metavar="F", help="part of it to use, as 0.1")
+    parser.add_argument(
+        "--val-fraction", type=float, metavar="F", help="part of --val, or of --data, to judge by, as 0.1"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch", dest="batch_size", type=int, metavar="B", help="photos a step (default: 8)")

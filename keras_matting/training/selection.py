@@ -40,6 +40,8 @@ def select(settings: Settings) -> tuple[list[Source], list[Source]]:
     sources, validation = _read(settings)
     _tell_problems((*sources, *validation))
     _require_truth(validation, "validation photos")
+    if not validation:
+        _LOGGER.info("no validation: the last epoch counts as the best; --val or --val-fraction judge them")
     validation = [_usable(source).source for source in validation]
     if settings.objective == "soc":
         sources = [_usable(_without_truth(source)).source for source in sources]
