@@ -17,6 +17,22 @@ def half_mask(size=(WIDTH, HEIGHT)):
     return mask
 
 
+def grey(*levels):
+    """A mask of vertical stripes."""
+    stripes = np.repeat(np.array(levels, np.uint8), -(-WIDTH // len(levels)))[:WIDTH]
+    return Image.fromarray(np.tile(stripes, (HEIGHT, 1)))
+
+
+def soft(size=160):
+    rows, columns = np.mgrid[:size, :size]
+    return np.clip(300 - 5 * np.hypot(rows - size / 2, columns - size / 2), 0, 255).astype(np.uint8)
+
+
+def blurred_by_jpeg(level):
+    """Black or white as lossy files have it."""
+    return np.random.default_rng(0).integers(level, level + 3, (40, 50), dtype=np.uint8)
+
+
 def save(image, path, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
