@@ -76,6 +76,8 @@ class OutputOptions:
             object.__setattr__(self, "refine", flag(self.refine, "refine"))
         if self.kind in _WITH_BACKGROUND:
             _check_background(self.kind, self.background)
+        if self.foreground and self.kind in ("mask", "matte16"):
+            raise UsageError(f"Expected an output with colours for foreground; received {self.kind}. Leave out one.")
         if (self.refine or self.foreground) and find_spec("pymatting") is None:
             raise LackingError(
                 "Expected pymatting, which refines mattes and estimates foregrounds; received an installation without "

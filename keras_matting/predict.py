@@ -21,7 +21,16 @@ from keras_matting.photos import files as photo_files
 from keras_matting.photos import footprint, marks
 from keras_matting.photos.confidence import is_unsure
 from keras_matting.photos.files import Photo
-from keras_matting.photos.folders import LeftOut, Listing, is_glob, list_folder, list_glob, none_found
+from keras_matting.photos.folders import (
+    PICTURES,
+    LeftOut,
+    Listing,
+    extension_of,
+    is_glob,
+    list_folder,
+    list_glob,
+    none_found,
+)
 from keras_matting.photos.given import read_file
 from keras_matting.photos.marks import Mark
 from keras_matting.photos.naming import outputs
@@ -90,7 +99,7 @@ def plan(
         raise UsageError("Expected a photo, a folder or a glob; received an empty name.")
     path = Path(source)
     one_file = path.exists() and not path.is_dir()
-    known = target.suffix.lower() in (*photo_files.EXTENSIONS, ".gif", ".avif", ".heic", ".psd")
+    known = extension_of(target.name) in PICTURES
     if known and not target.is_dir():
         if not one_file or target.suffix.lower() not in photo_files.ENCODABLE:
             expected = f"a file of {', '.join(photo_files.ENCODABLE)}" if one_file else "an output folder"

@@ -176,6 +176,25 @@ def test_a_link_as_output_is_followed(run, photos):
     assert photos[1].read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("out.jxl",), "Expected a file of .png, .webp, .jpg, .jpeg; received out.jxl"),
+        (("out.tiff",), "received out.tiff"),
+        (("x.png", "--output", "mask=5,5"), "Expected --output mask by itself; received '5,5' with it"),
+        (
+            ("x.png", "--output", "mask", "--foreground"),
+            "Expected an output with colours for foreground; received mask",
+        ),
+        (("x.png", "--report", "-"), "Expected a file for the report; received -"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(run, photos, tmp_path, words, message):
+    status, err = run("a.png", *words)
+    assert (status, message in err) == (2, True), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png"]
+
+
 def test_an_empty_output_is_refused(run, photos):
     status, err = run("a.png", "")
     assert (status, "received an empty name" in err) == (2, True)

@@ -227,6 +227,8 @@ def _check_report(report: str | None, tasks: Sequence[Task], overwrite: bool) ->
     from keras_matting.files import require_replaceable
 
     taken = {path.resolve() for task in tasks for path in (task.source, task.target)}
+    if report == "-":
+        raise UsageError("Expected a file for the report; received -. Name one: --report report.jsonl.")
     if report and Path(report).resolve() in taken:
         raise UsageError(f"The report {report} would overwrite a photo or an output; choose another file.")
     if report and not overwrite:
@@ -273,6 +275,8 @@ def output_options(arguments: argparse.Namespace) -> OutputOptions:
         background = _color(value)
     elif kind == "on-image":
         background = read_background(value or "(no file given)")
+    elif value:
+        raise UsageError(f"Expected --output {kind} by itself; received {value!r} with it.")
     refine = arguments.refine_at if arguments.refine and arguments.refine_at else arguments.refine
     if arguments.refine_at and not arguments.refine:
         raise UsageError("--refine-at says where --refine is unsure of the matte; expected --refine, too.")

@@ -20,7 +20,7 @@ _PICTURE_NAMES = (
     "svg svgz eps ai dcm fits insp livp dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 rwl raf pef raw 3fr fff iiq "
     "x3f erf kdc dcr mrw mos mef srw gpr mp4 mov m4v avi mkv webm 3gp mts m2ts wmv mpg mpeg insv "
 )
-_PICTURES = frozenset(f".{name}" for name in _PICTURE_NAMES.split())
+PICTURES = frozenset(f".{name}" for name in _PICTURE_NAMES.split())
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"8BPS", b"\xff\x0a")
 _NO_EXTENSION = "no extension"
 
@@ -177,7 +177,7 @@ class _Reading:
     def _add(self, entry: os.DirEntry[str], folder: _Folder) -> None:
         extension = extension_of(entry.name)
         wanted = extension in self._extensions
-        if not wanted and extension and extension not in _PICTURES:
+        if not wanted and extension and extension not in PICTURES:
             return
         path = Path(folder.path, entry.name)
         try:
