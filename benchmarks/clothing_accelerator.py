@@ -3,7 +3,7 @@
 usage: python benchmarks/clothing_feed.py PACKED_DIR POOLS_DIR &
        KERAS_BACKEND=jax python benchmarks/clothing_accelerator.py MODEL PACKED_DIR POOLS_DIR OUT_DIR --start START.npz
            --minutes M [--sizes 256 / 256 320] [--shrink-to 320] [--batch 24] [--rate 4e-4] [--ema 0.998]
-           [--keep-statistics]
+           [--keep-statistics] [--only PREFIX ...]
 
 Needs no TensorFlow. MODEL is u2netp or modnet; PACKED_DIR is what `clothing_pack.py` wrote, START.npz what
 `clothing_weights.py` did. The clock decides: training takes `--minutes`, whatever the device manages, and the rate
@@ -61,12 +61,7 @@ class Sharper:
 
     def prepared(self, samples, source):
         """Return (image, targets) of samples, uint8 (N, H, W, 4), and the numbers of their sources (N,)."""
-        preset = architectures.default_preset(self.network.name, self.network.name)
-        pixels = ops.cast(samples, "float32")
-        image, alpha = pixels[..., :3], pixels[..., 3:] / 255
-        brightest = ops.maximum(ops.max(image, axis=(1, 2, 3), keepdims=True), 1.0)
-        image = image / (brightest if preset.scale == "image-max" else 255.0)
-        image = (image - np.float32(preset.mean)) / np.float32(preset.std)
+        image, alpha = normalised(samples, self.network.name)
         dilate, erode = (max(3, round(part * samples.shape[1])) for part in (TRIMAP_DILATE, TRIMAP_ERODE))
         possible = losses.dilate(ops.cast(alpha > 0.5 / 255, "float32"), dilate)
         certain = losses.erode(ops.cast(alpha >= 0.9, "float32"), erode)
@@ -110,6 +105,16 @@ class SharpMODNet(Sharper, MODNetTrainer):
 
 
 TRAINERS = {"u2netp": SharpU2Net, "modnet": SharpMODNet}
+
+
+def normalised(samples, architecture):
+    """Return (image, alpha) of samples, uint8 (N, H, W, 4): float32, as the architecture's own code prepares photos."""
+    preset = architectures.default_preset(architecture, architecture)
+    pixels = ops.cast(samples, "float32")
+    image, alpha = pixels[..., :3], pixels[..., 3:] / 255
+    brightest = ops.maximum(ops.max(image, axis=(1, 2, 3), keepdims=True), 1.0)
+    image = image / (brightest if preset.scale == "image-max" else 255.0)
+    return (image - np.float32(preset.mean)) / np.float32(preset.std), alpha
 
 
 def missed_overlap(alpha, matte):
@@ -211,6 +216,7 @@ def main():
     parser.add_argument("--validate-every", type=float, default=60, metavar="SECONDS")
     parser.add_argument("--precision", default="mixed_bfloat16")
     parser.add_argument("--ema", type=float, help="of a moving average of the weights, which is judged and kept")
+    parser.add_argument("--only", nargs="+", metavar="PREFIX", help="learn only layers whose names begin so")
     parser.add_argument("--keep-statistics", action="store_true", help="of batch norms, for small batches")
     arguments = parser.parse_args()
     if arguments.shrink_to and arguments.shrink_to > min(pools_used(arguments.sizes)):
@@ -222,6 +228,9 @@ def main():
     if arguments.start:
         found = restore(trainer.network, arguments.start)
         print(f"{found} of {len(trainer.network.weights)} variables from {arguments.start.name}", flush=True)
+    if arguments.only:
+        for layer in trainer.network.layers:
+            layer.trainable = layer.name.startswith(tuple(arguments.only))
     clock = Clock(arguments.minutes, arguments.rate, arguments.out / "minutes")
     trainer.keeps_statistics = arguments.keep_statistics
     average = {"use_ema": True, "ema_momentum": arguments.ema} if arguments.ema else {}
