@@ -12,8 +12,8 @@ from keras_matting.errors import EngineError
 from keras_matting.model_folder import ONNX_FILE, Preset, export_manifest
 from keras_matting.models.folder import load_model
 
-# int8 on random weights is far from float32; that it is built, opened and run is what can be shown here.
-TOLERANCE = {"openvino-int8": 0.5, "tensorrt-int8": 0.5, "tftrt-int8": 0.5, "openvino-bf16": 0.05}
+# int8 on formula weights errs by .01 at most on AVX-512; older instruction sets and GPUs may by more.
+TOLERANCE = {"openvino-int8": 0.2, "tensorrt-int8": 0.5, "tftrt-int8": 0.5, "openvino-bf16": 0.05}
 # On a GPU float32 is TF32.
 TOLERANCE |= dict.fromkeys(
     ("onnx-cuda", "onnx-tensorrt", "tensorrt-fp32", "tensorrt-fp16", "tftrt-fp32", "tftrt-fp16"), 0.05
@@ -62,6 +62,8 @@ def test_an_engine_agrees_with_keras_at_any_batch_size(opened, batch, expected, 
         matte = engine.predict(batch[:n])
         assert matte.dtype == np.float32
         np.testing.assert_allclose(matte, expected[:n], rtol=0, atol=TOLERANCE.get(name, 1e-4))
+        constant = np.abs(expected[:n] - expected[:n].mean()).mean()  # what a matte without any content errs by
+        assert np.abs(matte - expected[:n]).mean() < constant / 2
     first = engine.predict(batch[:1])
     before = first.copy()
     engine.predict(batch[1:2])
