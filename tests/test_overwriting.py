@@ -96,6 +96,9 @@ def test_a_retouched_output_is_kept_by_resume_and_refused_without(run, photos):
     status, err = run("*.png", "out", "--resume")
     assert (status, "2 kept, 1 skipped" in err) == (0, True)
     assert "kept: out/a.png exists and was changed since keras-matting made it" in err
+    for name in ("a.png", "b.png"):  # also where it is the only one
+        status, err = run(name, "out", "--resume")
+        assert (status, "1 kept" in err) == (0, True), err
     status, err = run("*.png", "out")
     assert (status, "1 done, 2 failed" in err, "--overwrite to replace it, or --resume to keep it" in err) == (
         1,

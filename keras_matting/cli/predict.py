@@ -123,7 +123,7 @@ def _plan(arguments: argparse.Namespace, output: str, options: OutputOptions) ->
     tasks = photos.plan(arguments.input, output, f".{arguments.format}", listings.append)
     for task in tasks:
         check_format(options, task.target.suffix.lower())
-    if not arguments.overwrite:
+    if not arguments.overwrite and not arguments.resume:  # which keeps what is not its own, also where that is all
         photos.require_own_outputs(tasks)
     _check_report(arguments.report, tasks, arguments.overwrite)
     listing = listings[0] if listings else None
