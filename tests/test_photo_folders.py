@@ -16,7 +16,7 @@ FOREIGN = ".foreign"
 @pytest.fixture(autouse=True)
 def _foreign(monkeypatch):
     """Make .foreign a picture that nobody reads: which of the real ones can be read depends on what is installed."""
-    monkeypatch.setattr(folders, "_PICTURES", folders._PICTURES | {FOREIGN})
+    monkeypatch.setattr(folders, "PICTURES", folders.PICTURES | {FOREIGN})
 
 
 @pytest.fixture
