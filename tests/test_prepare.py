@@ -86,6 +86,19 @@ def test_masks_of_photos_that_are_converted_are_turned_likewise(read, data, stor
     np.testing.assert_array_equal(truths(source)["a"], np.asarray(lopsided()))
 
 
+@pytest.mark.parametrize("extension", [".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("orientation", [3, 4, 6, 8])
+@pytest.mark.parametrize("stored", [False, True])
+def test_masks_of_other_formats_are_turned_likewise(read, data, orientation, stored, extension):
+    size = 800, 600  # more than what is read of a file at first
+    noisy = Image.fromarray(np.random.default_rng(1).integers(0, 99, (600, 800, 3), np.uint8))
+    photo = Image.blend(noisy, shown(lopsided(size)), 0.7)
+    write_turned(data, "a", orientation, stored=stored, photo=photo, extension=extension, size=size)
+    source = read(data)
+    assert source.problems == ()
+    np.testing.assert_array_equal(truths(source)["a"], np.asarray(lopsided(size)))
+
+
 @pytest.mark.parametrize("orientation", [2, 3, 4])
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_mask_that_fits_both_ways_lies_as_the_others_do(read, data, orientation, stored):

@@ -24,6 +24,7 @@ from keras_matting.errors import ImageError, first_line
 from keras_matting.files import name_bytes, write_atomically
 from keras_matting.machine import usable_cores
 from keras_matting.photos.files import decode, encode, exif_orientation, probe, upright
+from keras_matting.photos.headers import exif_comes_late
 from keras_matting.photos.imaging import on_paper
 
 _Item = TypeVar("_Item")
@@ -59,6 +60,8 @@ def read_header(path: Path) -> Header:
         except ImageError:
             data += file.read()
             kind, width, height = probe(data)
+        if exif_comes_late(kind, data):
+            data += file.read()
     header = Header(kind, (width, height), exif_orientation(data))
     if kind != "PNG":
         return header

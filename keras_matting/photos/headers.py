@@ -14,6 +14,7 @@ FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", "HEIC")
 _EXIF = b"Exif\0\0"
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769
 _COLOUR_SPACE, _INTEROPERABILITY, _INTEROPERABILITY_INDEX, _UNCALIBRATED = 0xA001, 0xA005, 1, 0xFFFF
+_WEBP_HAS_EXIF = 0x08
 _MOST_SEGMENTS = 10_000  # of 64 KiB each; millions of empty ones would only cost time
 # As libjpeg finds them: what stands between two is skipped. Restarts, and two more, have no length and no content.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
@@ -45,12 +46,20 @@ def probe(data: bytes) -> tuple[str, int, int]:
 
 
 def exif_orientation(data: bytes) -> int:
-    """Return the EXIF orientation (1 to 8) that a JPEG's or PNG's first bytes ask for; 1 where they say nothing."""
+    """Return the EXIF orientation (1 to 8) that an image's bytes ask for; 1 where they say nothing.
+
+    HEIC turns its images itself. See `exif_comes_late`.
+    """
     return orientation_of(exif_block(data))
 
 
+def exif_comes_late(kind: str, data: bytes) -> bool:
+    """Whether the EXIF block that a file's first bytes announce comes after the pixels."""
+    return kind in ("TIFF", "AVIF") or (kind == "WebP" and data[12:16] == b"VP8X" and bool(data[20] & _WEBP_HAS_EXIF))
+
+
 def exif_block(data: bytes) -> bytes:
-    """Return the EXIF block of a JPEG or PNG; empty where there is none."""
+    """Return the EXIF block of a JPEG, PNG, WebP, TIFF (which is one) or AVIF; empty where there is none."""
     try:
         if data[:2] == b"\xff\xd8":
             segments = (
@@ -59,9 +68,14 @@ def exif_block(data: bytes) -> bytes:
             return next((data[segment] for segment in segments if data.startswith(_EXIF, segment.start)), b"")
         if data[:4] == b"\x89PNG":
             return next((data[at:end] for name, at, end in png_header(data) if name == b"eXIf"), b"")
-    except (struct.error, IndexError):
-        pass
-    return b""
+        kind = _kind_of(data)
+        if kind == "WebP":
+            return next((data[at:end] for name, at, end in _webp_chunks(data) if name == b"EXIF"), b"")
+        if kind == "AVIF":
+            return pillow.open_avif(data).getexif().tobytes()
+        return data if kind == "TIFF" else b""
+    except (struct.error, IndexError, ImageError):
+        return b""
 
 
 def orientation_of(exif: bytes) -> int:
@@ -139,6 +153,14 @@ def png_header(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IDAT":
             return
         yield name, start, end
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    position = 12
+    while position + 8 <= len(data):
+        (length,) = struct.unpack_from("<I", data, position + 4)
+        yield bytes(data[position : position + 4]), position + 8, position + 8 + length
+        position += 8 + length + length % 2
 
 
 def code_points(kind: str, data: bytes) -> tuple[int, int] | None:
