@@ -71,42 +71,18 @@ def benchmark(
     where none of `names` runs here, and `UsageError` where one of the engines was calibrated on one of the photos.
     """
     preset = Preset.load(model_dir)
-    wanted = _wanted(names)
-    skipped = {name: reason for name in wanted if (reason := unfit_reason(name, model_dir) or unavailable_reason(name))}
-    if len(skipped) == len(wanted):
-        reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise EngineError(f"Expected an engine that runs here; received {', '.join(wanted)}. {reasons}")
+    candidates, skipped = _candidates(model_dir, names)
     inputs = {name: imaging.prepare(photo, preset) for name, photo in photos.items()}
-    reference_name = reference_of(preset)
+    require_unseen(model_dir, candidates, inputs)
+    reference = reference_of(preset)
     timed = baselines() if time_baselines and preset.has_keras else ()
     if batch := fixed_batch(model_dir):
         batches = (batch,)
-    candidates = [name for name in wanted if name not in skipped]
-    require_unseen(model_dir, candidates, inputs)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        np.save(folder / "inputs.npy", np.stack(list(inputs.values())))
-        workers: dict[str, WorkerProcess] = {}
-        errors: dict[str, dict[str, Any]] = {}
-        reference: Float32
-        for name in dict.fromkeys((reference_name, *timed, *candidates)):
-            _LOGGER.info("%s: opening and comparing with %s", name, reference_name)
-            worker = stack.enter_context(WorkerProcess(model_dir, name))
-            try:
-                worker.opened = worker.ask("open")
-                worker.ask("outputs", inputs=str(folder / "inputs.npy"), to=str(folder / name))
-            except EngineError as error:
-                if name == reference_name:
-                    raise
-                skipped[name] = str(error)
-                continue
-            mattes = _mattes(folder / name, len(photos), preset)
-            if name == reference_name:  # the first
-                reference = mattes
-            errors[name] = statistics.error(mattes, reference)
-            workers[name] = worker
-        if reference_name not in timed:
-            del workers[reference_name]
+        compared = dict.fromkeys((reference, *timed, *candidates))
+        workers, errors, failed = _compared(stack, model_dir, preset, list(compared), np.stack(list(inputs.values())))
+        if reference not in timed:
+            del workers[reference]
         results, verdict, load = _measure(
             workers, errors, batches, rounds, max_rounds, lambda results: select(results, objective, gate, margin)
         )
@@ -118,7 +94,7 @@ def benchmark(
         "load": load,
         "photos": len(photos),
         "results": results,
-        "skipped": skipped,
+        "skipped": skipped | failed,
         "verdict": verdict,
     }
     Verdict.write(model_dir, report)
@@ -180,12 +156,48 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _wanted(names: Sequence[str] | None) -> Sequence[str]:
-    if names is None:
-        return list(ENGINES)
-    if unknown := [name for name in names if name not in ENGINES]:
+def _candidates(model_dir: StrPath, names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """Return the engines out of `names` that run here, and why the others do not."""
+    if unknown := [name for name in names or () if name not in ENGINES]:
         raise UsageError(f"Expected engines out of {', '.join(ENGINES)}; received {', '.join(unknown)}.")
-    return names
+    wanted = ENGINES if names is None else names
+    skipped = {name: reason for name in wanted if (reason := unfit_reason(name, model_dir) or unavailable_reason(name))}
+    candidates = [name for name in wanted if name not in skipped]
+    if not candidates:
+        reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise EngineError(f"Expected an engine that runs here; received {', '.join(wanted)}. {reasons}")
+    return candidates, skipped
+
+
+def _compared(
+    stack: ExitStack, model_dir: StrPath, preset: Preset, names: Sequence[str], inputs: Float32
+) -> tuple[dict[str, WorkerProcess], dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the open engines, how far their mattes are from those of the first of `names`, and why the others failed.
+
+    `inputs`: float32 (N, height, width, 3). The processes end with `stack`. Raises `EngineError` if the first fails.
+    """
+    workers: dict[str, WorkerProcess] = {}
+    errors: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    reference: Float32 | None = None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    np.save(folder / "inputs.npy", inputs)
+    for name in names:
+        _LOGGER.info("%s: opening and comparing with %s", name, names[0])
+        worker = stack.enter_context(WorkerProcess(model_dir, name))
+        try:
+            worker.opened = worker.ask("open")
+            worker.ask("outputs", inputs=str(folder / "inputs.npy"), to=str(folder / name))
+        except EngineError as error:
+            if reference is None:
+                raise
+            failed[name] = str(error)
+            continue
+        mattes = _mattes(folder / name, len(inputs), preset)
+        reference = mattes if reference is None else reference
+        errors[name] = statistics.error(mattes, reference)
+        workers[name] = worker
+    return workers, errors, failed
 
 
 def _mattes(folder: Path, count: int, preset: Preset) -> Float32:
