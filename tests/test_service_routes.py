@@ -283,6 +283,12 @@ def test_a_bad_tensor_is_a_problem(client, body, status, code):
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+def test_a_wrong_shape_is_answered_with_the_one_that_fits(client):
+    body = json.dumps({"inputs": [tensor(shape=[1, 32, 32, 3])]})
+    problem = client.post("/v2/models/one_layer/infer", content=body).json()
+    assert (problem["expected"], problem["received"]) == ("shape [N, 64, 64, 3]", "[1, 32, 32, 3]")
+
+
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "1e1", "99"])
 def test_a_wrong_length_of_the_json_part_is_malformed(client, length):
     headers = {"Inference-Header-Content-Length": length}

@@ -170,7 +170,8 @@ def _array(tensor: Tensor, binary: bytes, described: Mapping[str, Any], max_item
     count, *shape = tensor.shape
     size = described.get("input_size", shape[:2])  # a model that is loading has none yet
     if shape != [*size, 3]:
-        raise ProblemError("invalid_parameter", f"shape [N, {size}, 3]", str(tensor.shape))
+        fitting = ", ".join(map(str, ("N", *size, 3)))
+        raise ProblemError("invalid_parameter", f"shape [{fitting}]", str(tensor.shape))
     if count > max_items:
         raise ProblemError("too_many_items", f"at most {max_items} photos", str(count))
     values = _values(tensor, binary)
