@@ -195,7 +195,7 @@ def test_a_form_that_cannot_be_parsed_is_malformed(client, content_type, body):
 
 def test_a_form_in_an_encoding_that_does_not_read_it_is_refused(client):
     response = client.post("/v1/matte", content=FIELD, headers={"Content-Type": TEXT_IN_PUNYCODE})
-    # By Python 3.13 it does not fail as a text but as bytes, which are then read as Latin-1: a field with a wrong value.
+    # By Python 3.13 it does not fail as a text but as bytes, which are then read as Latin-1: a wrong value.
     assert response.json()["code"] in ("malformed_request", "invalid_parameter")
 
 
