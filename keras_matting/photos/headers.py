@@ -54,8 +54,8 @@ def exif_orientation(data: bytes) -> int:
 
 
 def exif_comes_late(kind: str, data: bytes) -> bool:
-    """Whether the EXIF block that a file's first bytes announce comes after the pixels."""
-    return kind in ("TIFF", "AVIF") or (kind == "WebP" and data[12:16] == b"VP8X" and bool(data[20] & _WEBP_HAS_EXIF))
+    """Whether an EXIF block may come after the first bytes, `data`: a TIFF's has the size, too, so it was read."""
+    return kind == "AVIF" or (kind == "WebP" and data[12:16] == b"VP8X" and bool(data[20] & _WEBP_HAS_EXIF))
 
 
 def exif_block(data: bytes) -> bytes:
@@ -72,7 +72,7 @@ def exif_block(data: bytes) -> bytes:
         if kind == "WebP":
             return next((data[at:end] for name, at, end in _webp_chunks(data) if name == b"EXIF"), b"")
         if kind == "AVIF":
-            return pillow.open_avif(data).getexif().tobytes()
+            return pillow.open_avif(data).info.get("exif", b"")
         return data if kind == "TIFF" else b""
     except (struct.error, IndexError, ImageError):
         return b""
