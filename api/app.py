@@ -55,9 +55,10 @@ def create_app(
     app.state.stream_bytes, app.state.bodies = Budget(STREAM_BYTES), Bodies(for_bodies(settings))
     app.state.rate = Rate(settings.client_per_minute)
     app.state.worker = make_worker(settings, app.state.metrics, on_failure)
-    app.include_router(page.router)
-    for module in (matte, batch, rembg, inference, status):
-        app.include_router(module.router)
+    routers = [module.router for module in (page, matte, batch, rembg, inference, status)]
+    app.state.routes = [route for router in routers for route in router.routes]
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(Problems, state=app.state)  # the innermost; each that follows stands around those before it
     if settings.cors_origins:
         app.add_middleware(

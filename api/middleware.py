@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import observability
@@ -164,7 +165,7 @@ class _Exchange:
         """Count and log."""
         self._state.bodies.give(self._held)
         seconds = time.perf_counter() - self._start
-        route = getattr(self._scope.get("route"), "path", "none")
+        route = self._route()
         self._state.metrics.answered(route, self._scope["method"], self.status or 499, seconds)
         observability.log(
             "request",
@@ -178,6 +179,11 @@ class _Exchange:
             sent=self._sent,
             client=self._scope["client"][0] if self._scope.get("client") else "",
         )
+
+    def _route(self) -> str:
+        """Return the declared path of what was asked for; if it was refused by its headers, what it would have been."""
+        asked = (route for route in self._state.routes if route.matches(self._scope)[0] is not Match.NONE)
+        return getattr(self._scope.get("route") or next(asked, None), "path", "none")
 
     def _body_is_coming(self) -> bool:
         """Whether a body was announced and not read to its end: who is refused may go on sending forever."""

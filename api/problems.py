@@ -49,7 +49,7 @@ CODES = {
     "internal": Kind(500, "The service failed"),
     "inference_failed": Kind(500, "The model gave no usable matte for this photo"),
     "overloaded": Kind(503, "More requests than can be served are waiting"),
-    "not_ready": Kind(503, "The model is loading, or the service is shutting down"),
+    "not_ready": Kind(503, "The service is getting ready, or is shutting down"),
     "model_loading": Kind(503, "The model is being got ready"),
     "model_unavailable": Kind(503, "The model could not be got ready"),
     "engine_failed": Kind(503, "The engine failed and is being opened again"),

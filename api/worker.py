@@ -22,10 +22,11 @@ from .negotiation import EXTENSIONS
 from .observability import Metrics
 from .on_demand import OnDemandModel
 from .problems import ProblemError
+from .refining import Refiner
 from .served_model import ServedModel
 from .settings import ServiceSettings
 
-_REFINED_AT_ONCE = 1
+_COMPILER_PATIENCE = 0.5  # of the deadline
 PHASES = ("decode", "queue", "infer", "encode")
 
 
@@ -128,10 +129,9 @@ class LocalWorker:
         others = (OnDemandModel(model, settings, metrics.ran) for model in settings.models_on_demand)
         names = {served.name for served in self._served}
         self._offered = [*self._served, *(model for model in others if model.name not in names)]
-        # Pools of their own, since a thread goes on when its caller gives up. Refining takes seconds and a gigabyte,
-        # and compiles itself at first use: plain photos are not to wait for it.
+        # Pools of their own, since a thread goes on when its caller gives up.
         self._codec = ThreadPoolExecutor(usable_cores(), "codec")
-        self._refiner = ThreadPoolExecutor(_REFINED_AT_ONCE, "refiner")
+        self._refiner = Refiner()
         self._headers = ThreadPoolExecutor(1, "headers")  # of files: a long one must not keep others from arriving
         self._room: _Room | None = None  # once the models are open; without it nothing is served
         self._loading: asyncio.Task[None] | None = None
@@ -139,6 +139,7 @@ class LocalWorker:
     async def start(self) -> None:
         """See `Worker.start`."""
         self._loading = asyncio.create_task(self._load())
+        self._refiner.start()
 
     async def _load(self) -> None:
         try:
@@ -153,7 +154,7 @@ class LocalWorker:
             observability.log(str(failure))
             self._on_failure(failure)
             return
-        refined = _REFINED_AT_ONCE + 1  # one is prepared meanwhile
+        refined = 1 + 1  # one is prepared meanwhile
         places = usable_cores() + 2 * max(served.batching.max_batch for served in self._served)
         total = memory.for_photos(self._settings)
         observability.log(f"photos may take {total // memory.MIB} MiB of memory")
@@ -169,6 +170,7 @@ class LocalWorker:
             room.memory.check(cost)
             async with AsyncExitStack() as places:
                 if _is_refined(job):  # those that wait for their turn must not hold memory that plain photos could use
+                    await self._refiner.ready(_COMPILER_PATIENCE * self._settings.deadline_s)
                     await places.enter_async_context(room.refined)
                 hold = await places.enter_async_context(room.memory.hold(cost))
                 if not _is_refined(job):
@@ -183,7 +185,7 @@ class LocalWorker:
         decode_ms = _ms_since(start)
         answer = await served.predict(tensor)
         start = time.perf_counter()
-        pool = self._refiner if _is_refined(job) else self._codec
+        pool = self._refiner.pool if _is_refined(job) else self._codec
         made = await hold.run(pool, self._encode, session, photo, answer.result, job)
         phases_ms = dict(
             zip(PHASES, (decode_ms, waited_ms + answer.queue_ms, answer.infer_ms, _ms_since(start)), strict=True)
@@ -268,8 +270,9 @@ class LocalWorker:
             await asyncio.gather(self._loading, return_exceptions=True)
         for served in self._offered:
             await served.close()
-        for pool in (self._headers, self._codec, self._refiner):
+        for pool in (self._headers, self._codec):
             pool.shutdown(wait=False, cancel_futures=True)
+        await self._refiner.close()
 
     def _named(self, name: str | None) -> ServedModel:
         for served in self._offered:

@@ -159,10 +159,20 @@ def test_what_clients_invent_makes_no_new_metrics(server):
     assert "nothing1" not in text
 
 
-def test_a_body_refused_for_its_declared_length_is_counted(server):
-    head = b"POST /v1/matte HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
-    assert received(server.connect(head)).startswith(b"HTTP/1.1 413")
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/matte?output=mask", "/v1/matte"),
+        ("/v2/models/m/infer", "/v2/models/{name}/infer"),
+        ("/nothing", "none"),
+    ],
+)
+def test_a_body_refused_for_its_declared_length_counts_for_what_was_asked(server, path, route):
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
+    assert received(server.connect(head.encode())).startswith(b"HTTP/1.1 413")
     assert metric(server, 'keras_matting_rejected_total{code="body_too_large"}') > 0
+    counted = f'keras_matting_requests_total{{method="POST",route="{route}",status="413"}}'
+    wait_until(lambda: metric(server, counted) == 1)  # once what is still sent was read
 
 
 def test_every_line_of_the_log_is_json(one_layer_dir):

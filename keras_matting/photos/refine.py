@@ -1,6 +1,11 @@
 """Optional finishing with pymatting: clean foreground colours, and a sharper matte in the unknown band."""
 
+import logging
+import os
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -10,6 +15,7 @@ import numpy as np
 from keras_matting.arrays import Bools, Float32, Floats, Uint8
 from keras_matting.errors import ImageError, LackingError, UsageError, first_line
 
+_LOGGER = logging.getLogger(__name__)
 _Array = TypeVar("_Array", Uint8, Float32)
 KNOWN_FOREGROUND, KNOWN_BACKGROUND = 0.95, 0.05
 BAND_FRACTION = 1 / 100  # of the photo's longer side: how far the band reaches beyond uncertain pixels
@@ -145,8 +151,22 @@ def refine_matte(rgb: Uint8, matte: Float32, thresholds: Thresholds | None = Non
     return refined
 
 
+def is_compiled() -> bool | None:
+    """Tell whether pymatting has ever compiled itself in its place here; None if it is not installed.
+
+    False also where numba keeps what it compiles for the user, and not beside what it was compiled from.
+    """
+    found = find_spec("pymatting")
+    if not found or not found.origin:
+        return None
+    kept = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(found.origin).parent)
+    return any(kept.rglob("*.nbi"))  # as numba calls its index
+
+
 def _pymatting() -> ModuleType:
     """Import it: when first used on a machine it compiles itself (a minute, once), and needs a place to keep that."""
+    if "pymatting" not in sys.modules and not is_compiled():
+        _LOGGER.info("pymatting may have to compile itself now: about a minute, once on a machine.")
     try:
         import pymatting
     except RuntimeError as error:  # neither its own folder nor the user's home can be written
