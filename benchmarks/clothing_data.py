@@ -7,7 +7,8 @@ DATA_DIR holds ccp/{image,mask}, garments/rgba, backgrounds/image and clothing_c
 there is kept. Training: `street` (ccp, its masks solved at their edges), `crops`
 (parts of those), `flatlays` (clothing_cc0 with mattes of the official U2Net where U2NetP agrees) and `scenes` (garments
 composited with exact alpha). Validation, of what `splits/` holds out: `val-street` (ccp's own masks), `val-composites`
-(a garment on a background), `val-scenes` (as `scenes`) and `val-portraits` (heads and shoulders out of `val-street`).
+(a garment on a background), `val-scenes` (as `scenes`), `val-portraits` (heads and shoulders out of `val-street`) and
+`val-groups` (people of `val-street` side by side on other grounds).
 """
 
 import argparse
@@ -15,6 +16,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+import clothing_groups as groups
 import clothing_labels as labels
 import clothing_scenes as scenes
 import cv2
@@ -48,6 +50,7 @@ def main():
         "val-composites": lambda: data.validation(scenes.simple_scene, arguments.out, seed=1),
         "val-scenes": lambda: data.validation(scenes.scene, arguments.out, seed=2),
         "val-portraits": data.held_out_portraits,
+        "val-groups": lambda: data.validation(groups.group, arguments.out, seed=6),
         "flatlays": data.flatlays,
         "street": data.street,
         "crops": data.crops,
@@ -104,29 +107,32 @@ class Data:
         yield from _rendered(scenes.scene, self.stock(), count, seed=4)
 
     def validation(self, render, out, seed):
-        """Yield held-out garments on held-out backgrounds."""
+        """Yield held-out garments, or people, on held-out backgrounds."""
         garments = [self._garment(stem) for stem in sorted(held_out("garments"))]
         photos = [self._background(stem) for stem in sorted(held_out("backgrounds"))]
-        streets = [self._street_parts(picture, mask)[0] for _, picture, mask in pairs(out / "val-street")]
-        streets = [street for street in streets if street is not None]
+        streets, people = [], []
+        for _, picture, mask in pairs(out / "val-street"):
+            street, person = self._street_parts(picture, mask)
+            streets += [street] if street is not None else []
+            people.append(_dressed(picture, person, mask))
         grounds = (photos,) if render is scenes.simple_scene else (photos, streets)
-        yield from _rendered(render, scenes.Stock(garments, grounds), VALIDATION_SCENES, seed)
+        yield from _rendered(render, scenes.Stock(garments, grounds, people=people), VALIDATION_SCENES, seed)
 
     def stock(self):
         """Return the `Stock` of what scenes are made of, each garment twice: they have exact edges."""
         garments = self.garments()
         laid = [_cut(picture, matte) for _, picture, matte in pairs(self.out / "flatlays")]
-        streets, outfits, bare = [], [], []
+        streets, outfits, bare, people = [], [], [], []
         for _, picture, alpha in list(pairs(self.out / "street"))[:OUTFITS]:
             street, person = self._street_parts(picture, alpha)
             if street is not None:
                 streets.append(street)
             outfits.append(_cut(picture, alpha))
             bare.append(_cut(picture, cv2.subtract(person, alpha)))
+            people.append(_dressed(picture, person, alpha))
         grounds = tuple(tuple(kind) for kind in (*self._backgrounds(), streets, self._laid_grounds()) if kind)
-        return scenes.Stock(
-            (*garments, *garments, *laid), grounds, tuple(outfits), tuple(filter(_is_seen, bare)), is_varied=True
-        )
+        worn = tuple(outfits), tuple(filter(_is_seen, bare)), tuple(people)
+        return scenes.Stock((*garments, *garments, *laid), grounds, *worn, is_varied=True)
 
     def _backgrounds(self):
         """Return (textures, photos): the photos with what `clothing_wallpapers.py` found."""
@@ -197,6 +203,12 @@ def _narrowed(picture):
 def _cut(picture, alpha):
     """Return the subject with its own colours as RGBA, cropped to it."""
     return scenes.cropped(np.dstack([estimate_foreground(picture, alpha / np.float32(255)), alpha]))
+
+
+def _dressed(picture, person, clothes):
+    """Return (a person as RGBA, what of it is clothing), cropped to the person."""
+    whole = scenes.cropped(np.dstack([estimate_foreground(picture, person / np.float32(255)), person, clothes]))
+    return np.ascontiguousarray(whole[..., :4]), np.ascontiguousarray(whole[..., 4])
 
 
 def _is_seen(cutout):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import clothing_groups as groups
 import clothing_scenes as scenes
 import cv2
 import numpy as np
@@ -28,10 +29,12 @@ VALIDATION = {
     "composites": "val-composites",
     "scenes": "val-scenes",
     "portraits": "val-portraits",
+    "groups": "val-groups",
 }
-# How often a sample is a street photo, a part of one, its head and shoulders, a scene, a plain one, a flat-lay, and a
-# scene with nothing to take.
-SHARES = {"street": 0.25, "crop": 0.1, "portrait": 0.07, "scene": 0.36, "simple": 0.1, "flatlay": 0.08, "nothing": 0.04}
+# How often a sample is a street photo, a part of one, its head and shoulders, a scene, a plain one, a flat-lay, a scene
+# with nothing to take, and a group of people.
+SHARES = {"street": 0.22, "crop": 0.08, "portrait": 0.07, "scene": 0.3, "simple": 0.1, "flatlay": 0.07, "nothing": 0.04}
+SHARES |= {"group": 0.12}
 EXACT = "scene", "simple", "nothing"  # kinds whose alpha is exact
 PHOTO_SIZE = 480, 480  # of scenes with one garment
 ROTATED, ROTATION = 0.5, 15  # degrees either way
@@ -55,7 +58,8 @@ def load(folder):
     grounds = tuple(found[kind] for kind in sorted(found) if kind.startswith(GROUND))
     if not grounds:
         raise SystemExit(f"Expected backgrounds among what was packed in {folder}: pack it anew.")
-    stock = Stock(garments, grounds, tuple(found["outfit"]), tuple(found["bare"]), is_varied=True)
+    people = tuple(found.get("person", ()))
+    stock = Stock(garments, grounds, tuple(found["outfit"]), tuple(found["bare"]), people, is_varied=True)
     return {name: found.get(name, []) for name in (*PAIRS, *VALIDATION.values())}, stock
 
 
@@ -174,6 +178,8 @@ def _drawn(kind, pairs, stock, rng):
         return scenes.simple_scene(stock, rng, PHOTO_SIZE)
     if kind == "nothing":
         return scenes.bare_scene(stock, rng)
+    if kind == "group":
+        return groups.group(stock, rng)
     if kind == "flatlay":
         return _any(pairs["flatlays"], rng)
     picture, alpha = _any(pairs["street"], rng)

@@ -60,6 +60,10 @@ def pictures(data, prepared):
         for index, picture in enumerate(found):
             name = f"{kind}/{index:04d}"
             yield {name: _webp(_within(picture, side), QUALITY)}
+    for index, (person, clothes) in enumerate(stock.people):
+        name = f"person/{index:04d}"
+        clothes = _webp(_within(clothes, OUTFIT_SIDE), ALPHA_QUALITY)
+        yield {name: _webp(_within(person, OUTFIT_SIDE), QUALITY), f"{name}/alpha": clothes}
 
 
 def _within(picture, side):

@@ -21,13 +21,15 @@ SEEN = 0.5  # of a cut-out, at least, within the frame
 class Stock:
     """What scenes are made of. Cut-outs: `garments`, `outfits` and `bare` people; pictures: `grounds`, by kind.
 
-    Kinds have the same share, however many pictures one has. `is_varied`: grounds are also turned and recoloured.
+    `people`: (cut-out, what of it is clothing, uint8 (H, W)). Kinds of grounds have the same share, however many
+    pictures one has. `is_varied`: grounds are also turned and recoloured.
     """
 
     garments: tuple
     grounds: tuple
     outfits: tuple = ()
     bare: tuple = ()
+    people: tuple = ()
     outfit_share: float = 0.15
     is_varied: bool = False
 
@@ -35,37 +37,37 @@ class Stock:
 def scene(stock, rng):
     """Return (picture, alpha), uint8 (H, W, 3) and (H, W): one or several garments on a ground."""
     size = CANVASES[rng.integers(len(CANVASES))]
-    picture = _ground(stock, size, rng)
+    picture = ground(stock, size, rng)
     alpha = np.zeros(size, np.float32)
     if stock.bare and rng.random() < BARE:
         picture = _with_person(picture, stock, rng)
     for centre, sizes in _places(rng):
         cutout, is_outfit = _subject(stock, rng)
-        cutout = _recoloured(cutout, rng)
+        cutout = recoloured(cutout, rng)
         if not is_outfit and rng.random() < PROP:
             cutout, prop = _with_prop(cutout, rng)
         else:
             prop = None
         placement = _placement(cutout, size, sizes, centre, rng)
         if prop is not None:
-            picture, _ = _put(picture, alpha, _warped(prop, size, placement), rng)
-        picture, alpha = _put(picture, alpha, _warped(cutout, size, placement), rng, is_subject=True)
+            picture, _ = put(picture, alpha, warped(prop, size, placement), rng)
+        picture, alpha = put(picture, alpha, warped(cutout, size, placement), rng, is_subject=True)
     return picture, np.rint(alpha * 255).astype(np.uint8)
 
 
 def simple_scene(stock, rng, size=(480, 480)):
     """Return (picture, alpha): one garment, whole or nearly so, on a ground; the plain case, to validate on."""
-    picture, alpha = _ground(stock, size, rng), np.zeros(size, np.float32)
+    picture, alpha = ground(stock, size, rng), np.zeros(size, np.float32)
     cutout = _any(stock.garments, rng)
-    placed = _warped(cutout, size, _placement(cutout, size, (0.5, 1.0), rng.uniform(0.35, 0.65, 2), rng, turn=0))
-    picture, alpha = _put(picture, alpha, placed, rng, is_subject=True)
+    placed = warped(cutout, size, _placement(cutout, size, (0.5, 1.0), rng.uniform(0.35, 0.65, 2), rng, turn=0))
+    picture, alpha = put(picture, alpha, placed, rng, is_subject=True)
     return picture, np.rint(alpha * 255).astype(np.uint8)
 
 
 def bare_scene(stock, rng):
     """Return (picture, alpha): a ground with nothing to take on it, at times a person without clothes; alpha is 0."""
     size = CANVASES[rng.integers(len(CANVASES))]
-    picture, alpha = _ground(stock, size, rng), np.zeros(size, np.float32)
+    picture, alpha = ground(stock, size, rng), np.zeros(size, np.float32)
     if stock.bare and rng.random() < 0.5:
         picture = _with_person(picture, stock, rng)
     return picture, alpha.astype(np.uint8)
@@ -132,7 +134,7 @@ def _with_person(picture, stock, rng):
         person, sizes = cropped(person[: max(1, round(person.shape[0] * rng.uniform(0.14, 0.25)))]), (0.3, 1.0)
     size = picture.shape[:2]
     placed = _placed(person, size, sizes, (0.5, 0.5), rng)
-    return _put(picture, np.zeros(size, np.float32), placed, rng)[0]
+    return put(picture, np.zeros(size, np.float32), placed, rng)[0]
 
 
 def cropped(cutout):
@@ -164,7 +166,7 @@ def _places(rng):
     return [(corner + rng.uniform(-0.06, 0.06, 2), SIZES_APART) for corner in corners[: rng.integers(2, 4)]]
 
 
-def _ground(stock, size, rng):
+def ground(stock, size, rng):
     """Return a random place of a random picture, mirrored at random, sometimes a plain wall: uint8 (*size, 3)."""
     if rng.random() < 0.1:
         return _wall(size, rng)
@@ -202,7 +204,7 @@ def _wall(size, rng):
     return np.clip(colour + light[..., None] + rng.normal(0, 3, (*size, 1)), 0, 255).astype(np.uint8)
 
 
-def _recoloured(cutout, rng):
+def recoloured(cutout, rng):
     """Return a cut-out with another hue, at times, and brightness: a shape comes in many colours."""
     rgb = cutout[..., :3]
     if rng.random() < 0.4:
@@ -234,29 +236,32 @@ def _placement(cutout, size, sizes, centre, rng, turn=15):
 
 
 def _placed(cutout, size, sizes, centre, rng):
-    return _warped(cutout, size, _placement(cutout, size, sizes, centre, rng))
+    return warped(cutout, size, _placement(cutout, size, sizes, centre, rng))
 
 
-def _warped(cutout, size, matrix):
-    """Return the cut-out in the frame: float32 (*size, 4) in [0, 1], premultiplied, shrunk without aliasing."""
+def warped(cutout, size, matrix):
+    """Return the cut-out in the frame: float32 (*size, channels) in [0, 1], premultiplied, shrunk without aliasing.
+
+    A fifth channel is what of it is the subject.
+    """
     premultiplied = cutout.astype(np.float32) / 255
-    premultiplied[..., :3] *= premultiplied[..., 3:]
+    premultiplied[..., :3] *= premultiplied[..., 3:4]
     shrink = 1 / max(np.sqrt(abs(np.linalg.det(matrix[:, :2]))), 1e-3)
     if shrink > 1.2:
         premultiplied = cv2.GaussianBlur(premultiplied, (0, 0), 0.4 * shrink)
     return np.clip(cv2.warpAffine(premultiplied, matrix, size[::-1], flags=cv2.INTER_LINEAR), 0, 1)
 
 
-def _put(picture, alpha, placed, rng, is_subject=False):
-    """Return (picture, alpha) with a placed cut-out on it; one that is no subject takes its place from alpha."""
+def put(picture, alpha, placed, rng, is_subject=False):
+    """Return (picture, alpha) with a placed cut-out on it; what of it is no subject takes its place from alpha."""
     if rng.random() < 0.3:
         placed = cv2.GaussianBlur(placed, (0, 0), rng.uniform(0.4, 1.2))
-    cover = placed[..., 3:]
+    cover = placed[..., 3:4]
     below = picture.astype(np.float32)
     if rng.random() < SHADOW:
         below *= _light(placed[..., 3], rng)[..., None]
     picture = np.clip(np.rint(placed[..., :3] * 255 + below * (1 - cover)), 0, 255).astype(np.uint8)
-    return picture, alpha * (1 - placed[..., 3]) + (placed[..., 3] if is_subject else 0)
+    return picture, alpha * (1 - placed[..., 3]) + (placed[..., -1] if is_subject else 0)
 
 
 def _light(cover, rng):

@@ -4,12 +4,15 @@ import sys
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import clothing_accelerator
+import clothing_coarse
 import clothing_feed as feed
+import clothing_groups
 import clothing_hard
 import clothing_scenes
 import clothing_wallpapers
@@ -22,7 +25,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """Write a packed file with one picture of each kind: a red square on grey."""
+    """Write a packed file with one picture of each kind: a red square on grey; of a person, the whole of it is worn."""
     picture = np.full((SIDE, SIDE, 3), 128, np.uint8)
     picture[16:48, 16:48] = 200, 30, 30
     alpha = np.where(picture[..., 1] == 30, 255, 0).astype(np.uint8)
@@ -30,7 +33,8 @@ def packed(tmp_path_factory):
     cutouts = dict.fromkeys(("garment", "laid", "outfit", "bare"), np.dstack([picture, alpha]))
     grounds = dict.fromkeys(("ground-0", "ground-1"), np.full((SIDE, SIDE, 3), 128, np.uint8))
     content = {f"{name}/0": webp(image) for name, image in (pairs | cutouts | grounds).items()}
-    content |= {f"{name}/0/alpha": webp(alpha) for name in pairs}
+    content |= {"person/0": webp(np.dstack([picture, alpha]))}
+    content |= {f"{name}/0/alpha": webp(alpha) for name in (*pairs, "person")}
     folder = tmp_path_factory.mktemp("packed")
     np.savez(folder / "part-0.npz", **content)
     return folder
@@ -135,6 +139,20 @@ def test_a_portrait_shows_the_upper_end_of_the_clothes_and_what_is_above(seed):
     np.testing.assert_array_equal(rgb[..., 0], matte)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_of_a_group_what_they_wear_is_taken_and_they_are_not(seed, monkeypatch):
+    monkeypatch.setattr(clothing_groups, "RECOLOURED", 0)
+    person, worn = np.zeros((300, 80, 4), np.uint8), np.zeros((300, 80), np.uint8)
+    person[:] = 30, 30, 220, 255  # blue skin
+    person[100:] = 220, 30, 30, 255
+    worn[100:] = 255
+    stock = clothing_scenes.Stock((), ([np.full((500, 500, 3), 128, np.uint8)],), people=[(person, worn)])
+    picture, alpha = clothing_groups.group(stock, np.random.default_rng(seed))
+    red, _, blue = (picture[..., channel].astype(int) for channel in range(3))
+    assert (alpha[red > blue + 90] > 90).all()
+    assert (alpha[blue > red + 90] < 90).all() and (blue > red + 90).any()
+
+
 def test_a_varied_ground_is_turned_and_recoloured_at_times():
     picture = np.zeros((60, 90, 3), np.uint8)
     picture[:, :45] = 200, 40, 40
@@ -191,3 +209,26 @@ def test_what_is_tuned_further_keeps_its_statistics_and_is_the_moving_average(pa
     assert moved and not [name for name in moved if "/moving_" in name]
     # The average begins with the first step, 1e-3 for each variable while training warms up, and then stands still.
     assert max(moved.values()) < 1.5e-3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["modnet", "u2netp"])
+def test_where_only_the_coarse_part_learns_the_rest_stays(packed, tmp_path, monkeypatch, model):
+    network = build_model(model, SIDE)
+    save(network, tmp_path / "start.npz")
+    pool = feed.Pool(tmp_path, SIDE, 16)
+    for maker in feed.start_makers(packed, [pool], 1, shares={"simple": 1.0}, is_endless=False):
+        maker.join()
+    words = [model, tmp_path, tmp_path / "run", "--start", tmp_path / "start.npz", "--size", SIDE, "--count", 16]
+    words += ["--minutes", "0.001", "--batch", 2, "--mirror"]
+    monkeypatch.setattr(sys, "argv", ["clothing_coarse", *map(str, words)])
+    monkeypatch.setattr(clothing_coarse, "STEPS", 2)
+    policy = keras.config.dtype_policy()
+    try:
+        clothing_coarse.main()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    before = dict(np.load(tmp_path / "start.npz"))
+    with np.load(tmp_path / "run/weights.npz") as after:
+        changed = {name for name in after.files if not np.array_equal(after[name], before[name])}
+    assert changed and not any(name.startswith(clothing_coarse.FROZEN[model]) for name in changed)

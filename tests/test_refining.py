@@ -57,7 +57,7 @@ def test_what_is_to_be_refined_waits_for_the_compiler_and_plain_photos_do_not(co
 
 
 def test_who_waits_too_long_for_the_compiler_is_told_to_come_back_and_then_served(compiling):
-    hold, begun = compiling
+    hold, _ = compiling
 
     async def ask():
         refiner = refining.Refiner()

@@ -1,8 +1,10 @@
 """Weights that come with the package: found wherever it is installed, copied and exported at their first use."""
 
 import logging
+import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from dataclasses import replace
@@ -152,6 +154,15 @@ def test_exporting_without_tensorflow_says_what_to_install(checkout, monkeypatch
     monkeypatch.setattr(fetch, "find_spec", lambda name: None if name == "tensorflow" else find_spec(name))
     with pytest.raises(UsageError, match=r"not exported .* needs tensorflow: pip install 'keras-matting\[cpu\]'"):
         ready_model_dir(DEFAULT_MODEL)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_keras_itself_loads_what_is_shipped_once_the_models_are_imported(name):
+    code = "import sys, keras, keras_matting.models; print(keras.models.load_model(sys.argv[1]).output['matte'].shape)"
+    command = [sys.executable, "-c", code, str(shipped_dir(name) / "model.keras")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(None, ")
 
 
 def test_a_run_starts_from_the_shipped_weights_without_a_copy(installed):

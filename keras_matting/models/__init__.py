@@ -7,6 +7,7 @@ import keras
 from keras_matting import architectures
 from keras_matting.architectures import Size
 from keras_matting.errors import UsageError
+from keras_matting.models import layers as layers  # which `keras.models.load_model` finds once they are imported
 
 
 def build_model(name: str, input_size: int | Sequence[int] | None = None) -> keras.Model:
