@@ -59,6 +59,8 @@ def load(folder):
     if not grounds:
         raise SystemExit(f"Expected backgrounds among what was packed in {folder}: pack it anew.")
     people = tuple(found.get("person", ()))
+    if not people:
+        raise SystemExit(f"Expected people among what was packed in {folder}: pack it anew.")
     stock = Stock(garments, grounds, tuple(found["outfit"]), tuple(found["bare"]), people, is_varied=True)
     return {name: found.get(name, []) for name in (*PAIRS, *VALIDATION.values())}, stock
 

@@ -42,6 +42,7 @@ def compiling(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     importlib.invalidate_caches()
     yield hold, begun
+    hold.unlink(missing_ok=True)
     sys.modules.pop("pymatting", None)
 
 
@@ -74,14 +75,16 @@ def test_who_waits_too_long_for_the_compiler_is_told_to_come_back_and_then_serve
     assert "Ask again" in problem.remedy
 
 
-def test_the_compiler_ends_with_the_service(compiling):
+def test_the_compiler_ends_with_the_service(compiling, monkeypatch):
     _, begun = compiling
+    monkeypatch.setattr(refining, "_BEGINS_S", 0)
 
     async def end():
         refiner, others = refining.Refiner(), set(psutil.Process().children())
         refiner.start()
-        while not begun.exists():
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(120):
+            while not begun.exists():
+                await asyncio.sleep(0.01)
         (child,) = set(psutil.Process().children()) - others
         await refiner.close()
         return child
@@ -89,18 +92,40 @@ def test_the_compiler_ends_with_the_service(compiling):
     assert not asyncio.run(end()).is_running()
 
 
+def test_a_service_that_ends_at_once_compiles_nothing(compiling, monkeypatch):
+    async def end():
+        refiner = refining.Refiner()
+        monkeypatch.setattr(refiner, "_compile", lambda: pytest.fail("it compiles"))
+        monkeypatch.setattr(refining, "_BEGINS_S", 0.01)
+        refiner.start()
+        await refiner.close()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(end())
+
+
+def test_a_compiler_that_fails_is_logged_and_waited_for_no_longer(compiling, tmp_path, caplog):
+    (tmp_path / "pymatting" / "__init__.py").write_text("raise RuntimeError('no locator available')")
+    caplog.set_level(logging.WARNING, "keras_matting_api")
+
+    async def ask():
+        refiner = refining.Refiner()
+        await refiner.ready(120)
+        await refiner.close()
+
+    asyncio.run(ask())
+    assert "RuntimeError: no locator available" in caplog.text
+
+
 @pytest.mark.parametrize("place", ["pymatting/util/__pycache__", "elsewhere/util_1"])
-def test_nothing_is_compiled_at_the_start_where_that_was_done(compiling, tmp_path, monkeypatch, place):
-    assert refine.is_compiled() is False
+def test_pymatting_was_compiled_where_numba_keeps_something_of_it(compiling, tmp_path, monkeypatch, place):
+    assert refine._was_compiled() is False
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / "boxfilter.nbi").touch()
     if place.startswith("elsewhere"):
-        assert refine.is_compiled() is False
+        assert refine._was_compiled() is False
         monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "elsewhere"))
-    assert refine.is_compiled() is True
-    refiner = refining.Refiner()
-    refiner.start()  # outside of a loop, where no task can be created
-    asyncio.run(refiner.close())
+    assert refine._was_compiled() is True
 
 
 def test_whoever_waits_for_the_compiler_is_told_of_it(compiling, caplog):

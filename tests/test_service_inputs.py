@@ -252,8 +252,11 @@ LACKING = {
 
 
 @pytest.mark.parametrize("what", LACKING)
-def test_what_a_service_lacks_is_told_to_its_client_and_how_to_mend_it_to_its_owner(one_layer_dir, tmp_path, what):
+def test_what_a_service_lacks_is_told_to_its_client_and_how_to_mend_it_to_its_owner(
+    one_layer_dir, tmp_path, monkeypatch, what
+):
     (tmp_path / "pymatting.py").write_text("raise RuntimeError('cannot cache function: no locator available')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the process that imports it first
     with start_server(one_layer_dir, script=LACKING[what].format(folder=str(tmp_path)) + script()) as server:
         with httpx.Client(base_url=server.url, timeout=60) as client:
             responses = [client.post("/v1/matte", params={name: 1}, content=JPEG) for name in ("refine", "foreground")]

@@ -151,21 +151,20 @@ def refine_matte(rgb: Uint8, matte: Float32, thresholds: Thresholds | None = Non
     return refined
 
 
-def is_compiled() -> bool | None:
-    """Tell whether pymatting has ever compiled itself in its place here; None if it is not installed.
-
-    False also where numba keeps what it compiles for the user, and not beside what it was compiled from.
-    """
+def _was_compiled() -> bool | None:
+    """Tell whether pymatting has compiled itself where it is installed, or is told to; None if it is not installed."""
     found = find_spec("pymatting")
     if not found or not found.origin:
         return None
-    kept = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(found.origin).parent)
-    return any(kept.rglob("*.nbi"))  # as numba calls its index
+    places = [Path(found.origin).parent.glob("*/__pycache__/*.nbi")]  # as numba calls its index
+    if told := os.environ.get("NUMBA_CACHE_DIR"):
+        places.append(Path(told).glob("*/*.nbi"))
+    return any(any(place) for place in places)
 
 
 def _pymatting() -> ModuleType:
     """Import it: when first used on a machine it compiles itself (a minute, once), and needs a place to keep that."""
-    if "pymatting" not in sys.modules and not is_compiled():
+    if "pymatting" not in sys.modules and _was_compiled() is False:
         _LOGGER.info("pymatting may have to compile itself now: about a minute, once on a machine.")
     try:
         import pymatting
