@@ -39,7 +39,7 @@ SAVED_EVERY_S = 300
 
 
 class CoarseMaps(keras.Model):
-    """A network's coarse maps, each at its own resolution: {halvings: (N, h, w, 1) in [0, 1]}, the finest first."""
+    """A network's coarse maps, each at its own resolution: {"halvings": (N, h, w, 1) in [0, 1]}."""
 
     def __init__(self, network):
         super().__init__()
@@ -51,12 +51,11 @@ class CoarseMaps(keras.Model):
         else:
             sides = {number - 1: network.get_layer(f"side{number}").output for number in U2NETP_MAPS}
             maps = {level: ops.sigmoid(ops.cast(side, "float32")) for level, side in sides.items()}
-        self.levels = list(maps)
-        self.maps = keras.Model(network.input, list(maps.values()))
+        self.maps = keras.Model(network.input, {str(level): found for level, found in maps.items()})
 
     def call(self, image, training=None):
         """Return the maps, with the batch norms' statistics as they are."""
-        return [ops.cast(each, "float32") for each in self.maps(image, training=False)]
+        return {level: ops.cast(found, "float32") for level, found in self.maps(image, training=False).items()}
 
     def train_step(self, *state_and_data):
         """Normalise the samples, uint8 (N, H, W, 4), on the device, then train as Keras does."""
@@ -66,10 +65,11 @@ class CoarseMaps(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the maps' cross-entropy, and of the finest what they miss: half as much as of a whole matte."""
         total = 0.0
-        for number, (level, found) in enumerate(zip(self.levels, y_pred, strict=True)):
-            alpha = losses.shrink(y, 2**level)
+        finest = sorted(map(int, y_pred))[:WHOLE]
+        for level in map(int, y_pred):
+            alpha, found = losses.shrink(y, 2**level), y_pred[str(level)]
             total += losses.binary_cross_entropy(alpha, found)
-            if number < WHOLE:
+            if level in finest:
                 total += ABSOLUTE / 2 * ops.mean(ops.abs(alpha - found)) + OVERLAP / 2 * missed_overlap(alpha, found)
         return total
 
