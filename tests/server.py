@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import cache
 from urllib.parse import urlsplit
 
 import httpx
 
+_ENVIRONMENT = dict(os.environ)  # as it was before any test changed it
 # The real server, with an engine that takes its time, waits while a file is there, or fails while another is.
 _SCRIPT = """
 import os, time
@@ -108,9 +110,16 @@ class Server:
         return [line for line in self.lines if line["message"] == message]
 
 
+@cache
+def have_pymatting_compiled():
+    """Import pymatting once in a process, where it is installed: servers refuse to wait for its compiler for long."""
+    subprocess.run([sys.executable, "-c", "import pymatting"], env=_ENVIRONMENT, stderr=subprocess.DEVNULL)
+
+
 @contextmanager
 def start_server(model_dir, *, engine="onnx-cpu", script=None, wait=True, **settings):
     """Run `keras-matting serve` on a free port, or a script in its place; `settings` go into its environment."""
+    have_pymatting_compiled()
     command = [sys.executable, "-m", "keras_matting.cli", "serve"] if script is None else [sys.executable, "-c", script]
     given = {"models": model_dir, "engine": engine, "port": 0, "drain_s": 0, **settings}
     environment = {f"KERAS_MATTING_{name.upper()}": str(value) for name, value in given.items()}
