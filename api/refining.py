@@ -12,6 +12,7 @@ from .problems import ProblemError
 
 # Without the folder that the service runs in, whose files are not to be imported; behind everything else that runs.
 _COMPILE = ("-P", "-c", "import os; getattr(os, 'nice', abs)(10); import pymatting")
+AT_ONCE = 1  # photos that are refined
 _BEGINS_S = 5  # after the service: the models are opened first
 _ASK_AGAIN_S = 10
 
@@ -25,7 +26,7 @@ class Refiner:
     """
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1, "refiner")
+        self.pool = ThreadPoolExecutor(AT_ONCE, "refiner")
         self._compiling: asyncio.Task[None] | None = None
         self._begins: asyncio.TimerHandle | None = None
 

@@ -22,7 +22,7 @@ from .negotiation import EXTENSIONS
 from .observability import Metrics
 from .on_demand import OnDemandModel
 from .problems import ProblemError
-from .refining import Refiner
+from .refining import AT_ONCE, Refiner
 from .served_model import ServedModel
 from .settings import ServiceSettings
 
@@ -154,7 +154,7 @@ class LocalWorker:
             observability.log(str(failure))
             self._on_failure(failure)
             return
-        refined = 1 + 1  # one is prepared meanwhile
+        refined = AT_ONCE + 1  # one is prepared meanwhile
         places = usable_cores() + 2 * max(served.batching.max_batch for served in self._served)
         total = memory.for_photos(self._settings)
         observability.log(f"photos may take {total // memory.MIB} MiB of memory")

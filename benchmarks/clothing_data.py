@@ -114,7 +114,7 @@ class Data:
         for _, picture, mask in pairs(out / "val-street"):
             street, person = self._street_parts(picture, mask)
             streets += [street] if street is not None else []
-            people.append(_dressed(picture, person, mask))
+            people.append(_person(picture, person, mask))
         grounds = (photos,) if render is scenes.simple_scene else (photos, streets)
         yield from _rendered(render, scenes.Stock(garments, grounds, people=people), VALIDATION_SCENES, seed)
 
@@ -129,7 +129,7 @@ class Data:
                 streets.append(street)
             outfits.append(_cut(picture, alpha))
             bare.append(_cut(picture, cv2.subtract(person, alpha)))
-            people.append(_dressed(picture, person, alpha))
+            people.append(_person(picture, person, alpha))
         grounds = tuple(tuple(kind) for kind in (*self._backgrounds(), streets, self._laid_grounds()) if kind)
         worn = tuple(outfits), tuple(filter(_is_seen, bare)), tuple(people)
         return scenes.Stock((*garments, *garments, *laid), grounds, *worn, is_varied=True)
@@ -205,7 +205,7 @@ def _cut(picture, alpha):
     return scenes.cropped(np.dstack([estimate_foreground(picture, alpha / np.float32(255)), alpha]))
 
 
-def _dressed(picture, person, clothes):
+def _person(picture, person, clothes):
     """Return (a person as RGBA, what of it is clothing), cropped to the person."""
     whole = scenes.cropped(np.dstack([estimate_foreground(picture, person / np.float32(255)), person, clothes]))
     return np.ascontiguousarray(whole[..., :4]), np.ascontiguousarray(whole[..., 4])

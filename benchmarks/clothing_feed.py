@@ -33,8 +33,16 @@ VALIDATION = {
 }
 # How often a sample is a street photo, a part of one, its head and shoulders, a scene, a plain one, a flat-lay, a scene
 # with nothing to take, and a group of people.
-SHARES = {"street": 0.22, "crop": 0.08, "portrait": 0.07, "scene": 0.3, "simple": 0.1, "flatlay": 0.07, "nothing": 0.04}
-SHARES |= {"group": 0.12}
+SHARES = {
+    "street": 0.22,
+    "crop": 0.08,
+    "portrait": 0.07,
+    "scene": 0.3,
+    "simple": 0.1,
+    "flatlay": 0.07,
+    "nothing": 0.04,
+    "group": 0.12,
+}
 EXACT = "scene", "simple", "nothing"  # kinds whose alpha is exact
 PHOTO_SIZE = 480, 480  # of scenes with one garment
 ROTATED, ROTATION = 0.5, 15  # degrees either way
